@@ -1,0 +1,278 @@
+"""Every option of a run, once: types, defaults, limits and help in frozen dataclasses.
+
+The command line, a TOML file and Flower's ``[tool.flwr.app.config]`` are all read into the same
+:class:`RunConfig`; nothing else in the package has defaults of its own for these options.
+"""
+
+import dataclasses
+import difflib
+import math
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from wash_fl.errors import ConfigError
+
+Value = bool | int | float | str
+
+
+def option(
+    default: Value,
+    text: str,
+    *,
+    choices: tuple[str, ...] = (),
+    low: float = -math.inf,
+    high: float = math.inf,
+    above: float = -math.inf,
+    hint: str = "",
+) -> Any:
+    """Declare one option: its default, one line of help, and what is allowed."""
+    limits = {"help": text, "choices": choices, "low": low, "high": high, "above": above, "hint": hint}
+    return dataclasses.field(default=default, metadata=limits)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TaskConfig:
+    """What is learned, and from which part of the data by whom."""
+
+    task: str = option("digits", "digits, fashion-mnist, or your own: a module name or a path to a .py file")
+    model: str = option(
+        "default", "default (the task's own), small-cnn, resnet20, resnet18 or mobilenet-v3-small"
+    )
+    division: str = option(
+        "shared",
+        "How examples are divided: every member all of them (the paper), equal shards, or skewed labels",
+        choices=("shared", "iid", "dirichlet"),
+    )
+    alpha: float = option(
+        0.5, "Concentration of the dirichlet division; smaller is more skewed", above=0, hint="Try 0.5."
+    )
+    augment: str = option(
+        "none",
+        "grid: each member draws its own mixup, label smoothing, CutMix and erasing (the paper's setting)",
+        choices=("none", "grid"),
+    )
+    train_examples: int = option(0, "Use only so many training examples; 0 uses all", low=0)
+    test_examples: int = option(0, "Use only so many test examples; 0 uses all", low=0)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TrainingConfig:
+    """How each member learns."""
+
+    seed: int = option(0, "The run seed: every random draw is a function of it", low=0, high=2**63 - 1)
+    members: int = option(
+        4, "Members of the ensemble, one per client", low=2, hint="One member has nobody to exchange with."
+    )
+    rounds: int = option(30, "Rounds; one exchange each", low=1)
+    local_steps: int = option(24, "Optimizer steps of each member per round", low=1)
+    batch_size: int = option(32, "Examples per optimizer step", low=1)
+    optimizer: str = option("sgd", "The members' optimizer", choices=("sgd", "adam", "adamw"))
+    learning_rate: float = option(0.05, "Learning rate at the first step", above=0)
+    learning_rate_end: float = option(1e-4, "Learning rate after the last step (per-step cosine)", low=0)
+    momentum: float = option(0.9, "Momentum of sgd", low=0, high=1)
+    weight_decay: float = option(1e-4, "Weight decay", low=0)
+    device: str = option(
+        "cpu", "Where members train; auto takes what is there", choices=("cpu", "cuda", "mps", "auto")
+    )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ExchangeConfig:
+    """What travels between members, and how it is mixed."""
+
+    p: float = option(
+        0.05,
+        "Probability that a parameter takes part in an exchange, before the schedule",
+        low=0,
+        high=1,
+        hint="p is a probability; try 0.05.",
+    )
+    p_per: str = option(
+        "exchange",
+        "What p refers to: one exchange, or one optimizer step (then 1-(1-p)^local_steps per exchange)",
+        choices=("exchange", "step"),
+    )
+    schedule: str = option(
+        "decreasing",
+        "p over depth: decreasing (the paper), constant, increasing, or size-aware (equal counts)",
+        choices=("decreasing", "constant", "increasing", "size-aware"),
+    )
+    timing: str = option(
+        "steady", "p over the run: steady, or falling to 0 as a cosine", choices=("steady", "cosine")
+    )
+    warmup: int = option(0, "Exchanges at the start over which p rises linearly to its value", low=0)
+    stop_after: int = option(0, "The last exchange that moves anything; 0 exchanges to the end", low=0)
+    mix: str = option(
+        "shuffle", "shuffle (WASH) or average (sparse averaging, SPARTA)", choices=("shuffle", "average")
+    )
+    topology: str = option(
+        "pairs",
+        "How shuffle permutes: a random matching of members, or a permutation per coordinate (the paper)",
+        choices=("pairs", "permutation"),
+    )
+    exchange_optimizer: bool = option(False, "WASH+Opt: optimizer state travels with the values")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class FinishConfig:
+    """How the members become one model, and the model one file."""
+
+    batchnorm: str = option(
+        "clients",
+        "BatchNorm statistics of the averaged model: the members' average, or re-estimated on the clients' "
+        "data or on the server's",
+        choices=("average", "clients", "server"),
+    )
+    calibration_examples: int = option(2048, "Examples per re-estimation, each client its own", low=1)
+    evaluate_every: int = option(5, "Rounds between evaluations of each member; 0 only at the end", low=0)
+    tolerance: float = option(
+        1e-4, "Largest difference between the ONNX file's outputs and PyTorch's that is accepted", above=0
+    )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class FleetConfig:
+    """Where a run keeps its files, and how long it waits for its members."""
+
+    run_dir: str = option("runs", "Folder in which each run makes a folder of its own")
+    run_name: str = option("", "Name of the run's folder; empty makes one from the task and the time")
+    state_dir: str = option(
+        "", "Where a client keeps its member; empty takes $WASH_FL_STATE or the user's own"
+    )
+    min_members: int = option(0, "Members without whom a round does not start; 0 means all of them", low=0)
+    round_timeout: float = option(3600.0, "Seconds to wait for the members in one round", above=0)
+
+
+GROUPS: dict[str, type] = {
+    "task": TaskConfig,
+    "training": TrainingConfig,
+    "exchange": ExchangeConfig,
+    "finish": FinishConfig,
+    "fleet": FleetConfig,
+}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class RunConfig:
+    """All options of one run, in groups.
+
+    Examples
+    --------
+    >>> config = RunConfig.from_mapping({"members": 5, "p": 0.01})
+    >>> config.training.members, config.exchange.p
+    (5, 0.01)
+    """
+
+    task: TaskConfig = TaskConfig()
+    training: TrainingConfig = TrainingConfig()
+    exchange: ExchangeConfig = ExchangeConfig()
+    finish: FinishConfig = FinishConfig()
+    fleet: FleetConfig = FleetConfig()
+
+    def __post_init__(self) -> None:
+        for key, spec in fields().items():
+            _check(key, getattr(getattr(self, _GROUP_OF[key]), spec.name), spec)
+        training, fleet = self.training, self.fleet
+        if fleet.min_members > training.members:
+            raise ConfigError(
+                f"min-members = {fleet.min_members} is more than members = {training.members}: "
+                "lower min-members or raise members."
+            )
+        if training.learning_rate_end > training.learning_rate:
+            raise ConfigError(
+                f"learning-rate-end = {training.learning_rate_end:g} is above "
+                f"learning-rate = {training.learning_rate:g}: the rate falls over the run; lower it."
+            )
+
+    @classmethod
+    def from_mapping(cls, options: Mapping[str, Any]) -> "RunConfig":
+        """Read options by name (``local-steps`` or ``local_steps``), the rest at their defaults.
+
+        Raises
+        ------
+        ConfigError
+            If a name is unknown or a value is of the wrong type or outside its limits.
+        """
+        known = fields()
+        groups: dict[str, dict[str, Value]] = {name: {} for name in GROUPS}
+        for given, value in options.items():
+            key = given.replace("_", "-")
+            if key not in known:
+                near = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
+                hint = f"Did you mean {near[0]}?" if near else f"Known options: {', '.join(known)}."
+                raise ConfigError(f"unknown option {given!r}. {hint}")
+            groups[_GROUP_OF[key]][known[key].name] = _typed(key, value, known[key])
+        return cls(**{name: GROUPS[name](**given) for name, given in groups.items()})
+
+    @classmethod
+    def from_toml(cls, path: Path, overrides: Mapping[str, Any] | None = None) -> "RunConfig":
+        """Read a TOML file of options, flat or in tables named like the groups; ``overrides`` win."""
+        try:
+            with path.open("rb") as file:
+                content = tomllib.load(file)
+        except OSError as error:
+            raise ConfigError(f"cannot read the config file {path}: {error.strerror}.") from error
+        except tomllib.TOMLDecodeError as error:
+            raise ConfigError(f"{path} is not valid TOML: {error}.") from error
+        flat: dict[str, Any] = {}
+        for key, value in content.items():
+            if key in GROUPS and isinstance(value, dict):
+                flat.update(value)
+            else:
+                flat[key] = value
+        return cls.from_mapping(flat | dict(overrides or {}))
+
+    def to_mapping(self) -> dict[str, Value]:
+        """Return every option by its kebab-case name; the inverse of :meth:`from_mapping`."""
+        return {key: getattr(getattr(self, _GROUP_OF[key]), spec.name) for key, spec in fields().items()}
+
+
+def fields() -> dict[str, dataclasses.Field[Any]]:
+    """Return the declaration of every option by its kebab-case name, group after group."""
+    return {
+        spec.name.replace("_", "-"): spec for group in GROUPS.values() for spec in dataclasses.fields(group)
+    }
+
+
+_GROUP_OF: dict[str, str] = {
+    spec.name.replace("_", "-"): name for name, group in GROUPS.items() for spec in dataclasses.fields(group)
+}
+
+
+def _typed(key: str, value: Any, spec: dataclasses.Field[Any]) -> Value:
+    wanted = type(spec.default)
+    if wanted is float and type(value) is int:
+        return float(value)
+    if type(value) is not wanted:
+        raise ConfigError(
+            f"{key} = {value!r} is {_a(type(value).__name__)}; it must be {_a(wanted.__name__)}, "
+            f"like {spec.default!r}."
+        )
+    return wanted(value)  # type: ignore[no-any-return]
+
+
+def _a(noun: str) -> str:
+    return f"an {noun}" if noun[0] in "aeiou" else f"a {noun}"
+
+
+def _check(key: str, value: Value, spec: dataclasses.Field[Any]) -> None:
+    limits = spec.metadata
+    hint = f" {limits['hint']}" if limits["hint"] else ""
+    if limits["choices"] and value not in limits["choices"]:
+        near = difflib.get_close_matches(str(value), limits["choices"], n=1)
+        raise ConfigError(
+            f"{key} = {value!r} is not allowed: it is one of {', '.join(limits['choices'])}."
+            + (f" Did you mean {near[0]}?" if near else "")
+        )
+    if isinstance(value, (int, float)) and not isinstance(value, bool):
+        low, high, above = limits["low"], limits["high"], limits["above"]
+        if not (math.isfinite(value) and low <= value <= high and value > above):
+            bounds = [
+                f"above {above:g}" if above > -math.inf else "",
+                f"at least {low:g}" if low > -math.inf else "",
+                f"at most {high:g}" if high < math.inf else "",
+            ]
+            allowed = " and ".join(filter(None, bounds)) or "a finite number"
+            raise ConfigError(f"{key} = {value!r} is not allowed: it must be {allowed}.{hint}")

@@ -1,0 +1,150 @@
+"""The server's part of an exchange: it takes offers, decides, and hands out deliveries.
+
+Who swaps with whom is decided only after the offers are in, among those who offered; a member that is
+lost before that is simply not part of the exchange. From then on its delivery waits until the member
+acknowledges it. Between its offer and the delivery a member's own values at those coordinates count for
+nothing; in this sense every value is at all times held exactly once, by a member or by the escrow.
+"""
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from enum import StrEnum
+
+import numpy as np
+from numpy.typing import NDArray
+
+from wash_fl.config import ExchangeConfig
+from wash_fl.core.draw import Draw
+from wash_fl.core.gauge import Gauge, measure
+from wash_fl.core.journal import Delivery, Journal, MemoryJournal
+from wash_fl.core.mix import mix
+from wash_fl.errors import ExchangeError
+
+Values = NDArray[np.float32]
+
+
+class Verdict(StrEnum):
+    """What the escrow says to an offer."""
+
+    ACCEPTED = "accepted"  # it takes part in the exchange
+    DUPLICATE = "duplicate"  # this member's offer is in already; the first one counts
+    LATE = "late"  # the exchange is settled; the member keeps its own values
+    EARLY = "early"  # the exchange is not open yet
+    UNEXPECTED = "unexpected"  # the member was not asked
+    UNDELIVERED = "undelivered"  # the member has not applied what it was given before
+
+
+@dataclass(frozen=True)
+class Settlement:
+    """The outcome of an exchange.
+
+    Attributes
+    ----------
+    exchange : int
+        Its number.
+    members : tuple of int
+        Who offered, in order; fewer than two keep their own values.
+    absent : tuple of int
+        Who was expected and did not offer.
+    gauge : Gauge or None
+        Estimated distance between the members; None with fewer than two offers, or without coordinates.
+    """
+
+    exchange: int
+    members: tuple[int, ...]
+    absent: tuple[int, ...]
+    gauge: Gauge | None
+
+
+class Escrow:
+    """Takes the offers of one exchange at a time and keeps deliveries until they are acknowledged.
+
+    Parameters
+    ----------
+    draw : Draw
+        The coordinates of the run's exchanges.
+    config : ExchangeConfig
+        Its ``mix`` and ``topology``.
+    journal : Journal, optional
+        Where decisions are recorded, and from where they are restored; in memory by default.
+    """
+
+    def __init__(self, draw: Draw, config: ExchangeConfig, journal: Journal | None = None) -> None:
+        self._draw = draw
+        self._config = config
+        self._journal = MemoryJournal() if journal is None else journal
+        self.settled, self._pending = self._journal.restore()
+        self._open = 0
+        self._expected: frozenset[int] = frozenset()
+        self._offers: dict[int, Values] = {}
+
+    def open(self, exchange: int, members: Collection[int]) -> None:
+        """Begin an exchange among ``members``; the one before must be settled.
+
+        Raises
+        ------
+        ExchangeError
+            If another exchange is open, or this one is settled already.
+        """
+        if self._open:
+            raise ExchangeError(f"exchange {self._open} is still open: settle it before opening {exchange}.")
+        if exchange <= self.settled:
+            raise ExchangeError(f"exchange {exchange} is settled already; the next is {self.settled + 1}.")
+        self._open, self._expected = exchange, frozenset(members)
+
+    def offer(self, member: int, exchange: int, values: Values) -> Verdict:
+        """Take a member's values, shape (slots, count), at the coordinates of an exchange."""
+        if exchange <= self.settled:
+            return Verdict.LATE
+        if exchange != self._open:
+            return Verdict.EARLY
+        if member not in self._expected:
+            return Verdict.UNEXPECTED
+        if member in self._offers:
+            return Verdict.DUPLICATE
+        if member in self._pending:
+            return Verdict.UNDELIVERED
+        expected = (len(self._draw.layout.slots), self._draw.count(exchange))
+        if values.shape != expected:
+            raise ExchangeError(
+                f"an offer of shape {values.shape} for exchange {exchange}; it must be {expected}."
+            )
+        self._offers[member] = values
+        return Verdict.ACCEPTED
+
+    @property
+    def complete(self) -> bool:
+        """Whether every expected member has offered."""
+        return len(self._offers) == len(self._expected)
+
+    def settle(self) -> Settlement:
+        """Close the open exchange: mix the offers among those who offered, and record the deliveries."""
+        if not self._open:
+            raise ExchangeError("no exchange is open: open one before settling it.")
+        exchange, members = self._open, tuple(sorted(self._offers))
+        offers = [self._offers[member] for member in members]
+        deliveries: dict[int, Delivery] = {}
+        gauge = None
+        if len(offers) > 1 and offers[0].size:
+            gauge = measure(self._draw.layout, self._draw.coordinates(exchange), offers)
+            received = mix(offers, seed=self._draw.seed, exchange=exchange, config=self._config)
+            deliveries = {
+                member: Delivery(exchange, values) for member, values in zip(members, received, strict=True)
+            }
+        # Written down first: a decision that could be lost must not be heard of.
+        self._journal.settled(exchange, deliveries)
+        self._pending.update(deliveries)
+        absent = tuple(sorted(self._expected - set(members)))
+        self.settled, self._open, self._expected, self._offers = exchange, 0, frozenset(), {}
+        return Settlement(exchange, members, absent, gauge)
+
+    def delivery(self, member: int) -> Delivery | None:
+        """Return what waits for a member, again and again until it is acknowledged."""
+        return self._pending.get(member)
+
+    def acknowledge(self, member: int, applied: int) -> None:
+        """Take note that the last delivery a member applied was of exchange ``applied``."""
+        waiting = self._pending.get(member)
+        if waiting is not None and waiting.exchange <= applied:
+            self._journal.acknowledged(member)
+            del self._pending[member]

@@ -1,0 +1,28 @@
+"""Short names for big things: the hash of a set of weights, and the identity of a run."""
+
+import hashlib
+import json
+import struct
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from wash_fl.core.packet import RUN_BYTES
+
+
+def weights_sha256(arrays: Iterable[tuple[str, NDArray[Any]]]) -> str:
+    """Return the SHA-256 (hexadecimal) of named arrays: names, dtypes, shapes and every bit, in order."""
+    digest = hashlib.sha256()
+    for name, array in arrays:
+        header = f"{name}\0{array.dtype.str}\0{list(array.shape)}\0".encode()
+        digest.update(struct.pack("<I", len(header)) + header)
+        digest.update(np.ascontiguousarray(array).tobytes())
+    return digest.hexdigest()
+
+
+def run_identity(name: str, settings: Mapping[str, Any]) -> bytes:
+    """Return 16 bytes that differ between runs: from the run's name and what it was started with."""
+    content = json.dumps([name, dict(settings)], sort_keys=True).encode()
+    return hashlib.sha256(b"wash-fl run 1" + content).digest()[:RUN_BYTES]

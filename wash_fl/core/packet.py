@@ -1,0 +1,226 @@
+"""A slice as bytes: encoding, and decoding that refuses whatever is not exactly what is expected.
+
+The format is the message ``wash.v1.Slice`` of ``proto/wash/v1/exchange.proto``; ``docs/protocol.md``
+explains it byte by byte.
+"""
+
+import hashlib
+import struct
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import Enum, StrEnum
+from typing import NoReturn
+
+import numpy as np
+from google.protobuf.message import DecodeError
+from google.protobuf.unknown_fields import UnknownFieldSet
+from numpy.typing import NDArray
+
+from wash_fl.core.layout import Layout
+from wash_fl.core.wire import exchange_pb2 as wire
+from wash_fl.errors import WashError
+
+VERSION = 1
+RUN_BYTES = 16
+
+Values = NDArray[np.float32]
+
+
+class Refusal(StrEnum):
+    """Why a packet is refused."""
+
+    MALFORMED = "malformed"  # it is no wash.v1.Slice, or it is cut short
+    TRAILING = "trailing"  # it holds more than the slice: unknown fields, or a field twice
+    VERSION = "version"  # another version of the contract
+    DIRECTION = "direction"  # an offer where a delivery is expected, or the reverse
+    RUN = "run"  # of another run
+    LAYOUT = "layout"  # of a model with other parameters
+    EXCHANGE = "exchange"  # of another exchange
+    MEMBER = "member"  # from or for another member
+    DTYPE = "dtype"  # values in an encoding that is not known
+    LENGTH = "length"  # not one value per slot and coordinate
+    CHECKSUM = "checksum"  # altered on the way
+    NON_FINITE = "non-finite"  # a value is infinite or not a number
+
+
+class PacketError(WashError):
+    """A packet is refused.
+
+    Attributes
+    ----------
+    refusal : Refusal
+        The reason, to be matched by code; the message is for people.
+    """
+
+    def __init__(self, refusal: Refusal, message: str) -> None:
+        super().__init__(f"packet refused ({refusal}): {message}")
+        self.refusal = refusal
+
+
+class Direction(Enum):
+    """Which way a slice travels."""
+
+    OFFER = wire.DIRECTION_OFFER
+    DELIVERY = wire.DIRECTION_DELIVERY
+
+
+@dataclass(frozen=True, eq=False)
+class Slice:
+    """The values of one member at the coordinates of one exchange.
+
+    Attributes
+    ----------
+    direction : Direction
+        Offer (from ``member``) or delivery (for ``member``).
+    run : bytes
+        Identity of the run, 16 bytes.
+    layout : Layout
+        What the values are of.
+    exchange : int
+        Number of the exchange, from 1.
+    member : int
+        Index of the member.
+    values : ndarray of float32, shape (slots, count)
+        In the order of the exchange's coordinates.
+    """
+
+    direction: Direction
+    run: bytes
+    layout: Layout
+    exchange: int
+    member: int
+    values: Values
+
+
+def encode(slice_: Slice) -> bytes:
+    """Return the packet of a slice.
+
+    Raises
+    ------
+    PacketError
+        With ``NON_FINITE`` if a value is infinite or not a number: a diverged member must not spread.
+    """
+    _check_finite(slice_.values, slice_)
+    message = wire.Slice(
+        version=VERSION,
+        direction=slice_.direction.value,
+        run=slice_.run,
+        layout=slice_.layout.fingerprint,
+        exchange=slice_.exchange,
+        member=slice_.member,
+        dtype=wire.DTYPE_FLOAT32,
+        values=np.ascontiguousarray(slice_.values, dtype="<f4").tobytes(),
+    )
+    message.checksum = _checksum(message)
+    return message.SerializeToString(deterministic=True)
+
+
+def decode(
+    packet: bytes,
+    *,
+    direction: Direction,
+    run: bytes,
+    layout: Layout,
+    member: int,
+    count: Callable[[int], int],
+    exchange: int | None = None,
+) -> Slice:
+    """Return the slice of a packet, if it is what the receiver expects in every respect.
+
+    Parameters
+    ----------
+    packet : bytes
+        As it came from the wire.
+    direction, run, layout, member
+        What is expected, as in :class:`Slice`.
+    count : callable
+        Number of coordinates by exchange: :meth:`wash_fl.core.draw.Draw.count`.
+    exchange : int, optional
+        The exchange that is expected; None takes any from 1.
+
+    Returns
+    -------
+    Slice
+        Its values are a read-only view of ``packet``.
+
+    Raises
+    ------
+    PacketError
+        For any departure; nothing else is raised, whatever the bytes are.
+    """
+    message = _parse(packet)
+    if message.version != VERSION:
+        _refuse(
+            Refusal.VERSION,
+            f"its version is {message.version}, this side speaks {VERSION}; update the older.",
+        )
+    if message.direction != direction.value:
+        _refuse(
+            Refusal.DIRECTION, f"its direction is {message.direction}, expected {direction.name.lower()}."
+        )
+    if message.run != run:
+        _refuse(Refusal.RUN, f"it is of run {message.run[:RUN_BYTES].hex()}, this run is {run.hex()}.")
+    if message.layout != layout.fingerprint:
+        _refuse(
+            Refusal.LAYOUT,
+            f"its layout is {message.layout[:32].hex()[:16]}, expected {layout.fingerprint.hex()[:16]}: "
+            "all members need the same model and the same exchange-optimizer.",
+        )
+    if message.exchange < 1 or (exchange is not None and message.exchange != exchange):
+        _refuse(
+            Refusal.EXCHANGE, f"it is of exchange {message.exchange}, expected {exchange or 'one from 1'}."
+        )
+    if message.member != member:
+        _refuse(Refusal.MEMBER, f"it names member {message.member}, expected {member}.")
+    if message.dtype != wire.DTYPE_FLOAT32:
+        _refuse(Refusal.DTYPE, f"its dtype is {message.dtype}, known is {wire.DTYPE_FLOAT32} (float32).")
+    slots, columns = len(layout.slots), count(message.exchange)
+    if len(message.values) != 4 * slots * columns:
+        _refuse(
+            Refusal.LENGTH,
+            f"it holds {len(message.values)} bytes of values, expected {4 * slots * columns} "
+            f"({slots} x {columns} float32).",
+        )
+    if message.checksum != _checksum(message):
+        _refuse(Refusal.CHECKSUM, "its contents do not match its checksum; it was altered on the way.")
+    values = np.frombuffer(message.values, dtype="<f4").reshape(slots, columns)
+    decoded = Slice(direction, run, layout, message.exchange, member, values)
+    _check_finite(values, decoded)
+    return decoded
+
+
+def _parse(packet: bytes) -> wire.Slice:
+    try:
+        message = wire.Slice.FromString(packet)
+    except DecodeError:
+        _refuse(Refusal.MALFORMED, f"{len(packet)} bytes are not a wash.v1.Slice, or only a part of one.")
+    # Unknown or repeated fields would let a packet carry what nobody looks at.
+    if len(UnknownFieldSet(message)) or message.ByteSize() != len(packet):
+        _refuse(Refusal.TRAILING, f"{len(packet)} bytes hold more than one wash.v1.Slice.")
+    return message
+
+
+def _checksum(message: wire.Slice) -> int:
+    """BLAKE2b-64 of the fixed-size header and the values; a CRC would miss one mutation in 2**32."""
+    # An unknown enum number in an altered packet can be any int32, so both enums are hashed as signed.
+    header = struct.pack(
+        "<IiQIi", message.version, message.direction, message.exchange, message.member, message.dtype
+    )
+    digest = hashlib.blake2b(header, digest_size=8)
+    for part in (message.run, message.layout, message.values):
+        digest.update(struct.pack("<Q", len(part)))
+        digest.update(part)
+    return int.from_bytes(digest.digest(), "little")
+
+
+def _check_finite(values: Values, slice_: Slice) -> None:
+    if not np.isfinite(values).all():
+        _refuse(
+            Refusal.NON_FINITE,
+            f"member {slice_.member} has {int((~np.isfinite(values)).sum())} values that are infinite or not "
+            f"numbers at exchange {slice_.exchange}: its training diverged; lower learning-rate.",
+        )
+
+
+def _refuse(refusal: Refusal, message: str) -> NoReturn:
+    raise PacketError(refusal, message)

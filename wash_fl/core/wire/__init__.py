@@ -1,0 +1,1 @@
+"""Generated from ``proto/wash/v1/exchange.proto`` by ``make proto``."""

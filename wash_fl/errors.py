@@ -1,0 +1,37 @@
+"""What can go wrong for a reason the user can mend.
+
+Every message says what was given, what is allowed and what to do, on one line: the command line
+prints it as it is and exits with a status other than 0.
+"""
+
+
+class WashError(ValueError):
+    """Base of every error this package raises on purpose."""
+
+
+class ConfigError(WashError):
+    """An option is unknown, of the wrong type, or outside what is allowed."""
+
+
+class LayoutError(WashError):
+    """The parameters of a model cannot be exchanged, or two models differ."""
+
+
+class ExchangeError(WashError):
+    """An exchange was asked for something its protocol does not allow."""
+
+
+class StateError(WashError):
+    """A member's state on disk is missing, damaged, or of another run."""
+
+
+class DataError(WashError):
+    """A data set is missing or does not fit the task."""
+
+
+class ExportError(WashError):
+    """An exported model does not answer as the model it was made from."""
+
+
+class RunError(WashError):
+    """A run cannot start, go on, or be read back."""

@@ -1,0 +1,133 @@
+"""One member of the ensemble: a model, its optimizer, and what it has exchanged."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+from torch.optim import Optimizer
+
+from wash_fl.core.draw import Draw
+from wash_fl.core.layout import PARAMETER
+from wash_fl.core.schedule import Schedule
+from wash_fl.errors import ExchangeError
+from wash_fl.member.parameters import (
+    Values,
+    exchanged_parameters,
+    flatten,
+    float_buffers,
+    gather,
+    model_layout,
+    scatter,
+    unflatten,
+)
+from wash_fl.member.slots import optimizer_slots, slot_tensors
+
+
+class Member:
+    """Wraps any model and any optimizer; the model stays the user's and is changed in place.
+
+    Parameters
+    ----------
+    model : torch.nn.Module
+        On any device. Its trainable parameters must be float32 and are what is exchanged.
+    optimizer : torch.optim.Optimizer
+        Over the model's parameters.
+    index : int
+        The member's stable number, 0 to N-1.
+    seed : int
+        The run seed.
+    schedule : Schedule
+        How probable an exchange is.
+    exchange_optimizer : bool
+        WASH+Opt: optimizer state shaped like its parameter travels along.
+
+    Attributes
+    ----------
+    applied : int
+        The last exchange whose delivery was applied; 0 before the first.
+
+    Examples
+    --------
+    >>> from wash_fl.config import ExchangeConfig
+    >>> model = nn.Linear(3, 2)
+    >>> optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    >>> schedule = Schedule(ExchangeConfig(p=0.5, schedule="constant"))
+    >>> member = Member(model, optimizer, index=0, seed=1, schedule=schedule)
+    >>> member.offer(exchange=1).shape
+    (1, 4)
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        optimizer: Optimizer,
+        *,
+        index: int,
+        seed: int,
+        schedule: Schedule,
+        exchange_optimizer: bool = False,
+    ) -> None:
+        self.model = model
+        self.optimizer = optimizer
+        self.index = index
+        self.applied = 0
+        self._parameters = [each for _, each in exchanged_parameters(model)]
+        self.layout = model_layout(model, optimizer_slots(optimizer) if exchange_optimizer else ())
+        self.draw = Draw(seed, self.layout, schedule)
+
+    def offer(self, exchange: int) -> Values:
+        """Return a copy of what this member holds at the coordinates of an exchange, shape (slots, count)."""
+        coordinates = self.draw.coordinates(exchange)
+        return np.stack([gather(tensors, self.layout, coordinates) for tensors in self._slots()])
+
+    def deliver(self, exchange: int, values: NDArray[np.float32]) -> bool:
+        """Take over what came back from an exchange; at most once.
+
+        Parameters
+        ----------
+        exchange : int
+            Number of the exchange.
+        values : ndarray of float32, shape (slots, count)
+            This member's new values at its coordinates.
+
+        Returns
+        -------
+        bool
+            False if this or a later delivery was applied before; nothing is changed then.
+
+        Raises
+        ------
+        ExchangeError
+            If the values are not of the exchange's shape; nothing is changed then.
+        """
+        if exchange <= self.applied:
+            return False
+        coordinates = self.draw.coordinates(exchange)
+        expected = (len(self.layout.slots), coordinates.size)
+        if values.shape != expected:
+            raise ExchangeError(
+                f"a delivery of shape {values.shape} for exchange {exchange}; it must be {expected}."
+            )
+        for tensors, row in zip(self._slots(), values, strict=True):
+            scatter(tensors, self.layout, coordinates, row)
+        self.applied = exchange
+        return True
+
+    def parameters(self) -> Values:
+        """Return all exchanged parameters as one flat vector, shape (layout.size,)."""
+        return flatten(self._parameters)
+
+    def load_parameters(self, vector: Values) -> None:
+        """Take over a flat vector of exchanged parameters, shape (layout.size,)."""
+        unflatten(vector, self._parameters)
+
+    def buffers(self) -> Values:
+        """Return all floating-point buffers (BatchNorm statistics) as one flat vector."""
+        return flatten([each for _, each in float_buffers(self.model)])
+
+    def _slots(self) -> list[Sequence[torch.Tensor]]:
+        """Return the tensors of each slot, looked up anew: optimizers replace their state tensors."""
+        state = [slot for slot in self.layout.slots if slot != PARAMETER]
+        return [self._parameters, *slot_tensors(self.optimizer, self._parameters, state)]

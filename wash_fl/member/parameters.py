@@ -1,0 +1,136 @@
+"""A model's exchanged parameters, read and written at flat coordinates without copying the model."""
+
+import itertools
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from wash_fl.core.identity import weights_sha256
+from wash_fl.core.layout import PARAMETER, Layout, layout_of
+from wash_fl.errors import LayoutError
+
+Coordinates = NDArray[np.int64]
+Values = NDArray[np.float32]
+
+
+def exchanged_parameters(model: nn.Module) -> list[tuple[str, nn.Parameter]]:
+    """Return a model's trainable parameters in the order of their registration.
+
+    Frozen parameters are left out: they are the same in every member. A tied parameter appears once,
+    under its first name.
+
+    Raises
+    ------
+    LayoutError
+        If a trainable parameter is not float32: a slice could not carry its values exactly.
+    """
+    named = [(name, each) for name, each in model.named_parameters() if each.requires_grad]
+    for name, each in named:
+        if each.dtype != torch.float32:
+            raise LayoutError(
+                f"parameter {name!r} is {str(each.dtype).removeprefix('torch.')}; only float32 is exchanged. "
+                "Convert the model with model.float(); train in lower precision under torch.autocast."
+            )
+    return named
+
+
+def model_layout(model: nn.Module, slots: Sequence[str] = ()) -> Layout:
+    """Return the layout of a model; ``slots`` names the optimizer state that travels along (WASH+Opt).
+
+    Examples
+    --------
+    >>> model_layout(nn.Linear(3, 2)).size
+    8
+    """
+    named = [(name, each.shape) for name, each in exchanged_parameters(model)]
+    if not named:
+        raise LayoutError("the model has no trainable parameter: unfreeze the parameters to be exchanged.")
+    return layout_of(named, (PARAMETER, *slots))
+
+
+def gather(tensors: Sequence[torch.Tensor], layout: Layout, coordinates: Coordinates) -> Values:
+    """Return a copy of the values at sorted flat coordinates, shape (count,), wherever the tensors live."""
+    values = np.empty(coordinates.size, dtype=np.float32)
+    for tensor, places, part in _parts(tensors, layout, coordinates):
+        view = _flat_view(tensor)
+        if view is not None:
+            values[part] = view[places]
+        else:
+            index = torch.from_numpy(places).to(tensor.device)
+            values[part] = torch.take(tensor.detach(), index).cpu().numpy()
+    return values
+
+
+def scatter(
+    tensors: Sequence[torch.Tensor], layout: Layout, coordinates: Coordinates, values: Values
+) -> None:
+    """Write ``values``, shape (count,), at sorted flat coordinates, in place."""
+    for tensor, places, part in _parts(tensors, layout, coordinates):
+        view = _flat_view(tensor)
+        if view is not None:
+            view[places] = values[part]
+        else:
+            index = torch.from_numpy(places).to(tensor.device)
+            # A copy, for the values may be a read-only view of a packet, which torch would warn about.
+            tensor.detach().put_(index, torch.from_numpy(values[part].copy()).to(tensor.device))
+
+
+def _flat_view(tensor: torch.Tensor) -> Values | None:
+    """Return a flat view of the memory of a contiguous CPU tensor; others go through torch.
+
+    A model has dozens of tensors of which an exchange touches a few values each, so the fixed cost per
+    tensor is what counts: this way it is a quarter of torch's.
+    """
+    if tensor.device.type == "cpu" and tensor.is_contiguous():
+        view: Values = tensor.detach().numpy().reshape(-1)
+        return view
+    return None
+
+
+def _parts(
+    tensors: Sequence[torch.Tensor], layout: Layout, coordinates: Coordinates
+) -> Iterator[tuple[torch.Tensor, Coordinates, slice]]:
+    """Yield each tensor that is hit, the places within it, and where they are in the slice."""
+    bounds = layout.boundaries(coordinates).tolist()
+    for tensor, offset, (begin, end) in zip(
+        tensors, layout.offsets.tolist(), itertools.pairwise(bounds), strict=True
+    ):
+        if begin < end:
+            yield tensor, coordinates[begin:end] - offset, slice(begin, end)
+
+
+def flatten(tensors: Sequence[torch.Tensor]) -> Values:
+    """Return tensors as one flat float32 vector, a copy."""
+    if not tensors:
+        return np.empty(0, dtype=np.float32)
+    return torch.cat([each.detach().reshape(-1).to("cpu", torch.float32) for each in tensors]).numpy()
+
+
+def unflatten(vector: Values, tensors: Sequence[torch.Tensor]) -> None:
+    """Write a flat float32 vector into tensors, in place; the inverse of :func:`flatten`."""
+    expected = sum(each.numel() for each in tensors)
+    if vector.shape != (expected,):
+        raise LayoutError(f"a flat vector of shape {vector.shape} for {expected} values: the models differ.")
+    source = torch.from_numpy(np.array(vector, dtype=np.float32))
+    begin = 0
+    with torch.no_grad():
+        for each in tensors:
+            piece = source[begin : begin + each.numel()].view(each.shape)
+            each.detach().copy_(piece)
+            begin += each.numel()
+
+
+def float_buffers(model: nn.Module) -> list[tuple[str, torch.Tensor]]:
+    """Return a model's floating-point buffers that belong to its state: BatchNorm's statistics, mostly."""
+    saved = model.state_dict(keep_vars=True)
+    return [
+        (name, each) for name, each in model.named_buffers() if name in saved and each.is_floating_point()
+    ]
+
+
+def model_sha256(model: nn.Module) -> str:
+    """Return the hash of a model's whole state dict: parameters and buffers, names and bits."""
+    return weights_sha256((name, each.detach().cpu().numpy()) for name, each in model.state_dict().items())

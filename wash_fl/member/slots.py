@@ -1,0 +1,76 @@
+"""Optimizer state that can travel with a parameter's value (WASH+Opt)."""
+
+import copy
+from collections import defaultdict
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import nn
+from torch.optim import Optimizer
+
+from wash_fl.errors import LayoutError
+
+
+def optimizer_slots(optimizer: Optimizer) -> tuple[str, ...]:
+    """Return the names of the state tensors that are floating-point and shaped like their parameter.
+
+    Momentum for SGD, both moments for Adam; found by letting the optimizer take one step on a parameter of
+    its own, so any :mod:`torch.optim` class works.
+
+    Raises
+    ------
+    LayoutError
+        If parameter groups keep different state: each coordinate must have the same slots.
+    """
+    found = {tuple(sorted(_slots_of(_probe(optimizer, group)))) for group in optimizer.param_groups}
+    if len(found) != 1:
+        raise LayoutError(
+            f"the optimizer's parameter groups keep different state {sorted(found)}; exchange-optimizer "
+            "needs the same in every group. Use one setting, or leave exchange-optimizer off."
+        )
+    return found.pop()
+
+
+def slot_tensors(
+    optimizer: Optimizer, parameters: Sequence[nn.Parameter], slots: Sequence[str]
+) -> list[list[torch.Tensor]]:
+    """Return the state tensors of each slot, one per parameter; absent ones are created as zeros.
+
+    A parameter has no state before its first step, or if it never had a gradient.
+    """
+    if slots:
+        for group in optimizer.param_groups:
+            for parameter in group["params"]:
+                state = optimizer.state[parameter]
+                if any(state.get(slot) is None for slot in slots):
+                    fresh = _probe(optimizer, group)
+                    optimizer.state[parameter] = {
+                        key: torch.zeros_like(parameter) if key in slots else copy.deepcopy(value)
+                        for key, value in fresh.items()
+                    }
+    return [[optimizer.state[parameter][slot] for parameter in parameters] for slot in slots]
+
+
+_PROBE_SHAPE = (2, 3)
+
+
+def _probe(optimizer: Optimizer, group: dict[str, Any]) -> dict[str, Any]:
+    """Return the state that an optimizer makes in one step for a parameter with a zero gradient."""
+    parameter = nn.Parameter(torch.zeros(_PROBE_SHAPE))
+    parameter.grad = torch.zeros(_PROBE_SHAPE)
+    twin = copy.copy(optimizer)
+    # A learning-rate scheduler replaces step by one bound to the original.
+    twin.__dict__.pop("step", None)
+    twin.param_groups = [{**group, "params": [parameter], "fused": False}]
+    twin.state = defaultdict(dict)
+    twin.step()
+    return dict(twin.state[parameter])
+
+
+def _slots_of(state: dict[str, Any]) -> list[str]:
+    return [
+        key
+        for key, value in state.items()
+        if isinstance(value, torch.Tensor) and value.is_floating_point() and value.shape == _PROBE_SHAPE
+    ]

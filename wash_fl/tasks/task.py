@@ -1,0 +1,142 @@
+"""What a task is: data and a model, in one Python module with a few functions.
+
+A built-in task and a user's own are the same thing. The module has
+
+``CLASSES``
+    The names of the classes, in the order of the model's outputs.
+``INPUT_SHAPE``
+    The shape of one input, without the batch dimension.
+``model()``
+    A new, untrained :class:`torch.nn.Module` with float32 parameters.
+``train_data()``, ``test_data()``
+    Map-style :class:`torch.utils.data.Dataset` objects of ``(input, class index)`` pairs.
+
+and may have
+
+``PREPROCESSING``
+    One sentence: how a raw input becomes what the model is given. It travels in the ONNX file.
+``member_data(member, members)``
+    The examples of one member, when the data is divided already (a device's own, say); otherwise
+    ``train_data()`` is divided as the run's config says.
+``loss(outputs, targets)``
+    Mean loss of a batch; cross entropy where it is missing. ``targets`` are class indices of shape
+    ``(batch,)``, or class probabilities of shape ``(batch, classes)`` with ``augment = "grid"``.
+"""
+
+import importlib
+import importlib.util
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import torch
+from torch import nn
+from torch.utils.data import Dataset
+
+from wash_fl.errors import ConfigError, DataError
+
+BUILT_IN = {"digits": "wash_fl.tasks.digits", "fashion-mnist": "wash_fl.tasks.fashion_mnist"}
+
+Examples = Dataset[tuple[Any, Any]]
+Loss = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Task:
+    """A task module, checked: everything the rest of the package needs to know of it."""
+
+    name: str
+    classes: tuple[str, ...]
+    input_shape: tuple[int, ...]
+    preprocessing: str
+    model: Callable[[], nn.Module]
+    train_data: Callable[[], Examples]
+    test_data: Callable[[], Examples]
+    loss: Loss
+    member_data: Callable[[int, int], Examples] | None = None
+
+
+def load_task(name: str) -> Task:
+    """Load a task by its name, its module's name, or the path of its file.
+
+    Parameters
+    ----------
+    name : str
+        ``"digits"``, ``"fashion-mnist"``, an importable module such as ``"my_package.my_task"``, or
+        a path ending in ``.py``.
+
+    Raises
+    ------
+    ConfigError
+        If there is no such module, or it lacks one of the required names.
+    """
+    module = _import(name)
+    missing = [
+        part
+        for part in ("CLASSES", "INPUT_SHAPE", "model", "train_data", "test_data")
+        if not hasattr(module, part)
+    ]
+    if missing:
+        raise ConfigError(
+            f"the task {name!r} has no {', '.join(missing)}: "
+            "a task module needs CLASSES, INPUT_SHAPE, model(), train_data() and test_data()."
+        )
+    return Task(
+        name=name,
+        classes=_names(name, module.CLASSES),
+        input_shape=tuple(int(size) for size in module.INPUT_SHAPE),
+        preprocessing=str(getattr(module, "PREPROCESSING", "")),
+        model=module.model,
+        train_data=module.train_data,
+        test_data=module.test_data,
+        loss=getattr(module, "loss", nn.functional.cross_entropy),
+        member_data=getattr(module, "member_data", None),
+    )
+
+
+def _names(task: str, classes: Sequence[str]) -> tuple[str, ...]:
+    names = tuple(str(name) for name in classes)
+    if len(names) < 2 or len(set(names)) != len(names):
+        raise DataError(f"CLASSES of the task {task!r} must be at least two different names, got {names}.")
+    return names
+
+
+def _import(name: str) -> ModuleType:
+    if name.endswith(".py"):
+        return _import_file(Path(name))
+    module_name = BUILT_IN.get(name, name)
+    try:
+        return importlib.import_module(module_name)
+    except ModuleNotFoundError as error:
+        # A missing dependency *of* the task's module is another matter than a missing task.
+        if error.name is not None and (module_name == error.name or module_name.startswith(error.name + ".")):
+            raise ConfigError(
+                f"there is no task {name!r}: use {', '.join(BUILT_IN)}, the name of an importable module, "
+                "or the path of a .py file."
+            ) from error
+        raise DataError(f"the task {name!r} needs the package {error.name!r}: pip install it.") from error
+
+
+def _import_file(path: Path) -> ModuleType:
+    path = path.expanduser().resolve()
+    if not path.is_file():
+        raise ConfigError(
+            f"there is no task file {path}: give the path of a Python file, or a built-in task."
+        )
+    name = f"wash_fl_task_{sha256(str(path).encode()).hexdigest()[:12]}"
+    if name in sys.modules:
+        return sys.modules[name]
+    spec = importlib.util.spec_from_file_location(name, path)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module  # before execution, so that the file's own dataclasses resolve
+    try:
+        spec.loader.exec_module(module)
+    except BaseException:
+        del sys.modules[name]
+        raise
+    return module
