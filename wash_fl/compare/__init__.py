@@ -1,0 +1,1 @@
+"""Evidence: the in-process trainer, and the rivals beside it."""

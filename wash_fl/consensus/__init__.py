@@ -1,0 +1,1 @@
+"""From members to one model: averaging, BatchNorm, evaluation."""

@@ -1,15 +1,15 @@
 """Short names for big things: the hash of a set of weights, and the identity of a run."""
 
 import hashlib
-import json
 import struct
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from wash_fl.core.packet import RUN_BYTES
+from wash_fl.core.terms import Terms
 
 
 def weights_sha256(arrays: Iterable[tuple[str, NDArray[Any]]]) -> str:
@@ -22,7 +22,6 @@ def weights_sha256(arrays: Iterable[tuple[str, NDArray[Any]]]) -> str:
     return digest.hexdigest()
 
 
-def run_identity(name: str, settings: Mapping[str, Any]) -> bytes:
-    """Return 16 bytes that differ between runs: from the run's name and what it was started with."""
-    content = json.dumps([name, dict(settings)], sort_keys=True).encode()
-    return hashlib.sha256(b"wash-fl run 1" + content).digest()[:RUN_BYTES]
+def run_identity(terms: Terms) -> bytes:
+    """Return 16 bytes that differ between runs: from the run's name and everything it agrees on."""
+    return hashlib.sha256(b"wash-fl run 1" + terms.to_json().encode()).digest()[:RUN_BYTES]

@@ -189,6 +189,14 @@ def decode(
     return decoded
 
 
+def value_bytes(packet: bytes) -> int:
+    """Return how many bytes of a packet are values; 0 for what is no packet. Nothing else is checked."""
+    try:
+        return len(wire.Slice.FromString(packet).values)
+    except DecodeError:
+        return 0
+
+
 def _parse(packet: bytes) -> wire.Slice:
     try:
         message = wire.Slice.FromString(packet)

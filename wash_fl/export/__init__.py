@@ -1,0 +1,30 @@
+"""The averaged model as one ONNX file, shown to answer as PyTorch does, and read without torch."""
+
+from typing import TYPE_CHECKING, Any
+
+from wash_fl.export.inference import Predictions, Predictor, evaluate_onnx, load_inputs
+from wash_fl.export.metadata import ModelCard
+from wash_fl.export.parity import Parity, compare
+
+if TYPE_CHECKING:
+    from wash_fl.export.onnx import export_onnx
+
+__all__ = [
+    "ModelCard",
+    "Parity",
+    "Predictions",
+    "Predictor",
+    "compare",
+    "evaluate_onnx",
+    "export_onnx",
+    "load_inputs",
+]
+
+
+def __getattr__(name: str) -> Any:
+    # A device that only predicts has no torch, so nothing may import it before it is asked for.
+    if name == "export_onnx":
+        from wash_fl.export.onnx import export_onnx
+
+        return export_onnx
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,0 +1,1 @@
+"""How slices travel: the round plane, inside Flower's own messages."""

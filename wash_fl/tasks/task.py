@@ -26,7 +26,7 @@ and may have
 import importlib
 import importlib.util
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -37,11 +37,11 @@ import torch
 from torch import nn
 from torch.utils.data import Dataset
 
-from wash_fl.errors import ConfigError, DataError
+from wash_fl.errors import ConfigError, DataError, WashError
 
 BUILT_IN = {"digits": "wash_fl.tasks.digits", "fashion-mnist": "wash_fl.tasks.fashion_mnist"}
 
-Examples = Dataset[tuple[Any, Any]]
+Examples = Dataset[tuple[Any, ...]]
 Loss = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 
 
@@ -72,7 +72,10 @@ def load_task(name: str) -> Task:
     Raises
     ------
     ConfigError
-        If there is no such module, or it lacks one of the required names.
+        If there is no such module, it lacks one of the required names, or ``CLASSES`` or
+        ``INPUT_SHAPE`` is not what it must be.
+    DataError
+        If the module needs a package that is not installed.
     """
     module = _import(name)
     missing = [
@@ -88,7 +91,7 @@ def load_task(name: str) -> Task:
     return Task(
         name=name,
         classes=_names(name, module.CLASSES),
-        input_shape=tuple(int(size) for size in module.INPUT_SHAPE),
+        input_shape=_shape(name, module.INPUT_SHAPE),
         preprocessing=str(getattr(module, "PREPROCESSING", "")),
         model=module.model,
         train_data=module.train_data,
@@ -98,27 +101,71 @@ def load_task(name: str) -> Task:
     )
 
 
-def _names(task: str, classes: Sequence[str]) -> tuple[str, ...]:
-    names = tuple(str(name) for name in classes)
+def import_extra(module: str, needed_for: str, error_class: type[WashError] = DataError) -> Any:
+    """Import a module of a package that comes with an extra, when it is needed and not before.
+
+    Parameters
+    ----------
+    module : str
+        Name of the module.
+    needed_for : str
+        What needs it, to start the message with.
+    error_class : type
+        What to raise if the package is missing.
+    """
+    try:
+        return importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        package = (error.name or module).partition(".")[0]
+        raise error_class(
+            f"{needed_for} needs the package {package!r}, which is not installed: "
+            'pip install "wash-fl[simulation]".'
+        ) from error
+
+
+def _names(task: str, classes: Any) -> tuple[str, ...]:
+    names = tuple(str(name) for name in classes) if isinstance(classes, Iterable) else ()
     if len(names) < 2 or len(set(names)) != len(names):
-        raise DataError(f"CLASSES of the task {task!r} must be at least two different names, got {names}.")
+        raise ConfigError(
+            f"CLASSES of the task {task!r} must be at least two different names, like ('cat', 'dog'), "
+            f"and it is {classes!r}."
+        )
     return names
+
+
+def _shape(task: str, shape: Any) -> tuple[int, ...]:
+    sizes = tuple(shape) if isinstance(shape, Iterable) else ()
+    if not sizes or not all(isinstance(size, int) and size > 0 for size in sizes):
+        raise ConfigError(
+            f"INPUT_SHAPE of the task {task!r} must be positive integers, like (1, 28, 28), "
+            f"and it is {shape!r}."
+        )
+    return sizes
 
 
 def _import(name: str) -> ModuleType:
     if name.endswith(".py"):
         return _import_file(Path(name))
     module_name = BUILT_IN.get(name, name)
+    nowhere = (
+        f"there is no task {name!r}: use {', '.join(BUILT_IN)}, the name of an importable module, "
+        "or the path of a .py file."
+    )
+    if not name or name.startswith("."):
+        raise ConfigError(nowhere)
     try:
         return importlib.import_module(module_name)
     except ModuleNotFoundError as error:
         # A missing dependency *of* the task's module is another matter than a missing task.
         if error.name is not None and (module_name == error.name or module_name.startswith(error.name + ".")):
-            raise ConfigError(
-                f"there is no task {name!r}: use {', '.join(BUILT_IN)}, the name of an importable module, "
-                "or the path of a .py file."
-            ) from error
-        raise DataError(f"the task {name!r} needs the package {error.name!r}: pip install it.") from error
+            raise ConfigError(nowhere) from error
+        raise _needs(name, error) from error
+
+
+def _needs(task: str, error: ModuleNotFoundError) -> DataError:
+    return DataError(
+        f"the task {task!r} needs the module {error.name!r}, which is not installed: pip install it."
+    )
 
 
 def _import_file(path: Path) -> ModuleType:
@@ -136,7 +183,9 @@ def _import_file(path: Path) -> ModuleType:
     sys.modules[name] = module  # before execution, so that the file's own dataclasses resolve
     try:
         spec.loader.exec_module(module)
-    except BaseException:
+    except BaseException as error:
         del sys.modules[name]
+        if isinstance(error, ModuleNotFoundError):
+            raise _needs(str(path), error) from error
         raise
     return module

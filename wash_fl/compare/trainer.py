@@ -1,0 +1,129 @@
+"""The whole of WASH in one process, without Flower: the oracle for tests, and the tool for experiments.
+
+The same members, draws, escrow and averaging as on a fleet, so the same seed and options give the same
+averaged weights, hash for hash.
+"""
+
+from collections.abc import Callable
+
+import torch
+
+from wash_fl.config import RunConfig
+from wash_fl.consensus.averaging import ModelAverage
+from wash_fl.consensus.batchnorm import batchnorm_layers, estimate, pool
+from wash_fl.consensus.finish import Examination, Outcome
+from wash_fl.core.draw import Draw
+from wash_fl.core.escrow import Escrow, Settlement
+from wash_fl.core.schedule import Schedule
+from wash_fl.member.member import Member
+from wash_fl.member.training import LocalTraining, make_optimizer, resolve_device
+from wash_fl.tasks.division import member_examples
+from wash_fl.tasks.models import initial_model
+from wash_fl.tasks.task import Task, load_task
+
+OnRound = Callable[[int, Settlement, dict[int, float]], None]
+
+
+class Trainer:
+    """Trains all members of a run in turn, in this process.
+
+    Parameters
+    ----------
+    config : RunConfig
+        The run's options; those of the fleet do not matter here.
+    task : Task, optional
+        By default the one the options name.
+
+    Examples
+    --------
+    >>> config = RunConfig.from_mapping({"members": 2, "rounds": 1, "local_steps": 1})
+    >>> outcome = Trainer(config).run()
+    >>> len(outcome.sha256)
+    64
+    """
+
+    def __init__(self, config: RunConfig, task: Task | None = None) -> None:
+        self.config = config
+        self.task = load_task(config.task.task) if task is None else task
+        self._training = [
+            LocalTraining(self.config, self.task, member_examples(self.task, self.config, index), index)
+            for index in range(self.config.training.members)
+        ]
+        self.members = [self._member(index) for index in range(self.config.training.members)]
+        draw = Draw(self.config.training.seed, self.members[0].layout, Schedule.of(self.config))
+        self.escrow = Escrow(draw, self.config.exchange)
+
+    def run(self, on_round: OnRound | None = None) -> Outcome:
+        """Train all rounds, average, re-estimate BatchNorm, and evaluate.
+
+        Parameters
+        ----------
+        on_round : callable, optional
+            Gets the round, its settlement, and the members' losses.
+        """
+        # One thread and a generator that is put back: the same bits as on a device, and no trace here.
+        threads = torch.get_num_threads()
+        torch.set_num_threads(1)
+        try:
+            with torch.random.fork_rng(devices=[]):
+                for number in range(1, self.config.training.rounds + 1):
+                    settlement, losses = self.round(number)
+                    if on_round is not None:
+                        on_round(number, settlement, losses)
+                return self.finish()
+        finally:
+            torch.set_num_threads(threads)
+
+    def round(self, number: int) -> tuple[Settlement, dict[int, float]]:
+        """Train every member for a round, then exchange."""
+        steps = self.config.training.local_steps
+        losses: dict[int, float] = {}
+        self.escrow.open(number, range(len(self.members)))
+        for member, training in zip(self.members, self._training, strict=True):
+            self._deliver(member)
+            metrics = training.run(member.model, member.optimizer, (number - 1) * steps, steps)
+            losses[member.index] = metrics["loss"]
+            offer = member.offer(number)
+            if offer.size:
+                self.escrow.offer(member.index, number, offer)
+        return self.escrow.settle(), losses
+
+    def finish(self) -> Outcome:
+        """Average the members as they are, re-estimate BatchNorm as the options say, and evaluate."""
+        examination = Examination(self.task, self.config)
+        average = ModelAverage()
+        for member in self.members:
+            self._deliver(member)
+            weights = {name: each.cpu().numpy() for name, each in member.model.state_dict().items()}
+            examination.add_member(member.index, weights)
+            average.add(member.index, weights)
+        averaged = average.mean()
+        examination.add_average(averaged)
+        model = examination.model(averaged)
+        where = self.config.finish.batchnorm
+        if batchnorm_layers(model) and where == "clients":
+            averaged = pool([estimate(model, each.calibration()) for each in self._training]).applied_to(
+                averaged
+            )
+        elif batchnorm_layers(model) and where == "server":
+            averaged = estimate(model, examination.server_calibration()).applied_to(averaged)
+        return examination.outcome(averaged)
+
+    def _member(self, index: int) -> Member:
+        training = self.config.training
+        model = initial_model(self.config.task.model, self.task, training.seed)
+        model.to(resolve_device(training.device))
+        return Member(
+            model,
+            make_optimizer(model, training),
+            index=index,
+            seed=training.seed,
+            schedule=Schedule.of(self.config),
+            exchange_optimizer=self.config.exchange.exchange_optimizer,
+        )
+
+    def _deliver(self, member: Member) -> None:
+        waiting = self.escrow.delivery(member.index)
+        if waiting is not None:
+            member.deliver(waiting.exchange, waiting.values)
+            self.escrow.acknowledge(member.index, waiting.exchange)

@@ -1,0 +1,102 @@
+"""The last steps of every run: from an averaged state dict to a model that is evaluated and ready."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from wash_fl.config import RunConfig
+from wash_fl.consensus.evaluate import Ensemble, accuracy, logits_of
+from wash_fl.core.identity import weights_sha256
+from wash_fl.member.training import LocalTraining
+from wash_fl.tasks.division import member_examples, tensors_of, test_examples
+from wash_fl.tasks.models import build_model
+from wash_fl.tasks.task import Task
+
+Arrays = Mapping[str, NDArray[Any]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """What came out of a run.
+
+    Attributes
+    ----------
+    weights : dict of str to ndarray
+        The averaged model's state dict.
+    sha256 : str
+        Hash of the weights, names and bits.
+    members : dict of int to float
+        Test accuracy of each member that was collected.
+    ensemble : float
+        Test accuracy of the mean of their logits.
+    averaged : float
+        Test accuracy of the averaged model with the members' averaged BatchNorm statistics.
+    recalibrated : float
+        The same after they were re-estimated; equal to ``averaged`` where they were not.
+    """
+
+    weights: dict[str, NDArray[Any]]
+    sha256: str
+    members: dict[int, float]
+    ensemble: float
+    averaged: float
+    recalibrated: float
+
+    @property
+    def mean_member(self) -> float:
+        """The mean of the members' accuracies."""
+        return float(np.mean(list(self.members.values())))
+
+
+class Examination:
+    """Evaluates the members one at a time, then the averaged model, on the task's test data."""
+
+    def __init__(self, task: Task, config: RunConfig) -> None:
+        self.task = task
+        self.config = config
+        self.inputs, targets = tensors_of(test_examples(task, config))
+        self._targets = targets.numpy()
+        self._ensemble = Ensemble(self.inputs, self._targets)
+        self._averaged = float("nan")
+
+    def add_member(self, member: int, weights: Arrays) -> float:
+        """Evaluate a member by its state dict; its weights are not kept."""
+        return self._ensemble.add(member, self.model(weights))
+
+    def add_average(self, weights: Arrays) -> float:
+        """Evaluate the averaged model before its BatchNorm statistics are re-estimated."""
+        self._averaged = accuracy(logits_of(self.model(weights), self.inputs), self._targets)
+        return self._averaged
+
+    def outcome(self, weights: Arrays) -> Outcome:
+        """Evaluate the finished model and return everything."""
+        recalibrated = accuracy(logits_of(self.model(weights), self.inputs), self._targets)
+        return Outcome(
+            weights=dict(weights),
+            sha256=weights_sha256(weights.items()),
+            members={member: self._ensemble.members[member] for member in sorted(self._ensemble.members)},
+            ensemble=self._ensemble.accuracy,
+            averaged=self._averaged,
+            recalibrated=recalibrated,
+        )
+
+    def model(self, weights: Arrays) -> nn.Module:
+        """Return a model of the task with these weights, in evaluation mode."""
+        model = build_model(self.config.task.model, self.task)
+        model.load_state_dict({name: torch.from_numpy(np.array(each)) for name, each in weights.items()})
+        return model.eval()
+
+    def server_calibration(self) -> Iterable[torch.Tensor]:
+        """Yield the server's own calibration batches, from the task's undivided training data."""
+        undivided = RunConfig.from_mapping(self.config.to_mapping() | {"division": "shared"})
+        examples = member_examples(self.task, undivided, 0)
+        return LocalTraining(undivided, self.task, examples, SERVER).calibration()
+
+
+SERVER = 2**32
+"""Stands where a member's index would in the server's own draws; no member has it."""

@@ -1,0 +1,69 @@
+"""The terms of a run: what the server announces once, and every member agrees to when it joins."""
+
+import dataclasses
+import json
+from dataclasses import dataclass
+from typing import Self
+
+from wash_fl.config import ExchangeConfig
+from wash_fl.core.schedule import Schedule
+from wash_fl.errors import ConfigError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Terms:
+    """Everything that decides which values travel when; both sides compute the rest from it.
+
+    Attributes
+    ----------
+    run_name : str
+        Tells runs apart.
+    seed : int
+        The run seed.
+    members : int
+        Size of the ensemble; members have the indices 0 to members - 1.
+    rounds : int
+        Rounds in the run, one exchange each.
+    local_steps : int
+        Optimizer steps of a member per round.
+    exchange : ExchangeConfig
+        What is exchanged and how it is mixed.
+    """
+
+    run_name: str
+    seed: int
+    members: int
+    rounds: int
+    local_steps: int
+    exchange: ExchangeConfig
+
+    @property
+    def schedule(self) -> Schedule:
+        """How probable an exchange is, over depth and over the run."""
+        return Schedule(self.exchange, self.rounds, self.local_steps)
+
+    def to_json(self) -> str:
+        """Return the terms as JSON with sorted keys."""
+        return json.dumps(dataclasses.asdict(self), sort_keys=True)
+
+    @classmethod
+    def from_json(cls, text: str) -> Self:
+        """Read terms that came from a wire or a disk.
+
+        Raises
+        ------
+        ConfigError
+            If they are damaged, or of a version with other options.
+        """
+        try:
+            content = json.loads(text)
+            exchange = ExchangeConfig(**content.pop("exchange"))
+            terms = cls(**content, exchange=exchange)
+            whole = all(
+                type(value) is int for value in (terms.seed, terms.members, terms.rounds, terms.local_steps)
+            )
+        except (json.JSONDecodeError, AttributeError, KeyError, TypeError) as error:
+            raise ConfigError(f"the run's terms cannot be read ({error}): update the older side.") from error
+        if not whole or min(terms.members, terms.rounds, terms.local_steps) < 1:
+            raise ConfigError(f"the run's terms are not possible: {text[:200]}")
+        return terms

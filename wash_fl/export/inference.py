@@ -1,0 +1,198 @@
+"""Predicting with an exported model: numpy and onnxruntime, no torch."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from wash_fl.errors import ExportError
+from wash_fl.export.inputs import Floats, as_batch, load_inputs
+from wash_fl.export.metadata import ModelCard
+from wash_fl.export.text import first_line
+
+__all__ = ["Predictions", "Predictor", "evaluate_onnx", "load_inputs"]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Predictions:
+    """The answers to n examples.
+
+    Parameters
+    ----------
+    logits : ndarray of float32, shape (n, classes)
+        The model's outputs.
+    probabilities : ndarray of float32, shape (n, classes)
+        Their softmax; each row sums to 1.
+    labels : tuple of str, length n
+        The name of the likeliest class of each example.
+    """
+
+    logits: Floats
+    probabilities: Floats
+    labels: tuple[str, ...]
+
+
+class Predictor:
+    """An ONNX file that answers.
+
+    Parameters
+    ----------
+    path : path-like
+        A file written by :func:`wash_fl.export.export_onnx`.
+    threads : int
+        Threads that onnxruntime may use.
+
+    Attributes
+    ----------
+    path : pathlib.Path
+        The file.
+    card : ModelCard
+        What the file says about itself.
+
+    Raises
+    ------
+    ExportError
+        If onnxruntime is not installed, or the file is missing, damaged, or not one of wash_fl's.
+
+    Examples
+    --------
+    >>> predictor = Predictor("averaged.onnx")  # doctest: +SKIP
+    >>> predictor.predict(load_inputs(["photo.npy"], predictor.card.input_shape)).labels  # doctest: +SKIP
+    ('cat',)
+    """
+
+    def __init__(self, path: Path | str, threads: int = 1) -> None:
+        self.path = Path(path)
+        self._session = _open(self.path, threads)
+        try:
+            self.card = ModelCard.from_metadata(self._session.get_modelmeta().custom_metadata_map)
+        except ExportError as error:
+            raise ExportError(f"{self.path}: {error}") from error
+        inputs, outputs = self._session.get_inputs(), self._session.get_outputs()
+        given = [tuple(port.shape[1:]) for port in (*inputs, *outputs)]
+        allowed = [self.card.input_shape, (len(self.card.classes),)]
+        if given != allowed:
+            raise ExportError(
+                f"{self.path}: its graph has inputs and outputs of shapes {given}, and its card says "
+                f"{allowed}: the file is damaged or edited, export the model again."
+            )
+        self._input = inputs[0].name
+
+    def predict(self, inputs: NDArray[Any], *, batch_size: int = 64) -> Predictions:
+        """Answer one example or many.
+
+        Parameters
+        ----------
+        inputs : ndarray of float32, shape (n, *input_shape) or input_shape
+            Inputs, prepared as ``card.preprocessing`` says. One example is a batch of one.
+        batch_size : int
+            Examples given to onnxruntime at a time; bounds the memory, not ``n``.
+
+        Raises
+        ------
+        ExportError
+            If the inputs are of another shape or dtype, are not finite, or are none.
+        """
+        if batch_size < 1:
+            raise ExportError(f"batch_size = {batch_size} must be at least 1.")
+        batch = as_batch(inputs, self.card.input_shape, "the inputs")
+        logits = np.concatenate(
+            [self._run(batch[start : start + batch_size]) for start in range(0, len(batch), batch_size)]
+        )
+        return Predictions(
+            logits=logits,
+            probabilities=_softmax(logits),
+            labels=tuple(self.card.classes[index] for index in logits.argmax(axis=1)),
+        )
+
+    def _run(self, batch: Floats) -> Floats:
+        try:
+            (logits,) = self._session.run(None, {self._input: np.ascontiguousarray(batch)})
+        except Exception as error:  # onnxruntime's own errors share no base class
+            raise ExportError(
+                f"{self.path} cannot answer {len(batch)} examples ({first_line(error)}): "
+                "export the model again."
+            ) from error
+        wanted = (len(batch), len(self.card.classes))
+        if logits.shape != wanted:
+            raise ExportError(
+                f"{self.path} answers {len(batch)} examples in shape {logits.shape}, not {wanted}: "
+                "export the model again."
+            )
+        return np.asarray(logits, dtype=np.float32)
+
+
+def evaluate_onnx(
+    path: Path | str,
+    inputs: NDArray[Any],
+    targets: NDArray[Any],
+    *,
+    batch_size: int = 64,
+    threads: int = 1,
+) -> float:
+    """Return the accuracy of a file: the fraction of examples whose top-1 answer is the target.
+
+    Parameters
+    ----------
+    path : path-like
+        A file written by :func:`wash_fl.export.export_onnx`.
+    inputs : ndarray of float32, shape (n, *input_shape)
+        Prepared as the file's card says.
+    targets : ndarray of integers, shape (n,)
+        Class indices.
+    batch_size, threads : int
+        As in :class:`Predictor`.
+
+    Raises
+    ------
+    ExportError
+        If the file, the inputs or the targets are not as above.
+    """
+    predictor = Predictor(path, threads)
+    batch = as_batch(inputs, predictor.card.input_shape, "the inputs")
+    classes = len(predictor.card.classes)
+    if targets.shape != (len(batch),) or targets.dtype.kind not in "iu":
+        raise ExportError(
+            f"the targets are {targets.dtype} of shape {targets.shape}, not integers of shape "
+            f"({len(batch)},): give one class index per example."
+        )
+    if targets.min() < 0 or targets.max() >= classes:
+        raise ExportError(
+            f"the targets run from {targets.min()} to {targets.max()}, but the model's class indices from 0 "
+            f"to {classes - 1}: give targets in the order of its card's classes."
+        )
+    answers = predictor.predict(batch, batch_size=batch_size).logits.argmax(axis=1)
+    return float(np.mean(answers == targets))
+
+
+def _open(path: Path, threads: int) -> Any:
+    if threads < 1:
+        raise ExportError(f"threads = {threads} must be at least 1.")
+    try:
+        import onnxruntime
+    except ImportError as error:
+        raise ExportError(
+            'onnxruntime is not installed, and predicting needs it: pip install "wash-fl[infer]".'
+        ) from error
+    if not path.is_file():
+        raise ExportError(f"there is no file {path}: give the path of an ONNX file.")
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 3  # errors only: on small boards it warns of GPUs they do not have
+    try:
+        return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # onnxruntime's own errors share no base class
+        raise ExportError(
+            f"{path} is damaged or not an ONNX file ({first_line(error)}): copy it again, or "
+            "export the model again."
+        ) from error
+
+
+def _softmax(logits: Floats) -> Floats:
+    # The largest logit becomes 0, so that exp() cannot overflow.
+    powers = np.exp(logits - logits.max(axis=1, keepdims=True))
+    normalised: Floats = powers / powers.sum(axis=1, keepdims=True)
+    return normalised

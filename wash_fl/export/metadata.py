@@ -1,0 +1,112 @@
+"""What an ONNX file says about itself: classes, input, preprocessing, and the run it comes from."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from wash_fl.errors import ExportError
+from wash_fl.export.text import short
+
+PREFIX: Final = "wash_fl."
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelCard:
+    """What a device needs to use a model, and what an owner needs to trace it.
+
+    Parameters
+    ----------
+    classes : tuple of str
+        The names of the classes, in the order of the model's outputs.
+    input_shape : tuple of int
+        The shape of one input, without the batch dimension.
+    preprocessing : str
+        One sentence: how a raw input becomes what the model is given.
+    run : mapping of str to str
+        The run's identity: its name, seed, members, the weights' sha256, the version of wash_fl.
+
+    Raises
+    ------
+    ExportError
+        If a part is of another type, there is no class, or a size is not positive.
+
+    Examples
+    --------
+    >>> card = ModelCard(classes=("cat", "dog"), input_shape=(3, 32, 32), preprocessing="x / 255")
+    >>> ModelCard.from_metadata(card.to_metadata()) == card
+    True
+    """
+
+    classes: tuple[str, ...]
+    input_shape: tuple[int, ...]
+    preprocessing: str = ""
+    run: Mapping[str, str] = field(default_factory=dict, hash=False)
+
+    def __post_init__(self) -> None:
+        _check("classes", self.classes, _is_names(self.classes), "a tuple of at least one class name")
+        _check("input_shape", self.input_shape, _is_shape(self.input_shape), "a tuple of positive integers")
+        _check("preprocessing", self.preprocessing, isinstance(self.preprocessing, str), "a sentence")
+        _check("run", self.run, _is_identity(self.run), "a mapping of strings to strings")
+
+    def to_metadata(self) -> dict[str, str]:
+        """Return the card as the string key-value metadata of an ONNX file: each value is JSON."""
+        parts = {
+            "classes": self.classes,
+            "input_shape": self.input_shape,
+            "preprocessing": self.preprocessing,
+            "run": dict(self.run),
+        }
+        return {PREFIX + name: json.dumps(part) for name, part in parts.items()}
+
+    @classmethod
+    def from_metadata(cls, metadata: Mapping[str, str]) -> "ModelCard":
+        """Read a card; the inverse of :meth:`to_metadata`. Keys of other programs are passed over.
+
+        Raises
+        ------
+        ExportError
+            If a key is missing, or its value is not what :meth:`to_metadata` writes.
+        """
+        return cls(
+            classes=_tuple(_read(metadata, "classes")),
+            input_shape=_tuple(_read(metadata, "input_shape")),
+            preprocessing=_read(metadata, "preprocessing"),
+            run=_read(metadata, "run"),
+        )
+
+
+def _read(metadata: Mapping[str, str], name: str) -> Any:
+    key = PREFIX + name
+    if key not in metadata:
+        raise ExportError(f"the metadata has no {key}: give an ONNX file that wash_fl has written.")
+    try:
+        return json.loads(metadata[key])
+    except (ValueError, RecursionError) as error:
+        raise ExportError(
+            f"the metadata's {key} is damaged, {short(metadata[key])} is not JSON: export the model again."
+        ) from error
+
+
+def _tuple(part: Any) -> Any:
+    return tuple(part) if isinstance(part, list) else part
+
+
+def _check(name: str, part: Any, fits: bool, allowed: str) -> None:
+    if not fits:
+        raise ExportError(f"the model card's {name} must be {allowed}, got {short(part)}: mend the card.")
+
+
+def _is_names(part: Any) -> bool:
+    return isinstance(part, tuple) and len(part) > 0 and all(isinstance(name, str) for name in part)
+
+
+def _is_shape(part: Any) -> bool:
+    # type() and not isinstance(): JSON's true is a bool, and a bool is an int.
+    return isinstance(part, tuple) and all(type(size) is int and size > 0 for size in part)
+
+
+def _is_identity(part: Any) -> bool:
+    return isinstance(part, Mapping) and all(
+        isinstance(key, str) and isinstance(value, str) for key, value in part.items()
+    )

@@ -1,0 +1,171 @@
+"""The main job on the server: train the members, average them, evaluate, export, and write it all down."""
+
+import logging
+import math
+from pathlib import Path
+from typing import Any
+
+from flwr.app import ArrayRecord
+from flwr.serverapp import Grid
+
+import wash_fl
+from wash_fl.config import RunConfig
+from wash_fl.consensus.batchnorm import batchnorm_layers, estimate
+from wash_fl.consensus.finish import Examination, Outcome
+from wash_fl.export.metadata import ModelCard
+from wash_fl.export.onnx import export_onnx
+from wash_fl.export.parity import Parity
+from wash_fl.member.parameters import model_layout
+from wash_fl.member.slots import optimizer_slots
+from wash_fl.member.training import make_optimizer
+from wash_fl.planes.records import Arrays
+from wash_fl.report.figures import draw_figures
+from wash_fl.report.run_folder import AVERAGED, FIGURES, MODEL, SUMMARY, RunFolder
+from wash_fl.strategy import RoundReport, WashStrategy, Watcher
+from wash_fl.tasks.models import initial_model
+from wash_fl.tasks.task import Task, load_task
+
+logger = logging.getLogger("flwr.wash_fl")
+
+PARITY_EXAMPLES = 256
+"""Test inputs on which the ONNX file is compared with PyTorch."""
+
+
+def run_job(grid: Grid, config: RunConfig) -> RunFolder:
+    """Run the whole job over a Flower grid and return the run's folder."""
+    task = load_task(config.task.task)
+    folder = RunFolder.create(config)
+    logger.info("the run's folder is %s", folder.path)
+    folder.log("start", version=wash_fl.__version__, task=config.task.task, rounds=config.training.rounds)
+    try:
+        outcome, strategy = _train(grid, config, task, folder)
+        finish(folder, config, task, outcome, strategy)
+    except BaseException as error:
+        folder.log("failed", reason=str(error) or type(error).__name__)
+        raise
+    return folder
+
+
+def _train(grid: Grid, config: RunConfig, task: Task, folder: RunFolder) -> tuple[Outcome, WashStrategy]:
+    training, fleet = config.training, config.fleet
+    model = initial_model(config.task.model, task, training.seed)
+    slots = optimizer_slots(make_optimizer(model, training)) if config.exchange.exchange_optimizer else ()
+    examination = Examination(task, config)
+
+    def on_round(report: RoundReport) -> None:
+        folder.log("round", **_round_fields(report))
+
+    def on_member(member: int, weights: Arrays) -> None:
+        folder.log("member", member=member, accuracy=examination.add_member(member, weights))
+
+    def on_average(weights: Arrays, recalibrated: bool) -> None:
+        if not recalibrated:
+            folder.log("averaged", accuracy=examination.add_average(weights))
+
+    strategy = WashStrategy(
+        model_layout(model, slots),
+        members=training.members,
+        local_steps=training.local_steps,
+        exchange=config.exchange,
+        seed=training.seed,
+        run_name=folder.path.name,
+        min_members=fleet.min_members,
+        evaluate_every=config.finish.evaluate_every,
+        recalibrate=config.finish.batchnorm == "clients",
+        watcher=Watcher(on_round, on_member, on_average),
+    )
+    initial = ArrayRecord(model.state_dict())
+    del model
+    result = strategy.start(grid, initial, num_rounds=training.rounds, timeout=fleet.round_timeout)
+    weights: Arrays = {name: array.numpy() for name, array in result.arrays.items()}
+    if config.finish.batchnorm == "server":
+        averaged = examination.model(weights)
+        if batchnorm_layers(averaged):
+            weights = estimate(averaged, examination.server_calibration()).applied_to(weights)
+    return examination.outcome(weights), strategy
+
+
+def finish(
+    folder: RunFolder, config: RunConfig, task: Task, outcome: Outcome, strategy: WashStrategy
+) -> None:
+    """Save the averaged model, export it, draw the figures, and write the summary last."""
+    folder.save_weights(outcome.weights, outcome.sha256)
+    folder.log("recalibrated", accuracy=outcome.recalibrated)
+    parity = export_averaged(folder, config, task, outcome.weights, outcome.sha256)
+    summary = {
+        "run": folder.path.name,
+        "version": wash_fl.__version__,
+        "weights_sha256": outcome.sha256,
+        "members": strategy.collected,
+        "accuracy": {
+            "members": {str(member): value for member, value in outcome.members.items()},
+            "mean_member": outcome.mean_member,
+            "ensemble": outcome.ensemble,
+            "averaged_before_batchnorm": outcome.averaged,
+            "averaged": outcome.recalibrated,
+        },
+        "bytes": strategy.traffic.total(),
+        "onnx": {"largest_difference": parity.largest_difference, "agreement": parity.agreement},
+        "files": [AVERAGED, MODEL, FIGURES],
+    }
+    draw_figures(folder.path / FIGURES, list(folder.events()), summary)
+    folder.save_summary(summary)
+    folder.log("finished", summary=SUMMARY)
+    logger.info("averaged accuracy %.4f, ensemble %.4f", outcome.recalibrated, outcome.ensemble)
+    logger.info("the model is %s", folder.path / MODEL)
+
+
+def export_averaged(
+    folder: RunFolder,
+    config: RunConfig,
+    task: Task,
+    weights: Arrays,
+    sha256: str,
+    path: Path | None = None,
+) -> Parity:
+    """Export a run's averaged model to ONNX, checked on the task's test inputs.
+
+    Raises
+    ------
+    ExportError
+        If the file answers otherwise than the model.
+    """
+    examination = Examination(task, config)
+    card = ModelCard(
+        classes=task.classes,
+        input_shape=task.input_shape,
+        preprocessing=task.preprocessing,
+        run={
+            "name": folder.path.name,
+            "seed": str(config.training.seed),
+            "members": str(config.training.members),
+            "weights_sha256": sha256,
+            "wash_fl": wash_fl.__version__,
+        },
+    )
+    return export_onnx(
+        examination.model(weights),
+        folder.path / MODEL if path is None else path,
+        card=card,
+        examples=examination.inputs[:PARITY_EXAMPLES],
+        tolerance=config.finish.tolerance,
+    )
+
+
+def _round_fields(report: RoundReport) -> dict[str, Any]:
+    gauge = report.settlement.gauge
+    return {
+        "round": report.round,
+        "participants": list(report.settlement.members),
+        "absent": list(report.settlement.absent),
+        # JSON has no NaN; a metric that is not a number is left out rather than made up.
+        "members": {
+            str(member): {name: value for name, value in metrics.items() if math.isfinite(value)}
+            for member, metrics in sorted(report.metrics.items())
+        },
+        "distance": None if gauge is None else gauge.distance,
+        "relative_distance": None if gauge is None else gauge.relative,
+        "distance_by_tensor": {} if gauge is None else gauge.by_tensor(),
+        "bytes": report.traffic.total(),
+        "seconds": report.seconds,
+    }

@@ -1,0 +1,136 @@
+"""Local training: the same steps whether a member trains on a device, in a simulation, or in one process."""
+
+import math
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+from torch.optim import SGD, Adam, AdamW, Optimizer
+
+from wash_fl.config import RunConfig, TrainingConfig
+from wash_fl.core import philox
+from wash_fl.errors import ConfigError
+from wash_fl.tasks.augment import Augmentation
+from wash_fl.tasks.division import fetch
+from wash_fl.tasks.task import Examples, Task
+
+
+def make_optimizer(model: nn.Module, config: TrainingConfig) -> Optimizer:
+    """Return the optimizer a run's options ask for, over a model's trainable parameters."""
+    parameters = [each for each in model.parameters() if each.requires_grad]
+    rate, decay = config.learning_rate, config.weight_decay
+    if config.optimizer == "sgd":
+        return SGD(parameters, lr=rate, momentum=config.momentum, weight_decay=decay)
+    if config.optimizer == "adam":
+        return Adam(parameters, lr=rate, weight_decay=decay)
+    return AdamW(parameters, lr=rate, weight_decay=decay)
+
+
+def resolve_device(name: str) -> torch.device:
+    """Return the device an option names; ``auto`` takes CUDA or MPS when they are there.
+
+    Raises
+    ------
+    ConfigError
+        If the device is asked for and not there.
+    """
+    available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    if name == "auto":
+        return torch.device(next(device for device, there in available.items() if there))
+    if not available[name]:
+        there = ", ".join(device for device, present in available.items() if present)
+        raise ConfigError(f"device = {name!r} is not available here: use auto, or one of {there}.")
+    return torch.device(name)
+
+
+@dataclass(frozen=True)
+class LocalTraining:
+    """The optimizer steps of one member, each a pure function of (run seed, member, step).
+
+    Parameters
+    ----------
+    config : RunConfig
+        The run's options.
+    task : Task
+        Where the loss and the classes come from.
+    examples : Dataset
+        This member's training examples.
+    member : int
+        Its index.
+    """
+
+    config: RunConfig
+    task: Task
+    examples: Examples
+    member: int
+
+    def run(self, model: nn.Module, optimizer: Optimizer, first_step: int, steps: int) -> dict[str, float]:
+        """Take optimizer steps ``first_step``, ``first_step + 1``, ... (from 0) and return the mean loss.
+
+        The learning rate follows a per-step cosine over the whole run, from ``learning_rate`` to
+        ``learning_rate_end``.
+        """
+        training = self.config.training
+        device = next(model.parameters()).device
+        augmentation = (
+            Augmentation.draw(training.seed, self.member) if self.config.task.augment == "grid" else None
+        )
+        model.train()
+        losses: list[torch.Tensor] = []
+        for step, rows in zip(
+            range(first_step, first_step + steps), self.batches(first_step, steps), strict=True
+        ):
+            # Dropout and augmentation draw from torch's global generator: reseeding it at each step
+            # leaves no generator state to save, so a resumed run is the run.
+            torch.manual_seed(philox.seed_of(training.seed, "step", index=step, member=self.member))
+            inputs, targets = fetch(self.examples, rows)
+            if augmentation is not None:
+                inputs, targets = augmentation.apply(inputs, targets, len(self.task.classes))
+            for group in optimizer.param_groups:
+                group["lr"] = learning_rate(training, step)
+            optimizer.zero_grad(set_to_none=True)
+            loss = self.task.loss(model(inputs.to(device)), targets.to(device))
+            torch.autograd.backward(loss)
+            optimizer.step()
+            losses.append(loss.detach())
+        return {"loss": float(torch.stack(losses).mean())} if losses else {}
+
+    def batches(self, first_step: int, steps: int) -> Iterator[NDArray[np.int64]]:
+        """Yield the rows of each batch, shape (batch_size,).
+
+        The examples are shuffled anew in every epoch and read one epoch after the other, so a batch may
+        hold the end of one and the beginning of the next: every example counts equally often, and no batch
+        is smaller than the others.
+        """
+        training, size = self.config.training, len(self.examples)  # type: ignore[arg-type]
+        epoch, order = -1, np.empty(0, dtype=np.int64)
+        for step in range(first_step, first_step + steps):
+            rows = np.empty(training.batch_size, dtype=np.int64)
+            for place, position in enumerate(range(step * rows.size, (step + 1) * rows.size)):
+                if position // size != epoch:
+                    epoch = position // size
+                    order = philox.order(training.seed, "order", size, index=epoch, member=self.member)
+                rows[place] = order[position % size]
+            yield rows
+
+    def calibration(self) -> Iterable[torch.Tensor]:
+        """Yield input batches, without augmentation, to estimate BatchNorm statistics from."""
+        size = len(self.examples)  # type: ignore[arg-type]
+        chosen = philox.order(self.config.training.seed, "calib", size, member=self.member)
+        chosen = chosen[: self.config.finish.calibration_examples]
+        for rows in np.array_split(chosen, -(-chosen.size // CALIBRATION_BATCH)):
+            yield fetch(self.examples, rows)[0]
+
+
+CALIBRATION_BATCH = 256
+"""Examples per batch when BatchNorm statistics are estimated: the variance within a batch counts."""
+
+
+def learning_rate(config: TrainingConfig, step: int) -> float:
+    """Return the learning rate of a step, counted from 0: a cosine over ``rounds * local_steps`` steps."""
+    progress = min(1.0, step / (config.rounds * config.local_steps))
+    span = config.learning_rate - config.learning_rate_end
+    return config.learning_rate_end + 0.5 * span * (1.0 + math.cos(math.pi * progress))

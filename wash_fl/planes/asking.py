@@ -1,0 +1,131 @@
+"""The server's side of a conversation over Flower's Grid: ask members, take their answers one by one."""
+
+import logging
+import time
+from collections.abc import Iterator, Mapping
+
+from flwr.app import Message
+from flwr.serverapp import Grid
+
+from wash_fl.errors import ExchangeError, RunError
+from wash_fl.planes.records import Answer, Status, read_answer
+
+logger = logging.getLogger("flwr.wash_fl")
+
+_SHORTEST_PAUSE, _LONGEST_PAUSE = 0.02, 1.0
+
+ERRORS = {
+    1: "its ClientApp could not be loaded",
+    2: "its ClientApp raised an exception",
+    3: "the message expired before it was answered",
+    4: "its answer expired on the way",
+    5: "its SuperNode is gone",
+    6: "one of its mods refused",
+    7: "it does not accept this app",
+    8: "its ClientApp was killed",
+}
+"""What Flower's error codes mean, in the words of the log."""
+
+
+def wait_for_nodes(grid: Grid, wanted: int, timeout: float) -> list[int]:
+    """Return the connected nodes as soon as there are ``wanted``.
+
+    Raises
+    ------
+    RunError
+        If there are fewer after ``timeout`` seconds.
+    """
+    deadline = time.monotonic() + timeout
+    pause = _SHORTEST_PAUSE
+    announced = -1
+    while True:
+        nodes = sorted(grid.get_node_ids())
+        if len(nodes) >= wanted:
+            return nodes
+        if time.monotonic() >= deadline:
+            raise RunError(
+                f"{len(nodes)} of {wanted} clients connected within {timeout:g} s: start the others, or "
+                "lower min-members."
+            )
+        if len(nodes) != announced:
+            logger.info("waiting for clients: %d of %d are connected", len(nodes), wanted)
+            announced = len(nodes)
+        time.sleep(pause)
+        pause = min(2 * pause, _LONGEST_PAUSE)
+
+
+def ask(
+    grid: Grid, requests: Mapping[int, Message], *, timeout: float, in_flight: int
+) -> Iterator[tuple[int, Message | None]]:
+    """Send requests, ``in_flight`` at a time, and yield each answer as it comes.
+
+    Answers of the size of a model must not pile up at the server: an answer is yielded, and forgotten here,
+    before the next request is sent.
+
+    Parameters
+    ----------
+    grid : Grid
+        Flower's way to the nodes.
+    requests : mapping of int to Message
+        By whatever identifies the one asked.
+    timeout : float
+        Seconds that each may take.
+    in_flight : int
+        How many requests are out at the same time.
+
+    Yields
+    ------
+    (int, Message or None)
+        None for one that did not answer in time.
+    """
+    waiting = list(requests)
+    asked: dict[str, tuple[int, float]] = {}
+    pause = _SHORTEST_PAUSE
+    while waiting or asked:
+        while waiting and len(asked) < in_flight:
+            who = waiting.pop(0)
+            message_id = next(iter(grid.push_messages([requests[who]])), None)
+            if message_id is None:
+                yield who, None
+            else:
+                asked[message_id] = (who, time.monotonic() + timeout)
+        answered = False
+        for reply in grid.pull_messages(list(asked)) if asked else ():
+            who, _ = asked.pop(reply.metadata.reply_to_message_id, (-1, 0.0))
+            if who >= 0:
+                answered = True
+                yield who, reply
+        now = time.monotonic()
+        for message_id in [each for each, (_, deadline) in asked.items() if deadline < now]:
+            yield asked.pop(message_id)[0], None
+        pause = _SHORTEST_PAUSE if answered else min(2 * pause, _LONGEST_PAUSE)
+        if asked and not answered:
+            time.sleep(pause)
+
+
+def understand(who: str, asked_for: str, reply: Message | None) -> Answer | None:
+    """Return what a reply says, or None, with the reason in the log, if it is no use."""
+    if reply is None:
+        logger.warning("%s: no reply to %s in time", who, asked_for)
+        return None
+    if reply.has_error():
+        reason = (reply.error.reason or "").strip().splitlines()
+        logger.warning(
+            "%s: %s failed: %s (code %d%s)",
+            who,
+            asked_for,
+            ERRORS.get(reply.error.code, "unknown error"),
+            reply.error.code,
+            f", {reason[-1][:200]}" if reason else "",
+        )
+        return None
+    try:
+        given = read_answer(reply)
+    except ExchangeError as error:
+        logger.warning("%s: %s was answered by %s", who, asked_for, error)
+        return None
+    if given.status is Status.REFUSED:
+        logger.warning("%s refused %s: %s", who, asked_for, given.reason)
+    elif given.status is Status.NOT_JOINED:
+        logger.warning("%s holds no state of this run and cannot answer %s", who, asked_for)
+    return given

@@ -1,0 +1,191 @@
+"""What the round plane's Flower messages hold: written and read in one place, checked where it enters.
+
+Five requests, all from the server: ``join`` (the terms and the initial weights), ``train`` (a round, with
+the delivery of the exchange before), ``collect`` (the member's whole model, once, at the end),
+``recalibrate`` (the averaged model, for BatchNorm statistics over the member's own data) and ``leave``
+(the run is over; the state may go).
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+import numpy as np
+from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
+from flwr.supercore.inflatable.inflatable_object import get_all_nested_objects
+from numpy.typing import NDArray
+
+from wash_fl.core.layout import Layout, TensorSpec
+from wash_fl.core.packet import value_bytes as packet_value_bytes
+from wash_fl.core.terms import Terms
+from wash_fl.errors import ExchangeError, LayoutError
+
+EXAMPLES = "examples"
+"""Name under which a member says how many examples its BatchNorm statistics are from."""
+
+RECORD = "wash"
+ARRAYS = "arrays"
+METRICS = "metrics"
+
+JOIN = "query.wash_join"
+TRAIN = "train"
+COLLECT = "query.wash_collect"
+RECALIBRATE = "query.wash_recalibrate"
+LEAVE = "query.wash_leave"
+
+
+Arrays = dict[str, NDArray[Any]]
+"""A state dict in numpy."""
+
+
+class Status(StrEnum):
+    """How a member answers a request."""
+
+    DONE = "done"  # I did what was asked
+    NOT_JOINED = "not-joined"  # I hold no state of this run; let me join first
+    REFUSED = "refused"  # I did not, for the reason given; nothing of mine has changed
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A member's reply, read and checked.
+
+    Attributes
+    ----------
+    status : Status
+        How the member answers.
+    member : int
+        Its index.
+    reason : str
+        Why it refused; empty otherwise.
+    round : int
+        The last round it trained in.
+    applied : int
+        The last exchange whose delivery it applied.
+    initial : str
+        Hash of the weights it started from; only after ``join``.
+    offer : bytes
+        The packet it offers; only after ``train``, and empty when nothing is exchanged.
+    """
+
+    status: Status
+    member: int
+    reason: str = ""
+    round: int = 0
+    applied: int = 0
+    initial: str = ""
+    offer: bytes = b""
+
+
+def answer(
+    request: Message,
+    given: Answer,
+    *,
+    arrays: ArrayRecord | None = None,
+    metrics: Mapping[str, float] | None = None,
+) -> Message:
+    """Return a member's reply to a request."""
+    fields = {name: value for name, value in vars(given).items() if value not in ("", b"")}
+    content = RecordDict({RECORD: ConfigRecord({**fields, "status": str(given.status)})})
+    if arrays is not None:
+        content[ARRAYS] = arrays
+    if metrics:
+        content[METRICS] = MetricRecord(dict(metrics))
+    return Message(content, reply_to=request)
+
+
+def read_answer(reply: Message) -> Answer:
+    """Return what a member replied.
+
+    Raises
+    ------
+    ExchangeError
+        If the reply is not one of this protocol.
+    """
+    record = reply.content.config_records.get(RECORD)
+    if record is None:
+        raise ExchangeError("a reply without a record 'wash': that client does not run wash_fl's ClientApp.")
+    kinds = {"member": int, "reason": str, "round": int, "applied": int, "initial": str, "offer": bytes}
+    given: dict[str, Any] = {}
+    for name, value in record.items():
+        if name != "status":
+            if type(value) is not kinds.get(name) or (isinstance(value, int) and value < 0):
+                raise ExchangeError(f"a reply whose {name} is {str(value)[:40]!r}; update the older side.")
+            given[name] = value
+    try:
+        return Answer(status=Status(str(record["status"])), **given)
+    except (KeyError, ValueError, TypeError) as error:
+        raise ExchangeError(f"a reply that cannot be read ({error}); update the older side.") from error
+
+
+def request(
+    node: int, kind: str, fields: Mapping[str, Any], ttl: float, arrays: ArrayRecord | None = None
+) -> Message:
+    """Return a request to a node."""
+    content = RecordDict({RECORD: ConfigRecord(dict(fields))})
+    if arrays is not None:
+        content[ARRAYS] = arrays
+    return Message(content, node, kind, ttl=ttl)
+
+
+def field(message: Message, name: str, kind: type) -> Any:
+    """Return a field of a request, checked for its type."""
+    record = message.content.config_records.get(RECORD)
+    value = None if record is None else record.get(name)
+    if type(value) is not kind:
+        raise ExchangeError(
+            f"a request whose {name} is {str(value)[:40]!r}, expected {kind.__name__}: "
+            "the ServerApp must use WashStrategy of the same version."
+        )
+    return value
+
+
+def layout_to_json(layout: Layout) -> str:
+    """Return a layout as JSON, for the one message in which both sides compare theirs."""
+    tensors = [[tensor.name, list(tensor.shape), tensor.dtype] for tensor in layout.tensors]
+    return json.dumps({"tensors": tensors, "slots": list(layout.slots)})
+
+
+def layout_from_json(text: str) -> Layout:
+    """Read a layout from the wire."""
+    try:
+        content = json.loads(text)
+        tensors = tuple(
+            TensorSpec(str(name), tuple(int(n) for n in shape), str(dtype))
+            for name, shape, dtype in content["tensors"]
+        )
+        return Layout(tensors, tuple(str(slot) for slot in content["slots"]))
+    except (json.JSONDecodeError, KeyError, TypeError, ValueError) as error:
+        raise LayoutError(f"the server's layout cannot be read ({error}): update the older side.") from error
+
+
+def terms_of(message: Message) -> Terms:
+    """Return the terms a ``join`` request announces."""
+    return Terms.from_json(field(message, "terms", str))
+
+
+def named_arrays(record: ArrayRecord) -> Arrays:
+    """Return an ArrayRecord as numpy arrays, in its order."""
+    return {name: array.numpy() for name, array in record.items()}
+
+
+def array_record(arrays: Arrays) -> ArrayRecord:
+    """Return named numpy arrays as an ArrayRecord, in their order."""
+    record = ArrayRecord()
+    for name, array in arrays.items():
+        record[name] = Array(np.ascontiguousarray(array))
+    return record
+
+
+def value_bytes(message: Message, name: str) -> int:
+    """Return the bytes of values in a message's packet, the field ``name``; 0 if it carries none."""
+    record = message.content.config_records.get(RECORD) if message.has_content() else None
+    packet = None if record is None else record.get(name)
+    return packet_value_bytes(packet) if isinstance(packet, bytes) else 0
+
+
+def message_bytes(message: Message) -> int:
+    """Return the bytes of a message as Flower serializes it: the sum over the objects it is sent as."""
+    return sum(len(each.deflate()) for each in get_all_nested_objects(message).values())

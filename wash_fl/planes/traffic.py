@@ -1,0 +1,63 @@
+"""Bytes that travelled, counted from the messages that were really sent."""
+
+from dataclasses import dataclass, field
+
+from flwr.app import Message
+
+from wash_fl.planes import records
+
+
+@dataclass
+class Bytes:
+    """One member's bytes in one direction.
+
+    Attributes
+    ----------
+    values : int
+        The packets' values: what the method itself needs to move.
+    messages : int
+        The Flower messages that carried them, as serialized: packets, names, metadata, metrics.
+    models : int
+        Whole models: the initial weights, the collection at the end, BatchNorm's re-estimation.
+    """
+
+    values: int = 0
+    messages: int = 0
+    models: int = 0
+
+
+@dataclass
+class Traffic:
+    """Bytes of a run, by member; ``up`` is from the device to the server."""
+
+    up: dict[int, Bytes] = field(default_factory=dict)
+    down: dict[int, Bytes] = field(default_factory=dict)
+
+    def round_trip(self, member: int, sent: Message, reply: Message, *, again: bool = False) -> None:
+        """Count a round's request and its reply; ``again`` counts a further reply to the same request."""
+        if not again:
+            down = self.down.setdefault(member, Bytes())
+            down.messages += records.message_bytes(sent)
+            down.values += records.value_bytes(sent, "delivery")
+        up = self.up.setdefault(member, Bytes())
+        up.messages += records.message_bytes(reply)
+        up.values += records.value_bytes(reply, "offer")
+
+    def model_down(self, member: int, sent: Message) -> None:
+        """Count a request that carries a whole model."""
+        self.down.setdefault(member, Bytes()).models += records.message_bytes(sent)
+
+    def model_up(self, member: int, sent: Message, reply: Message) -> None:
+        """Count the final collection of a member: the request, with its last delivery, and its model."""
+        down = self.down.setdefault(member, Bytes())
+        down.messages += records.message_bytes(sent)
+        down.values += records.value_bytes(sent, "delivery")
+        self.up.setdefault(member, Bytes()).models += records.message_bytes(reply)
+
+    def total(self) -> dict[str, int]:
+        """Return the sums over all members, by direction and kind."""
+        return {
+            f"{direction}_{kind}": sum(getattr(each, kind) for each in counted.values())
+            for direction, counted in (("up", self.up), ("down", self.down))
+            for kind in ("values", "messages", "models")
+        }

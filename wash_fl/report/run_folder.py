@@ -1,0 +1,149 @@
+"""A run's folder: what was asked for, what happened, and what came out, as plain files."""
+
+import json
+from collections.abc import Iterator, Mapping
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors import SafetensorError
+from safetensors.numpy import load_file, save
+
+from wash_fl.config import RunConfig
+from wash_fl.errors import RunError
+from wash_fl.files import write_bytes, write_text
+
+CONFIG, METRICS, SUMMARY = "config.toml", "metrics.jsonl", "summary.json"
+AVERAGED, MODEL, FIGURES = "averaged.safetensors", "model.onnx", "figures"
+
+
+class RunFolder:
+    """The files of one run.
+
+    ========================  =====================================================
+    ``config.toml``           the options as given, complete: it starts the same run
+    ``metrics.jsonl``         one JSON object per event, appended as it happens
+    ``averaged.safetensors``  the averaged model's state dict
+    ``model.onnx``            the same for inference
+    ``figures/``              accuracy, distance between members, bytes
+    ``summary.json``          the result in numbers
+    ========================  =====================================================
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    @classmethod
+    def create(cls, config: RunConfig) -> "RunFolder":
+        """Make a new folder for a run; one that exists is never written to.
+
+        Raises
+        ------
+        RunError
+            If the run has a name, and a folder of that name exists.
+        """
+        root = Path(config.fleet.run_dir).expanduser().resolve()
+        name = config.fleet.run_name
+        if Path(name).name != name:
+            raise RunError(f"run-name = {name!r} is not allowed: use a name without slashes.")
+        stamp = datetime.now().astimezone().strftime("%Y-%m-%d-%H%M%S")
+        base = name or f"{Path(config.task.task).stem}-{stamp}"
+        for attempt in range(1, 1000):
+            path = root / (base if attempt == 1 else f"{base}-{attempt}")
+            try:
+                path.mkdir(parents=True)
+            except FileExistsError:
+                if name:
+                    raise RunError(
+                        f"the run {name!r} exists in {root}: choose another run-name, or leave it empty."
+                    ) from None
+            except OSError as error:
+                raise RunError(f"cannot make the run's folder {path}: {error.strerror}.") from error
+            else:
+                folder = cls(path)
+                write_text(path / CONFIG, _to_toml(config))
+                return folder
+        raise RunError(f"{root} holds a thousand runs named {base}: move some away.")
+
+    @classmethod
+    def open(cls, path: Path) -> "RunFolder":
+        """Open the folder of a run that was made before.
+
+        Raises
+        ------
+        RunError
+            If it is not one.
+        """
+        if not (path / CONFIG).is_file():
+            raise RunError(f"{path} is not the folder of a run (it has no {CONFIG}): give one under runs/.")
+        return cls(path)
+
+    @property
+    def config(self) -> RunConfig:
+        """The run's options."""
+        return RunConfig.from_toml(self.path / CONFIG)
+
+    def log(self, event: str, **fields: Any) -> None:
+        """Append an event to the metrics file: one line, written at once."""
+        line = json.dumps({"event": event, **fields}, allow_nan=False)
+        with (self.path / METRICS).open("a", encoding="utf-8") as file:
+            file.write(line + "\n")
+
+    def events(self) -> Iterator[dict[str, Any]]:
+        """Yield the events so far; a line that was cut short by a crash is passed over."""
+        try:
+            lines = (self.path / METRICS).read_text(encoding="utf-8").split("\n")
+        except FileNotFoundError:
+            return
+        for line in lines:
+            try:
+                yield json.loads(line)
+            except json.JSONDecodeError:
+                continue
+
+    def save_weights(self, weights: Mapping[str, NDArray[Any]], sha256: str) -> None:
+        """Write the averaged model."""
+        arrays = {name: np.ascontiguousarray(each) for name, each in weights.items()}
+        write_bytes(self.path / AVERAGED, save(arrays, {"sha256": sha256}))
+
+    def weights(self) -> dict[str, NDArray[Any]]:
+        """Read the averaged model back.
+
+        Raises
+        ------
+        RunError
+            If the run has none, or it is damaged.
+        """
+        path = self.path / AVERAGED
+        try:
+            return load_file(path)
+        except FileNotFoundError as error:
+            raise RunError(f"{self.path} has no {AVERAGED}: the run did not finish. Run it again.") from error
+        except SafetensorError as error:
+            raise RunError(f"{path} is damaged ({error}): run it again.") from error
+
+    def save_summary(self, summary: Mapping[str, Any]) -> None:
+        """Write the result in numbers."""
+        write_text(self.path / SUMMARY, json.dumps(summary, indent=2, allow_nan=False) + "\n")
+
+    def summary(self) -> dict[str, Any]:
+        """Read the result back.
+
+        Raises
+        ------
+        RunError
+            If the run did not finish.
+        """
+        try:
+            content: dict[str, Any] = json.loads((self.path / SUMMARY).read_text(encoding="utf-8"))
+        except FileNotFoundError as error:
+            raise RunError(f"{self.path} has no {SUMMARY}: the run did not finish. Run it again.") from error
+        return content
+
+
+def _to_toml(config: RunConfig) -> str:
+    """Write flat options as TOML: JSON's strings, numbers and booleans are TOML's as well."""
+    lines = [f"{key} = {json.dumps(value)}" for key, value in config.to_mapping().items()]
+    return "\n".join(lines) + "\n"
