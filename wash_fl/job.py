@@ -12,6 +12,7 @@ import wash_fl
 from wash_fl.config import RunConfig
 from wash_fl.consensus.batchnorm import batchnorm_layers, estimate
 from wash_fl.consensus.finish import Examination, Outcome
+from wash_fl.core.identity import weights_sha256
 from wash_fl.export.metadata import ModelCard
 from wash_fl.export.onnx import export_onnx
 from wash_fl.export.parity import Parity
@@ -91,7 +92,7 @@ def finish(
     """Save the averaged model, export it, draw the figures, and write the summary last."""
     folder.save_weights(outcome.weights, outcome.sha256)
     folder.log("recalibrated", accuracy=outcome.recalibrated)
-    parity = export_averaged(folder, config, task, outcome.weights, outcome.sha256)
+    parity = export_averaged(folder, config, task, outcome.weights, folder.path / MODEL)
     summary = {
         "run": folder.path.name,
         "version": wash_fl.__version__,
@@ -115,14 +116,7 @@ def finish(
     logger.info("the model is %s", folder.path / MODEL)
 
 
-def export_averaged(
-    folder: RunFolder,
-    config: RunConfig,
-    task: Task,
-    weights: Arrays,
-    sha256: str,
-    path: Path | None = None,
-) -> Parity:
+def export_averaged(folder: RunFolder, config: RunConfig, task: Task, weights: Arrays, path: Path) -> Parity:
     """Export a run's averaged model to ONNX, checked on the task's test inputs.
 
     Raises
@@ -139,13 +133,13 @@ def export_averaged(
             "name": folder.path.name,
             "seed": str(config.training.seed),
             "members": str(config.training.members),
-            "weights_sha256": sha256,
+            "weights_sha256": weights_sha256(weights),
             "wash_fl": wash_fl.__version__,
         },
     )
     return export_onnx(
         examination.model(weights),
-        folder.path / MODEL if path is None else path,
+        path,
         card=card,
         examples=examination.inputs[:PARITY_EXAMPLES],
         tolerance=config.finish.tolerance,

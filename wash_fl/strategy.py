@@ -237,7 +237,7 @@ class WashStrategy(Strategy):
             initial = Path(folder) / "initial.safetensors"
             arrays = records.named_arrays(initial_arrays)
             save_file(arrays, initial)
-            sha256 = weights_sha256(arrays.items())
+            sha256 = weights_sha256(arrays)
             del initial_arrays, arrays
             self._join(grid, terms, initial, sha256)
         result = super().start(grid, ArrayRecord(), num_rounds, timeout)

@@ -92,6 +92,10 @@ def refusal(model: nn.Module, path: Path, **options: object) -> str:
     return str(caught.value)
 
 
+def files(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
 def answers(model: nn.Module, inputs: torch.Tensor) -> np.ndarray:
     with torch.no_grad():
         return model(inputs).numpy()
@@ -153,7 +157,7 @@ def test_the_same_weights_make_the_same_bytes(good: Path, tmp_path: Path) -> Non
 
 
 def test_the_file_is_alone_in_its_folder_and_as_readable_as_any(good: Path) -> None:
-    assert os.listdir(good.parent) == ["model.onnx"]
+    assert files(good.parent) == ["model.onnx"]
     (good.parent / "any").touch()
     assert good.stat().st_mode == (good.parent / "any").stat().st_mode
     (good.parent / "any").unlink()
@@ -174,6 +178,20 @@ def test_the_given_model_and_torchs_generator_are_left_as_they_were(tmp_path: Pa
         assert (now.grad is None) == (not now.requires_grad)
     for now, was in zip(model.buffers(), before.buffers(), strict=True):
         assert torch.equal(now, was)
+
+
+def test_a_copy_is_exported_and_not_the_given_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    received = []
+
+    def spy(model: nn.Module, _: torch.Tensor) -> tuple[onnx.ModelProto, dict[str, torch.Tensor]]:
+        received.append(model)
+        return copy.deepcopy(exported_once())
+
+    monkeypatch.setattr(translating, "translate", spy)
+    model = tiny()
+    export_onnx(model, tmp_path / "model.onnx", card=CARD, examples=EXAMPLES)
+    mine = {tensor.data_ptr() for tensor in model.state_dict().values()}
+    assert mine.isdisjoint(tensor.data_ptr() for tensor in received[0].state_dict().values())
 
 
 def test_one_example_is_enough(tmp_path: Path) -> None:
@@ -226,7 +244,7 @@ def test_training_mode_is_refused(tmp_path: Path, fault: Callable[[nn.Sequential
     message = refusal(model, tmp_path / "model.onnx")
     assert named in message
     assert "model.eval()" in message
-    assert os.listdir(tmp_path) == []
+    assert files(tmp_path) == []
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
@@ -239,7 +257,7 @@ def test_weights_that_are_not_finite_are_refused_by_their_name(
     message = refusal(model, tmp_path / "model.onnx")
     assert repr(name) in message
     assert "NaN or infinity" in message
-    assert os.listdir(tmp_path) == []
+    assert files(tmp_path) == []
 
 
 @pytest.mark.parametrize(
@@ -331,6 +349,10 @@ def fix_batch(proto: onnx.ModelProto) -> None:
     proto.graph.input[0].type.tensor_type.shape.dim[0].dim_value = 17
 
 
+def fix_batch_at_one(proto: onnx.ModelProto) -> None:
+    proto.graph.input[0].type.tensor_type.shape.dim[0].dim_value = 1
+
+
 def break_edge(proto: onnx.ModelProto) -> None:
     proto.graph.node[0].input[0] = "nowhere"
 
@@ -354,6 +376,7 @@ def forge_card(proto: onnx.ModelProto) -> None:
         (change_epsilon, "outputs differ by up to"),
         (make_outputs_nan, "not finite"),
         (fix_batch, "cannot answer 1 examples"),
+        (fix_batch_at_one, "cannot answer 17 examples"),
         (break_edge, "not valid ONNX"),
         (unknown_operator, "not valid ONNX"),
         (forge_card, "another card"),
@@ -376,7 +399,7 @@ def test_a_file_changed_on_its_way_to_disk_is_refused_kept_aside_and_the_good_on
     assert reason in message
     assert str(tmp_path / "model.refused.onnx") in message
     assert ".partial" not in message
-    assert sorted(os.listdir(tmp_path)) == ["model.onnx", "model.refused.onnx"]
+    assert files(tmp_path) == ["model.onnx", "model.refused.onnx"]
     assert path.read_bytes() == b"the good file"
     assert onnx.load(tmp_path / "model.refused.onnx").graph.node, "the refused file can be looked at"
 
@@ -399,7 +422,7 @@ def test_a_good_export_takes_the_place_of_the_old_file(tmp_path: Path) -> None:
     path.write_bytes(b"the old file")
     export_onnx(tiny(), path, card=CARD, examples=EXAMPLES)
     assert Predictor(path).card == CARD
-    assert os.listdir(tmp_path) == ["model.onnx"]
+    assert files(tmp_path) == ["model.onnx"]
 
 
 def test_an_exporter_that_fuses_weights_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -473,7 +496,7 @@ def test_an_interrupt_leaves_the_good_file_and_no_other(
     monkeypatch.setattr(exporting, where, interrupted)
     with pytest.raises(KeyboardInterrupt):
         export_onnx(tiny(), path, card=CARD, examples=EXAMPLES)
-    assert os.listdir(tmp_path) == ["model.onnx"]
+    assert files(tmp_path) == ["model.onnx"]
     assert path.read_bytes() == b"the good file"
 
 
@@ -484,7 +507,7 @@ def test_a_full_disk_is_one_error_and_leaves_nothing(tmp_path: Path, monkeypatch
 
     monkeypatch.setattr(os, "fsync", full)
     assert "No space left on device" in refusal(tiny(), tmp_path / "model.onnx")
-    assert os.listdir(tmp_path) == []
+    assert files(tmp_path) == []
 
 
 def noise() -> tuple[object, ...]:
@@ -498,7 +521,11 @@ def branching(head: nn.Linear, inputs: torch.Tensor) -> torch.Tensor:
     return head(inputs.flatten(1)) if inputs.sum() > 0 else head(-inputs.flatten(1))
 
 
-def test_the_exporter_is_quiet_when_it_succeeds(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_the_exporter_is_quiet_when_it_succeeds(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, logger="onnxscript")
+    caplog.set_level(logging.DEBUG, logger="torch.onnx")
     before = noise()
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -508,14 +535,15 @@ def test_the_exporter_is_quiet_when_it_succeeds(tmp_path: Path, capfd: pytest.Ca
 
 
 def test_the_exporter_is_quiet_when_it_fails_and_its_reason_is_passed_on(
-    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
 ) -> None:
+    caplog.set_level(logging.INFO, logger="onnxscript")
     before = noise()
     message = refusal(Lambda(branching).eval(), tmp_path / "model.onnx")
     assert noise() == before
     assert capfd.readouterr() == ("", "")
     assert "data-dependent" in message
-    assert os.listdir(tmp_path) == []
+    assert files(tmp_path) == []
 
 
 def test_errors_logged_while_exporting_are_not_hidden(

@@ -1,7 +1,7 @@
 """The last steps of every run: from an averaged state dict to a model that is evaluated and ready."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -18,6 +18,7 @@ from wash_fl.tasks.models import build_model
 from wash_fl.tasks.task import Task
 
 Arrays = Mapping[str, NDArray[Any]]
+"""A state dict in numpy."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,8 +61,8 @@ class Examination:
         self.task = task
         self.config = config
         self.inputs, targets = tensors_of(test_examples(task, config))
-        self._targets = targets.numpy()
-        self._ensemble = Ensemble(self.inputs, self._targets)
+        self.targets = targets.numpy()
+        self._ensemble = Ensemble(self.inputs, self.targets)
         self._averaged = float("nan")
 
     def add_member(self, member: int, weights: Arrays) -> float:
@@ -70,15 +71,15 @@ class Examination:
 
     def add_average(self, weights: Arrays) -> float:
         """Evaluate the averaged model before its BatchNorm statistics are re-estimated."""
-        self._averaged = accuracy(logits_of(self.model(weights), self.inputs), self._targets)
+        self._averaged = accuracy(logits_of(self.model(weights), self.inputs), self.targets)
         return self._averaged
 
     def outcome(self, weights: Arrays) -> Outcome:
         """Evaluate the finished model and return everything."""
-        recalibrated = accuracy(logits_of(self.model(weights), self.inputs), self._targets)
+        recalibrated = accuracy(logits_of(self.model(weights), self.inputs), self.targets)
         return Outcome(
             weights=dict(weights),
-            sha256=weights_sha256(weights.items()),
+            sha256=weights_sha256(weights),
             members={member: self._ensemble.members[member] for member in sorted(self._ensemble.members)},
             ensemble=self._ensemble.accuracy,
             averaged=self._averaged,
@@ -94,7 +95,7 @@ class Examination:
     def server_calibration(self) -> Iterable[torch.Tensor]:
         """Yield the server's own calibration batches, from the task's undivided training data."""
         undivided = RunConfig.from_mapping(self.config.to_mapping() | {"division": "shared"})
-        examples = member_examples(self.task, undivided, 0)
+        examples = member_examples(replace(self.task, member_data=None), undivided, 0)
         return LocalTraining(undivided, self.task, examples, SERVER).calibration()
 
 

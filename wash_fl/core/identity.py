@@ -2,23 +2,22 @@
 
 import hashlib
 import struct
-from collections.abc import Iterable
+from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
 from wash_fl.core.packet import RUN_BYTES
 from wash_fl.core.terms import Terms
 
 
-def weights_sha256(arrays: Iterable[tuple[str, NDArray[Any]]]) -> str:
-    """Return the SHA-256 (hexadecimal) of named arrays: names, dtypes, shapes and every bit, in order."""
+def weights_sha256(arrays: Mapping[str, NDArray[Any]]) -> str:
+    """Return the SHA-256 (hexadecimal) of named arrays: names, dtypes, shapes and every bit, by name."""
     digest = hashlib.sha256()
-    for name, array in arrays:
+    for name, array in sorted(arrays.items()):
         header = f"{name}\0{array.dtype.str}\0{list(array.shape)}\0".encode()
         digest.update(struct.pack("<I", len(header)) + header)
-        digest.update(np.ascontiguousarray(array).tobytes())
+        digest.update(array.tobytes())
     return digest.hexdigest()
 
 

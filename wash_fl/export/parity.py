@@ -59,7 +59,7 @@ class Parity:
             raise ExportError(
                 f"outputs differ by up to {self.largest_difference:.3g} (example {self.worst_example} of "
                 f"{self.examples}), above the tolerance of {self.tolerance:g}: it is not the same model, its "
-                "inputs are prepared differently, or its answers depend on chance or on the rest of the batch."
+                "inputs are prepared differently, or its answers depend on chance or on the batch."
             )
         if self.first_disagreement is not None:
             raise ExportError(

@@ -27,7 +27,7 @@ def translate(model: nn.Module, inputs: torch.Tensor) -> tuple[onnx.ModelProto, 
     ExportError
         If torch cannot export the model, with torch's reason.
     """
-    # torch.export takes a size of 1 for a constant, so a single example is given twice.
+    # torch.export may take a size of 1 for a constant, so a single example is given twice.
     sample = inputs[:2] if len(inputs) > 1 else torch.cat([inputs, inputs])
     try:
         with _quiet():

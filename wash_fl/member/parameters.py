@@ -133,4 +133,4 @@ def float_buffers(model: nn.Module) -> list[tuple[str, torch.Tensor]]:
 
 def model_sha256(model: nn.Module) -> str:
     """Return the hash of a model's whole state dict: parameters and buffers, names and bits."""
-    return weights_sha256((name, each.detach().cpu().numpy()) for name, each in model.state_dict().items())
+    return weights_sha256({name: each.cpu().numpy() for name, each in model.state_dict().items()})

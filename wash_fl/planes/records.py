@@ -175,7 +175,7 @@ def array_record(arrays: Arrays) -> ArrayRecord:
     """Return named numpy arrays as an ArrayRecord, in their order."""
     record = ArrayRecord()
     for name, array in arrays.items():
-        record[name] = Array(np.ascontiguousarray(array))
+        record[name] = Array(np.asarray(array, order="C"))
     return record
 
 

@@ -105,7 +105,7 @@ class RunFolder:
 
     def save_weights(self, weights: Mapping[str, NDArray[Any]], sha256: str) -> None:
         """Write the averaged model."""
-        arrays = {name: np.ascontiguousarray(each) for name, each in weights.items()}
+        arrays = {name: np.asarray(each, order="C") for name, each in weights.items()}
         write_bytes(self.path / AVERAGED, save(arrays, {"sha256": sha256}))
 
     def weights(self) -> dict[str, NDArray[Any]]:

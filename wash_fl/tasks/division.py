@@ -2,6 +2,7 @@
 
 import warnings
 from collections.abc import Iterable
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -17,13 +18,14 @@ from wash_fl.tasks.task import Examples, Task, import_extra
 Indices = NDArray[np.int64]
 
 
+@lru_cache(maxsize=8)
 def member_examples(task: Task, config: RunConfig, member: int) -> Examples:
     """Return the training examples of one member.
 
     They are what ``task.member_data`` gives, if the task has it; otherwise the first ``train-examples`` of
     ``task.train_data`` in a seeded order, divided as ``division`` says: ``shared`` (each member all of
     them), ``iid`` or ``dirichlet`` (flwr-datasets' partitioners; Hsu et al., 2019, arXiv 1909.06335).
-    With ``member_data``, ``train-examples`` limits each member on its own.
+    With ``member_data``, ``train-examples`` limits each member on its own. They are read once per process.
 
     Parameters
     ----------

@@ -28,6 +28,7 @@ import importlib.util
 import sys
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import lru_cache
 from hashlib import sha256
 from pathlib import Path
 from types import ModuleType
@@ -60,8 +61,11 @@ class Task:
     member_data: Callable[[int, int], Examples] | None = None
 
 
+@lru_cache(maxsize=4)
 def load_task(name: str) -> Task:
-    """Load a task by its name, its module's name, or the path of its file.
+    """Load a task by its name, its module's name, or the path of its file; once per process.
+
+    Its data is read once per process, too: a simulation's process handles hundreds of messages.
 
     Parameters
     ----------
@@ -94,8 +98,8 @@ def load_task(name: str) -> Task:
         input_shape=_shape(name, module.INPUT_SHAPE),
         preprocessing=str(getattr(module, "PREPROCESSING", "")),
         model=module.model,
-        train_data=module.train_data,
-        test_data=module.test_data,
+        train_data=lru_cache(module.train_data),
+        test_data=lru_cache(module.test_data),
         loss=getattr(module, "loss", nn.functional.cross_entropy),
         member_data=getattr(module, "member_data", None),
     )

@@ -1,0 +1,62 @@
+"""On which machine something was measured."""
+
+import json
+import os
+import platform
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+PACKAGES = ("wash-fl", "flwr", "torch", "numpy", "onnxruntime", "grpcio", "protobuf")
+
+
+def machine() -> dict[str, Any]:
+    """Return the cores, the processor, the system, and the versions that matter."""
+    versions = {}
+    for package in PACKAGES:
+        try:
+            versions[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return {
+        "cores": os.cpu_count(),
+        "cpu": _processor(),
+        "system": f"{platform.system()} {platform.machine()}",
+        "python": platform.python_version(),
+        "versions": versions,
+    }
+
+
+def report(console: Console, name: str, figures: dict[str, Any], as_json: bool) -> None:
+    """Print figures and the machine: one JSON object, or a table."""
+    where = machine()
+    if as_json:
+        print(json.dumps({"bench": name, **figures, "machine": where}))
+        return
+    table = Table("figure", "value", title=f"bench {name}", title_justify="left")
+    for key, value in figures.items():
+        table.add_row(key, ", ".join(map(_number, value)) if isinstance(value, list) else _number(value))
+    console.print(table)
+    packages = ", ".join(f"{package} {number}" for package, number in where["versions"].items())
+    console.print(
+        f"{where['cores']} cores, {where['cpu']}, {where['system']}, Python {where['python']}, {packages}",
+        highlight=False,
+    )
+
+
+def _number(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def _processor() -> str:
+    """Return the processor's name; Linux keeps it where :mod:`platform` does not look."""
+    try:
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
+            if line.lower().startswith(("model name", "hardware")):
+                return line.split(":", 1)[1].strip()
+    except OSError:
+        pass
+    return platform.processor() or "unknown"

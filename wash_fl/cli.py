@@ -1,0 +1,239 @@
+"""The command line: thin, every option from :mod:`wash_fl.config`."""
+
+import dataclasses
+import inspect
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+import wash_fl
+from wash_fl.config import GROUPS, RunConfig, fields
+from wash_fl.errors import WashError
+
+app = typer.Typer(
+    name="wash-fl",
+    help="Train an ensemble on a fleet of edge devices, ship it as one small model.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+out = Console()
+err = Console(stderr=True)
+
+INTERRUPTED = 130
+EXTRAS = {
+    "torch": "client",
+    "flwr": "client",
+    "grpc": "client",
+    "onnx": "server",
+    "onnxscript": "server",
+    "matplotlib": "server",
+    "onnxruntime": "infer",
+    "ray": "simulation",
+    "psutil": "simulation",
+    "sklearn": "simulation",
+    "torchvision": "simulation",
+    "flwr_datasets": "simulation",
+}
+"""Which extra brings a package that a command may miss."""
+
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of a table.")]
+Run = Annotated[Path, typer.Argument(help="A run's folder, such as runs/digits-2026-01-31-120000.")]
+
+
+def main() -> None:
+    """Run the command line; an error of ours is one line and a status other than 0."""
+    try:
+        app()
+    except WashError as error:
+        err.print(f"[bold red]error:[/] {error}", highlight=False, soft_wrap=True, markup=True)
+        sys.exit(1)
+    except ModuleNotFoundError as error:
+        extra = EXTRAS.get((error.name or "").split(".")[0])
+        if extra is None:
+            raise
+        err.print(
+            f"[bold red]error:[/] this command needs the package {error.name}, which is not installed: "
+            f"pip install 'wash-fl\\[{extra}]'.",
+            highlight=False,
+            soft_wrap=True,
+        )
+        sys.exit(1)
+    except KeyboardInterrupt:
+        err.print("interrupted; everything that was started is stopped.", highlight=False)
+        sys.exit(INTERRUPTED)
+
+
+def _with_run_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command every option of :class:`RunConfig`; those that are not given stay None."""
+    own = list(inspect.signature(command).parameters.values())
+    given = [parameter for parameter in own if parameter.name != "options"]
+    panels = {spec.name: group for group, kind in GROUPS.items() for spec in dataclasses.fields(kind)}
+    added = []
+    for key, spec in fields().items():
+        kind = type(spec.default)
+        flag = f"--{key}/--no-{key}" if kind is bool else f"--{key}"
+        choices = f": {', '.join(spec.metadata['choices'])}" if spec.metadata["choices"] else ""
+        option = typer.Option(
+            flag,
+            help=f"{spec.metadata['help']}{choices} (default: {json.dumps(spec.default)})",
+            rich_help_panel=panels[spec.name].capitalize(),
+            show_default=False,
+        )
+        annotation: Any = Annotated[kind | None, option]
+        added.append(
+            inspect.Parameter(spec.name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation)
+        )
+
+    def run(**values: Any) -> None:
+        options = {spec.name: values.pop(spec.name) for spec in fields().values()}
+        command(**values, options={name: value for name, value in options.items() if value is not None})
+
+    keyword = [parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY) for parameter in given]
+    run.__signature__ = inspect.Signature(keyword + added)  # type: ignore[attr-defined]
+    run.__doc__ = command.__doc__
+    run.__name__ = command.__name__
+    return run
+
+
+@app.callback(invoke_without_command=True)
+def _version(
+    version: Annotated[bool, typer.Option("--version", help="Print the version and stop.")] = False,
+) -> None:
+    if version:
+        out.print(wash_fl.__version__)
+        raise typer.Exit
+
+
+@app.command()
+@_with_run_options
+def simulate(
+    options: dict[str, Any],
+    config: Annotated[
+        Path | None, typer.Option("--config", help="A TOML file of options; those given here win.")
+    ] = None,
+) -> None:
+    """Run the whole job on one machine: train, exchange, average, export to ONNX.
+
+    Starts Flower's simulation engine with one client per member, and stops it again.
+    """
+    settings = RunConfig.from_mapping(options) if config is None else RunConfig.from_toml(config, options)
+    from wash_fl.preflight import check
+    from wash_fl.report.progress import Progress
+    from wash_fl.simulation import simulate as run_simulation
+
+    check(settings)
+    with Progress(out, settings.training.rounds) as progress:
+        folder = run_simulation(settings, progress.show)
+    progress.summarize(folder)
+
+
+@app.command()
+def export(
+    run: Run,
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", help="Where the file goes; by default into the run's folder."),
+    ] = None,
+    tolerance: Annotated[
+        float | None, typer.Option(help="Largest accepted difference to PyTorch; by default the run's.")
+    ] = None,
+) -> None:
+    """Export a run's averaged model to ONNX again, checked against PyTorch."""
+    from wash_fl.job import export_averaged
+    from wash_fl.report.run_folder import MODEL, RunFolder
+    from wash_fl.tasks.task import load_task
+
+    folder = RunFolder.open(run)
+    changes = {} if tolerance is None else {"tolerance": tolerance}
+    config = RunConfig.from_mapping(folder.config.to_mapping() | changes)
+    path = folder.path / MODEL if output is None else output
+    parity = export_averaged(folder, config, load_task(config.task.task), folder.weights(), path)
+    out.print(
+        f"{path}: largest difference to PyTorch {parity.largest_difference:.2g} on {parity.examples} "
+        f"examples, {parity.agreement:.2%} equal answers",
+        highlight=False,
+        soft_wrap=True,
+    )
+
+
+@app.command()
+def evaluate(run: Run, as_json: Json = False) -> None:
+    """Evaluate a run's averaged model on its task's test data: the weights, and the ONNX file."""
+    from wash_fl.consensus.evaluate import accuracy, logits_of
+    from wash_fl.consensus.finish import Examination
+    from wash_fl.export.inference import evaluate_onnx
+    from wash_fl.report.run_folder import MODEL, RunFolder
+    from wash_fl.tasks.task import load_task
+
+    folder = RunFolder.open(run)
+    examination = Examination(load_task(folder.config.task.task), folder.config)
+    model = examination.model(folder.weights())
+    targets = examination.targets
+    found = {
+        "examples": len(targets),
+        "averaged": accuracy(logits_of(model, examination.inputs), targets),
+        "onnx": evaluate_onnx(folder.path / MODEL, examination.inputs.numpy(), targets),
+    }
+    if as_json:
+        print(json.dumps(found))
+        return
+    table = Table("model", "test accuracy", title=f"{folder.path.name}: {len(targets)} test examples")
+    table.add_row("averaged (PyTorch)", f"{found['averaged']:.2%}")
+    table.add_row("averaged (ONNX)", f"{found['onnx']:.2%}")
+    out.print(table)
+
+
+@app.command()
+def predict(
+    model: Annotated[Path, typer.Argument(help="An ONNX file that wash-fl exported.")],
+    inputs: Annotated[list[Path], typer.Argument(help=".npy files, each one example or a batch.")],
+    as_json: Json = False,
+) -> None:
+    """Answer inputs with an exported model. Needs onnxruntime and numpy, and no torch."""
+    from wash_fl.export.inference import Predictor, load_inputs
+
+    predictor = Predictor(model)
+    answers = predictor.predict(load_inputs(inputs, predictor.card.input_shape))
+    confidence = answers.probabilities.max(axis=1)
+    if as_json:
+        rows = [
+            {"label": label, "probability": float(p)}
+            for label, p in zip(answers.labels, confidence, strict=True)
+        ]
+        print(json.dumps({"model": str(model), "predictions": rows}))
+        return
+    table = Table("example", "label", "probability")
+    for number, (label, p) in enumerate(zip(answers.labels, confidence, strict=True)):
+        table.add_row(str(number), label, f"{p:.1%}")
+    out.print(table)
+
+
+bench = typer.Typer(
+    name="bench", help="Measure on this machine; each prints what it measured.", no_args_is_help=True
+)
+app.add_typer(bench)
+
+
+@bench.command()
+def wire(as_json: Json = False) -> None:
+    """Bytes of a real serialized Flower message, over the bytes of the values it carries."""
+    from wash_fl.bench import wire as measure
+    from wash_fl.bench.machine import report
+
+    report(out, "wire", measure.run(), as_json)
+
+
+@bench.command()
+def exchange(as_json: Json = False) -> None:
+    """Draw, gather and scatter of ResNet-18 beside one of its training steps."""
+    from wash_fl.bench import exchange as measure
+    from wash_fl.bench.machine import report
+
+    report(out, "exchange", measure.run(), as_json)

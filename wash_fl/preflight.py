@@ -1,0 +1,47 @@
+"""Whether a run can work at all, found out before anything is started."""
+
+import torch
+
+from wash_fl.config import RunConfig
+from wash_fl.errors import DataError
+from wash_fl.member.parameters import model_layout
+from wash_fl.member.slots import optimizer_slots
+from wash_fl.member.training import make_optimizer, resolve_device
+from wash_fl.tasks.division import fetch, member_examples, test_examples
+from wash_fl.tasks.models import build_model
+from wash_fl.tasks.task import load_task
+
+
+def check(config: RunConfig) -> None:
+    """Load the task and its data, build the model, and let it answer two examples.
+
+    Raises
+    ------
+    WashError
+        With what is wrong: a missing data set, a model that does not fit the data, an empty shard.
+    """
+    task = load_task(config.task.task)
+    resolve_device(config.training.device)
+    model = build_model(config.task.model, task).eval()
+    model_layout(model)
+    if config.exchange.exchange_optimizer:
+        optimizer_slots(make_optimizer(model, config.training))
+    for member in range(config.training.members):
+        member_examples(task, config, member)
+    inputs, _ = fetch(test_examples(task, config), range(2))
+    if inputs.shape[1:] != task.input_shape:
+        raise DataError(
+            f"the task {task.name!r} has INPUT_SHAPE {task.input_shape}, and its test data has examples of "
+            f"shape {tuple(inputs.shape[1:])}: make them equal."
+        )
+    with torch.no_grad():
+        try:
+            outputs = model(inputs)
+        except RuntimeError as error:
+            reason = " ".join(str(error).split())[:200]
+            raise DataError(f"the model cannot answer the task's test data: {reason}.") from error
+    if outputs.shape != (2, len(task.classes)):
+        raise DataError(
+            f"the model answers 2 examples in shape {tuple(outputs.shape)}; it must be "
+            f"(2, {len(task.classes)}), one output per class in CLASSES."
+        )

@@ -1,0 +1,120 @@
+"""A run as a person watches it: a line per round, and a table at the end."""
+
+import time
+from types import TracebackType
+from typing import Any, Self
+
+from rich.console import Console
+from rich.status import Status
+from rich.table import Table
+
+from wash_fl.report.run_folder import AVERAGED, FIGURES, METRICS, MODEL, RunFolder
+
+
+class Progress:
+    """Shows a run's events on a console.
+
+    Parameters
+    ----------
+    console : Console
+        Where to.
+    rounds : int
+        Rounds in the whole run.
+    """
+
+    def __init__(self, console: Console, rounds: int) -> None:
+        self._console = console
+        self._rounds = rounds
+        self._status: Status | None = None
+        self._started = time.monotonic()
+
+    def __enter__(self) -> Self:
+        self._say("starting Flower; this takes a quarter of a minute")
+        self._status = self._console.status("starting Flower")
+        self._status.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._status is not None:
+            self._status.stop()
+
+    def show(self, event: dict[str, Any]) -> None:
+        """Show one event."""
+        match event["event"]:
+            case "start":
+                self._say("the server is up; waiting for the clients")
+                self._now("the clients start")
+            case "round":
+                self._say(_round_line(event, self._rounds))
+                self._now(f"round {event['round'] + 1} of {self._rounds}")
+                if event["round"] == self._rounds:
+                    self._now("collecting the members")
+            case "member":
+                self._say(f"collected member {event['member']}: {event['accuracy']:.2%} on the test data")
+            case "averaged":
+                self._say(f"averaged: {event['accuracy']:.2%}")
+                self._now("re-estimating BatchNorm, exporting")
+            case "recalibrated":
+                self._say(f"averaged, BatchNorm re-estimated: {event['accuracy']:.2%}")
+            case "finished":
+                self._now("stopping Flower")
+            case _:
+                pass
+
+    def summarize(self, folder: RunFolder) -> None:
+        """Print the result and where it is."""
+        summary = folder.summary()
+        accuracy, sent = summary["accuracy"], summary["bytes"]
+        table = Table(
+            title=f"{folder.path.name} ({time.monotonic() - self._started:.0f} s)", title_justify="left"
+        )
+        table.add_column("model")
+        table.add_column("test accuracy", justify="right")
+        each = accuracy["members"].values()
+        table.add_row("members, each alone", f"{min(each):.2%} to {max(each):.2%}")
+        table.add_row(f"ensemble of {len(each)}", f"{accuracy['ensemble']:.2%}")
+        table.add_row("[bold]averaged: one model[/]", f"[bold]{accuracy['averaged']:.2%}[/]")
+        table.add_row("the same in onnxruntime", f"{summary['onnx']['agreement']:.2%} equal answers")
+        self._console.print(table)
+        self._say(
+            f"each member sent {_bytes(sent['up_values'] / len(each))} of values in "
+            f"{_bytes(sent['up_messages'] / len(each))} of messages while training, and its model "
+            f"({_bytes(sent['up_models'] / len(each))}) once at the end"
+        )
+        for name in (MODEL, AVERAGED, METRICS, FIGURES):
+            self._say(str(folder.path / name))
+
+    def _say(self, line: str) -> None:
+        # Not wrapped, so that paths stay whole and a log file has a line per round.
+        self._console.print(line, highlight=False, markup=False, soft_wrap=True)
+
+    def _now(self, what: str) -> None:
+        if self._status is not None:
+            self._status.update(what)
+
+
+def _round_line(event: dict[str, Any], rounds: int) -> str:
+    metrics = list(event["members"].values())
+    losses = [each["loss"] for each in metrics if "loss" in each]
+    accuracies = [each["accuracy"] for each in metrics if "accuracy" in each]
+    parts = [f"round {event['round']:>{len(str(rounds))}}/{rounds}", f"{len(event['participants'])} members"]
+    if losses:
+        parts.append(f"loss {sum(losses) / len(losses):.3f}")
+    if event["distance"] is not None:
+        parts.append(f"distance {event['distance']:.2f} ({event['relative_distance']:.0%} of their norm)")
+    parts.append(f"sent up {_bytes(event['bytes']['up_messages'])}")
+    if accuracies:
+        parts.append(f"members {min(accuracies):.1%} to {max(accuracies):.1%}")
+    if event["absent"]:
+        parts.append(f"absent: {', '.join(map(str, event['absent']))}")
+    return "  ".join(parts)
+
+
+def _bytes(count: float) -> str:
+    for unit in ("B", "kB", "MB"):
+        if count < 1000:
+            return f"{count:.3g} {unit}"
+        count /= 1000
+    return f"{count:.3g} GB"

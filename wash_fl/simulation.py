@@ -1,0 +1,255 @@
+"""A whole fleet on one machine: start what Flower needs, follow the run, stop everything that was started."""
+
+import importlib.util
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.error
+import urllib.request
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from datetime import datetime
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from wash_fl.config import RunConfig
+from wash_fl.errors import RunError
+from wash_fl.report.run_folder import RunFolder
+
+OnEvent = Callable[[dict[str, Any]], None]
+
+MARK = "WASH_FL_SIMULATION"
+"""Environment variable that every process of a simulation inherits, so that none is left behind."""
+
+LOG = "flower.log"
+START_SECONDS = 120.0
+STOP_SECONDS = 20.0
+
+
+def simulate(config: RunConfig, on_event: OnEvent) -> RunFolder:
+    """Run the main job on Flower's simulation engine.
+
+    A SuperLink of its own is started on a free port of the loopback interface, with a home of its own, and
+    stopped again with everything below it: whether the run succeeds, fails, or is interrupted.
+
+    Parameters
+    ----------
+    config : RunConfig
+        The run's options.
+    on_event : callable
+        Gets each event of the run's metrics file as it is written.
+
+    Returns
+    -------
+    RunFolder
+        Of the finished run.
+
+    Raises
+    ------
+    RunError
+        If Flower cannot be started, or the run fails; the message names Flower's log.
+    KeyboardInterrupt
+        On Ctrl-C or SIGTERM, after everything is stopped.
+    """
+    config = _on_this_machine(config)
+    folder = Path(config.fleet.run_dir) / config.fleet.run_name
+    # A short path: Ray makes Unix sockets below it, whose paths are limited to about 100 bytes.
+    home = Path(tempfile.mkdtemp(prefix="wash-", dir="/tmp" if Path("/tmp").is_dir() else None))
+    with _interruptible():
+        try:
+            with _flower(home, config) as run:
+                return _follow(run, folder, on_event, home / LOG)
+        finally:
+            if folder.is_dir() and (home / LOG).is_file():
+                shutil.copyfile(home / LOG, folder / LOG)
+            shutil.rmtree(home, ignore_errors=True)
+
+
+def app_folder() -> Path:
+    """Return the Flower app that comes with the package: a checkout's root, or the installed copy."""
+    package = Path(__file__).resolve().parent
+    for folder in (package.parent, package.parent / "wash_fl_app"):
+        if (folder / "clients" / "client_app.py").is_file():
+            return folder
+    raise RunError("the Flower app (clients/, server/) is not beside the package: install wash-fl again.")
+
+
+def _on_this_machine(config: RunConfig) -> RunConfig:
+    """Return the options with absolute paths and a name, for they are read in other processes."""
+    run_dir = Path(config.fleet.run_dir).expanduser().resolve()
+    name = config.fleet.run_name
+    if not name:
+        base = f"{Path(config.task.task).stem}-{datetime.now().astimezone():%Y-%m-%d-%H%M%S}"
+        names = (base if attempt == 1 else f"{base}-{attempt}" for attempt in range(1, 1000))
+        name = next(each for each in names if not (run_dir / each).exists())
+    elif (run_dir / name).exists():
+        raise RunError(f"the run {name!r} exists in {run_dir}: choose another run-name, or leave it empty.")
+    task = config.task.task
+    changes = {
+        "task": str(Path(task).expanduser().resolve()) if task.endswith(".py") else task,
+        "run-dir": str(run_dir),
+        "run-name": name,
+        "state-dir": config.fleet.state_dir or str(run_dir / name / "members"),
+    }
+    return RunConfig.from_mapping(config.to_mapping() | changes)
+
+
+@contextmanager
+def _flower(home: Path, config: RunConfig) -> Iterator[subprocess.Popen[bytes]]:
+    """Start a SuperLink and submit the run; on leaving, stop every process that came of it."""
+    if importlib.util.find_spec("ray") is None:
+        raise RunError("simulation needs Flower's simulation engine: pip install 'wash-fl[simulation]'.")
+    port, mark = _free_port(), uuid.uuid4().hex
+    address = f"127.0.0.1:{port}"
+    connection = f'[superlink]\ndefault = "own"\n[superlink.own]\naddress = "{address}"\ninsecure = true\n'
+    (home / "config.toml").write_text(connection)
+    options = "".join(f"{key} = {json.dumps(value)}\n" for key, value in config.to_mapping().items())
+    (home / "run.toml").write_text(options)
+    environment = _environment(home, mark)
+    with (home / LOG).open("wb") as log:
+        try:
+            serve = "flower-superlink --insecure --simulation --isolation subprocess --host 127.0.0.1 --port"
+            superlink = _start([*serve.split(), str(port)], environment, log)
+            _wait_for(superlink, f"http://{address}/health", home / LOG)
+            size = f"num-supernodes={config.training.members} client-resources-num-cpus=1"
+            submit = ["flwr", "run", str(app_folder()), "own", "--stream", "--federation-config", size]
+            yield _start([*submit, "--run-config", str(home / "run.toml")], environment, log)
+        finally:
+            _stop_all(mark)
+
+
+def _environment(home: Path, mark: str) -> dict[str, str]:
+    tools = str(Path(sys.executable).parent)
+    return os.environ | {
+        MARK: mark,
+        "PATH": os.pathsep.join([tools, os.environ.get("PATH", "")]),
+        # A task of the user's own is imported from where the command was typed.
+        "PYTHONPATH": os.pathsep.join(filter(None, [str(Path.cwd()), os.environ.get("PYTHONPATH")])),
+        "FLWR_HOME": str(home),
+        "FLWR_TELEMETRY_ENABLED": "0",
+        "FLWR_DISABLE_UPDATE_CHECK": "1",
+        "FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION": "1",
+        "RAY_USAGE_STATS_ENABLED": "0",
+        "RAY_TMPDIR": str(home),
+        "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+        "OMP_NUM_THREADS": "1",
+        "PYTHONUNBUFFERED": "1",
+    }
+
+
+def _start(command: list[str], environment: dict[str, str], log: Any) -> "subprocess.Popen[bytes]":
+    # Sessions of their own: Ctrl-C in the terminal reaches this process alone, which then stops them.
+    return subprocess.Popen(
+        [str(Path(sys.executable).with_name(command[0])), *command[1:]],
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        stdout=log,
+        stderr=subprocess.STDOUT,
+        start_new_session=True,
+    )
+
+
+def _wait_for(superlink: "subprocess.Popen[bytes]", url: str, log: Path) -> None:
+    deadline = time.monotonic() + START_SECONDS
+    while time.monotonic() < deadline:
+        if superlink.poll() is not None:
+            raise RunError(f"Flower's SuperLink did not start: {_last_words(log)}")
+        try:
+            with urllib.request.urlopen(url, timeout=2):
+                return
+        except (urllib.error.URLError, OSError):
+            time.sleep(0.2)
+    raise RunError(f"Flower's SuperLink did not answer within {START_SECONDS:g} s: {_last_words(log)}")
+
+
+def _follow(run: "subprocess.Popen[bytes]", path: Path, on_event: OnEvent, log: Path) -> RunFolder:
+    """Hand out the run's events as they are written, until it has finished."""
+    seen = 0
+    while True:
+        # Asked before the events are read, so that the last ones are not missed.
+        ended = run.poll() is not None
+        events = list(RunFolder(path).events())
+        for event in events[seen:]:
+            on_event(event)
+            if event["event"] == "failed":
+                raise RunError(f"the run failed: {event['reason']} (Flower's log: {path / LOG})")
+            if event["event"] == "finished":
+                _wait_until_ended(run)
+                return RunFolder.open(path)
+        seen = len(events)
+        if ended:
+            raise RunError(f"Flower ended before the run did: {_last_words(log)}")
+        time.sleep(0.2)
+
+
+def _wait_until_ended(run: "subprocess.Popen[bytes]") -> None:
+    """Let Flower end the run in its own way, for a while."""
+    with suppress(subprocess.TimeoutExpired):
+        run.wait(STOP_SECONDS)
+
+
+def _last_words(log: Path) -> str:
+    """Return the most telling line of Flower's log."""
+    lines = [line.strip(" │\t") for line in log.read_text(errors="replace").splitlines()]
+    told = [line for line in lines if "Error" in line or "error" in line] or [each for each in lines if each]
+    return told[-1][:300] if told else f"it said nothing in {log}."
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def _stop_all(mark: str) -> None:
+    """Stop every process that carries the mark: kindly, then for good.
+
+    Ray detaches its daemons from their parents, so neither a process group nor a process tree has them all.
+    """
+    import psutil
+
+    def marked() -> list[Any]:
+        found = []
+        for process in psutil.process_iter():
+            try:
+                if process.pid != os.getpid() and process.environ().get(MARK) == mark:
+                    found.append(process)
+            except (psutil.Error, OSError):
+                continue
+        return found
+
+    for stop in ("terminate", "kill", "kill"):
+        processes = marked()
+        for process in processes:
+            try:
+                getattr(process, stop)()
+            except psutil.Error:
+                continue
+        psutil.wait_procs(processes, timeout=STOP_SECONDS / 4)
+
+
+@contextmanager
+def _interruptible() -> Iterator[None]:
+    """Turn SIGTERM and SIGHUP into KeyboardInterrupt, and let the first one alone count."""
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        for each in signals:
+            signal.signal(each, signal.SIG_IGN)
+        raise KeyboardInterrupt
+
+    signals = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    before = {each: signal.signal(each, interrupt) for each in signals}
+    try:
+        yield
+    finally:
+        for each, handler in before.items():
+            signal.signal(each, handler)
