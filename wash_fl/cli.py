@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
+import click
 import typer
 from rich.console import Console
 from rich.table import Table
@@ -50,24 +51,35 @@ Run = Annotated[Path, typer.Argument(help="A run's folder, such as runs/digits-2
 def main() -> None:
     """Run the command line; an error of ours is one line and a status other than 0."""
     try:
-        app()
+        sys.exit(app(standalone_mode=False))
+    except click.exceptions.NoArgsIsHelpError as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except click.ClickException as error:
+        context = getattr(error, "ctx", None)
+        hint = f" See {context.command_path} --help." if context else ""
+        _say_error(error.format_message().rstrip(".") + "." + hint)
+        sys.exit(error.exit_code)
+    except click.Abort:
+        sys.exit(INTERRUPTED)
     except WashError as error:
-        err.print(f"[bold red]error:[/] {error}", highlight=False, soft_wrap=True, markup=True)
+        _say_error(str(error))
         sys.exit(1)
     except ModuleNotFoundError as error:
         extra = EXTRAS.get((error.name or "").split(".")[0])
         if extra is None:
             raise
-        err.print(
-            f"[bold red]error:[/] this command needs the package {error.name}, which is not installed: "
-            f"pip install 'wash-fl\\[{extra}]'.",
-            highlight=False,
-            soft_wrap=True,
+        _say_error(
+            f"this command needs the package {error.name}, which is not installed: "
+            f"pip install 'wash-fl[{extra}]'."
         )
         sys.exit(1)
-    except KeyboardInterrupt:
-        err.print("interrupted; everything that was started is stopped.", highlight=False)
-        sys.exit(INTERRUPTED)
+
+
+def _say_error(message: str) -> None:
+    err.print("[bold red]error:[/]", end=" ")
+    # Neither markup nor wrapping: a message may hold brackets, and a path must stay whole.
+    err.print(message, markup=False, highlight=False, soft_wrap=True)
 
 
 def _with_run_options(command: Callable[..., None]) -> Callable[..., None]:
@@ -129,8 +141,12 @@ def simulate(
     from wash_fl.simulation import simulate as run_simulation
 
     check(settings)
-    with Progress(out, settings.training.rounds) as progress:
-        folder = run_simulation(settings, progress.show)
+    try:
+        with Progress(out, settings.training.rounds) as progress:
+            folder = run_simulation(settings, progress.show)
+    except KeyboardInterrupt:
+        err.print("interrupted: everything that was started is stopped.", highlight=False)
+        raise typer.Exit(INTERRUPTED) from None
     progress.summarize(folder)
 
 

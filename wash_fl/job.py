@@ -20,9 +20,10 @@ from wash_fl.member.parameters import model_layout
 from wash_fl.member.slots import optimizer_slots
 from wash_fl.member.training import make_optimizer
 from wash_fl.planes.records import Arrays
+from wash_fl.planes.watching import RoundReport, Watcher
 from wash_fl.report.figures import draw_figures
 from wash_fl.report.run_folder import AVERAGED, FIGURES, MODEL, SUMMARY, RunFolder
-from wash_fl.strategy import RoundReport, WashStrategy, Watcher
+from wash_fl.strategy import WashStrategy
 from wash_fl.tasks.models import initial_model
 from wash_fl.tasks.task import Task, load_task
 

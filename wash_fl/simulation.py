@@ -29,7 +29,7 @@ OnEvent = Callable[[dict[str, Any]], None]
 MARK = "WASH_FL_SIMULATION"
 """Environment variable that every process of a simulation inherits, so that none is left behind."""
 
-LOG = "flower.log"
+LOG, MEMBERS = "flower.log", "members"
 START_SECONDS = 120.0
 STOP_SECONDS = 20.0
 
@@ -70,6 +70,8 @@ def simulate(config: RunConfig, on_event: OnEvent) -> RunFolder:
         finally:
             if folder.is_dir() and (home / LOG).is_file():
                 shutil.copyfile(home / LOG, folder / LOG)
+            with suppress(OSError):  # the members' folder, which is empty after a run that finished
+                (folder / MEMBERS).rmdir()
             shutil.rmtree(home, ignore_errors=True)
 
 
@@ -97,7 +99,7 @@ def _on_this_machine(config: RunConfig) -> RunConfig:
         "task": str(Path(task).expanduser().resolve()) if task.endswith(".py") else task,
         "run-dir": str(run_dir),
         "run-name": name,
-        "state-dir": config.fleet.state_dir or str(run_dir / name / "members"),
+        "state-dir": config.fleet.state_dir or str(run_dir / name / MEMBERS),
     }
     return RunConfig.from_mapping(config.to_mapping() | changes)
 
@@ -211,30 +213,39 @@ def _free_port() -> int:
 
 
 def _stop_all(mark: str) -> None:
-    """Stop every process that carries the mark: kindly, then for good.
+    """Stop every process that carries the mark, and what it started: kindly, then for good.
 
-    Ray detaches its daemons from their parents, so neither a process group nor a process tree has them all.
+    Ray detaches its daemons from their parents, so a process group does not have them all; and its agents
+    overwrite their environment with a title, so the mark does not either.
     """
     import psutil
 
-    def marked() -> list[Any]:
-        found = []
-        for process in psutil.process_iter():
-            try:
-                if process.pid != os.getpid() and process.environ().get(MARK) == mark:
-                    found.append(process)
-            except (psutil.Error, OSError):
-                continue
-        return found
+    deadline = time.monotonic() + STOP_SECONDS
+    known: set[Any] = set()
+    kindly = True
+    # Until none is found: one that is being stopped may start another.
+    while time.monotonic() < deadline:
+        known |= _family(mark)
+        alive = [process for process in known if process.is_running()]
+        if not alive:
+            return
+        for process in alive:
+            with suppress(psutil.Error):
+                process.terminate() if kindly else process.kill()
+        psutil.wait_procs(alive, timeout=STOP_SECONDS / 4)
+        kindly = False
 
-    for stop in ("terminate", "kill", "kill"):
-        processes = marked()
-        for process in processes:
-            try:
-                getattr(process, stop)()
-            except psutil.Error:
-                continue
-        psutil.wait_procs(processes, timeout=STOP_SECONDS / 4)
+
+def _family(mark: str) -> set[Any]:
+    import psutil
+
+    found: set[Any] = set()
+    for process in psutil.process_iter():
+        with suppress(psutil.Error, OSError):
+            if process.pid != os.getpid() and process.environ().get(MARK) == mark:
+                found.add(process)
+                found.update(process.children(recursive=True))
+    return found
 
 
 @contextmanager

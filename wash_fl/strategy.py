@@ -11,72 +11,26 @@ from tempfile import TemporaryDirectory
 from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Result, Strategy
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import save_file
 
 from wash_fl.config import ExchangeConfig
-from wash_fl.consensus.averaging import ModelAverage
-from wash_fl.consensus.batchnorm import BatchNormStatistics, pool
 from wash_fl.core.draw import Draw
-from wash_fl.core.escrow import Escrow, Settlement, Verdict
+from wash_fl.core.escrow import Escrow, Verdict
 from wash_fl.core.identity import run_identity, weights_sha256
 from wash_fl.core.journal import Journal
 from wash_fl.core.layout import Layout
 from wash_fl.core.packet import Direction, PacketError, Slice, decode, encode
 from wash_fl.core.terms import Terms
-from wash_fl.errors import RunError, WashError
+from wash_fl.errors import RunError
 from wash_fl.planes import records
-from wash_fl.planes.asking import ask, understand, wait_for_nodes
+from wash_fl.planes.asking import understand
+from wash_fl.planes.collection import collect_members, done, recalibrate
+from wash_fl.planes.joining import JoinRequest, join_members
 from wash_fl.planes.records import Arrays, Status
 from wash_fl.planes.traffic import Traffic
+from wash_fl.planes.watching import RoundReport, Watcher, mean_metrics
 
 logger = logging.getLogger("flwr.wash_fl")
-
-COLLECT_IN_FLIGHT = 2
-"""Whole models on their way to the server at a time: enough to keep it busy, few enough to hold."""
-
-
-@dataclass(frozen=True)
-class RoundReport:
-    """What happened in a round.
-
-    Attributes
-    ----------
-    round : int
-        Its number, from 1.
-    settlement : Settlement
-        Who took part in the exchange, who was absent, and how far apart the members are.
-    metrics : dict of int to dict of str to float
-        What each member that answered said of its training.
-    traffic : Traffic
-        Bytes of the whole run so far, by member.
-    seconds : float
-        How long the round took.
-    """
-
-    round: int
-    settlement: Settlement
-    metrics: dict[int, dict[str, float]]
-    traffic: Traffic
-    seconds: float
-
-
-@dataclass
-class Watcher:
-    """Functions that are told of a run's progress; each may be left out.
-
-    Attributes
-    ----------
-    on_round : callable
-        Gets a :class:`RoundReport` after each round.
-    on_member : callable
-        Gets each member's index and state dict as it is collected: one model at a time.
-    on_average : callable
-        Gets the averaged state dict before and after BatchNorm is re-estimated on the clients.
-    """
-
-    on_round: Callable[[RoundReport], None] = lambda report: None
-    on_member: Callable[[int, Arrays], None] = lambda member, arrays: None
-    on_average: Callable[[Arrays, bool], None] = lambda arrays, recalibrated: None
 
 
 @dataclass
@@ -239,49 +193,17 @@ class WashStrategy(Strategy):
             save_file(arrays, initial)
             sha256 = weights_sha256(arrays)
             del initial_arrays, arrays
-            self._join(grid, terms, initial, sha256)
+            request = JoinRequest(terms, self._layout, initial, sha256)
+            self._roster.nodes = join_members(
+                grid, request, wanted=self._min_members, timeout=timeout, traffic=self.traffic
+            )
         result = super().start(grid, ArrayRecord(), num_rounds, timeout)
-        averaged = self._collect(grid)
-        self._watcher.on_average(averaged, False)
-        if self._recalibrate_on_clients and any(name.endswith(".running_var") for name in averaged):
-            averaged = self._recalibrate(grid, averaged)
-            self._watcher.on_average(averaged, True)
-        if not self._keep_members:
-            self._request_all(grid, records.LEAVE, {"run": self._run})
-        result.arrays = records.array_record(averaged)
+        result.arrays = records.array_record(self._finish(grid))
         if evaluate_fn is not None:
             metrics = evaluate_fn(num_rounds, result.arrays)
             if metrics is not None:
                 result.evaluate_metrics_serverapp[num_rounds] = metrics
         return result
-
-    def _join(self, grid: Grid, terms: Terms, initial: Path, sha256: str) -> None:
-        nodes = wait_for_nodes(grid, self._min_members, self._timeout)
-        fields = {"terms": terms.to_json(), "layout": records.layout_to_json(self._layout)}
-        arrays = records.array_record(load_file(initial))
-        requests = {
-            node: records.request(node, records.JOIN, fields, self._timeout, arrays) for node in nodes
-        }
-        problems: list[str] = []
-        for node, reply in ask(grid, requests, timeout=self._timeout, in_flight=len(requests)):
-            given = understand(f"node {node}", "the request to join", reply)
-            if given is None or given.status is not Status.DONE:
-                problems.append(given.reason if given else f"node {node} did not join")
-            elif given.member in self._roster.nodes:
-                logger.warning("node %d says it is member %d, which has joined already", node, given.member)
-            elif given.initial != sha256:
-                problems.append(f"member {given.member} starts from other weights than the server's")
-                logger.warning(problems[-1])
-            else:
-                self._roster.nodes[given.member] = node
-                if reply is not None:
-                    self.traffic.model_down(given.member, requests[node])
-        joined = len(self._roster.nodes)
-        if joined < self._min_members:
-            raise RunError(
-                f"{joined} of {self._min_members} members joined: {problems[0] if problems else 'too few'}"
-            )
-        logger.info("members %s joined, with the same initial weights", sorted(self._roster.nodes))
 
     def configure_train(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
@@ -335,7 +257,7 @@ class WashStrategy(Strategy):
             server_round, settlement, metrics, self.traffic, time.monotonic() - roster.started
         )
         self._watcher.on_round(report)
-        return None, _summary(report)
+        return None, mean_metrics(report)
 
     def configure_evaluate(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
@@ -384,83 +306,34 @@ class WashStrategy(Strategy):
         found = reply.content.metric_records.get(records.METRICS, MetricRecord())
         return {name: float(value) for name, value in found.items() if isinstance(value, (int, float))}
 
-    def _collect(self, grid: Grid) -> Arrays:
-        """Collect each member's model once, and average them as they come."""
-        average = ModelAverage()
-        requests = {
+    def _to_all(
+        self, kind: str, fields: dict[str, bytes], arrays: ArrayRecord | None = None
+    ) -> dict[int, Message]:
+        """Return the same request for every member."""
+        return {
+            member: records.request(node, kind, fields, self._timeout, arrays)
+            for member, node in sorted(self._roster.nodes.items())
+        }
+
+    def _finish(self, grid: Grid) -> Arrays:
+        """Collect and average the members, re-estimate BatchNorm, and let the members go."""
+        collect = {
             member: records.request(
                 node, records.COLLECT, {"run": self._run, "delivery": self._delivery(member)}, self._timeout
             )
             for member, node in sorted(self._roster.nodes.items())
         }
-        answers = ask(grid, requests, timeout=self._timeout, in_flight=COLLECT_IN_FLIGHT)
-        for member, reply in answers:
-            given = understand(f"member {member}", "the final collection", reply)
-            if given is None or reply is None or given.status is not Status.DONE or given.member != member:
-                continue
-            try:
-                arrays = records.named_arrays(reply.content.array_records[records.ARRAYS])
-                average.add(member, arrays)
-            except (WashError, KeyError, ValueError) as error:
-                logger.warning("member %d: its model cannot be averaged: %s", member, error)
-                continue
-            self._escrow.acknowledge(member, given.applied)
-            self.traffic.model_up(member, requests[member], reply)
-            self._watcher.on_member(member, arrays)
+        average = collect_members(
+            grid, collect, timeout=self._timeout, traffic=self.traffic, on_member=self._watcher.on_member
+        )
         self.collected = sorted(average.members)
-        if not self.collected:
-            raise RunError("no member handed in its model: there is nothing to average. See the log for why.")
-        absent = sorted(self._roster.nodes.keys() - set(self.collected))
-        logger.info("averaged members %s%s", self.collected, f", without {absent}" if absent else "")
-        return average.mean()
-
-    def _recalibrate(self, grid: Grid, averaged: Arrays) -> Arrays:
-        """Have the clients estimate BatchNorm statistics, and pool them."""
-        estimates: dict[int, BatchNormStatistics] = {}
-        for member, reply in self._request_all(
-            grid, records.RECALIBRATE, {}, records.array_record(averaged)
-        ).items():
-            try:
-                arrays = records.named_arrays(reply.content.array_records[records.ARRAYS])
-                examples = int(arrays.pop(records.EXAMPLES)[0])
-                estimate = BatchNormStatistics.from_buffers(arrays, examples)
-                estimate.applied_to(averaged)
-                estimates[member] = estimate
-            except (WashError, KeyError, ValueError, IndexError) as error:
-                logger.warning("member %d: its BatchNorm statistics are no use: %s", member, error)
-        if not estimates:
-            logger.warning("no client re-estimated BatchNorm: its statistics are the members' average")
-            return averaged
-        # In order of members, for float addition is not associative.
-        return pool([estimates[member] for member in sorted(estimates)]).applied_to(averaged)
-
-    def _request_all(
-        self, grid: Grid, kind: str, fields: dict[str, bytes], arrays: ArrayRecord | None = None
-    ) -> dict[int, Message]:
-        """Ask every member the same, and return the replies of those that did it."""
-        requests = {
-            member: records.request(node, kind, fields, self._timeout, arrays)
-            for member, node in sorted(self._roster.nodes.items())
-        }
-        replies: dict[int, Message] = {}
-        for member, reply in ask(grid, requests, timeout=self._timeout, in_flight=len(requests)):
-            given = understand(f"member {member}", kind, reply)
-            if reply is not None and given is not None and given.status is Status.DONE:
-                replies[member] = reply
-                if arrays is not None:
-                    self.traffic.model_down(member, requests[member])
-        return replies
-
-
-def _summary(report: RoundReport) -> MetricRecord:
-    """Return a round's mean metrics, for Flower's own history."""
-    names = {name for each in report.metrics.values() for name in each}
-    summary = {
-        name: sum(each.get(name, 0.0) for each in report.metrics.values())
-        / sum(name in each for each in report.metrics.values())
-        for name in sorted(names)
-    }
-    summary["members"] = float(len(report.settlement.members))
-    if report.settlement.gauge is not None:
-        summary["distance"] = report.settlement.gauge.distance
-    return MetricRecord(dict(summary))
+        averaged = average.mean()
+        self._watcher.on_average(averaged, False)
+        if self._recalibrate_on_clients and any(name.endswith(".running_var") for name in averaged):
+            requests = self._to_all(records.RECALIBRATE, {}, records.array_record(averaged))
+            averaged = recalibrate(grid, requests, averaged, timeout=self._timeout, traffic=self.traffic)
+            self._watcher.on_average(averaged, True)
+        if not self._keep_members:
+            for _ in done(grid, self._to_all(records.LEAVE, {"run": self._run}), timeout=self._timeout):
+                pass
+        return averaged

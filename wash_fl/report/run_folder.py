@@ -16,6 +16,7 @@ from wash_fl.errors import RunError
 from wash_fl.files import write_bytes, write_text
 
 CONFIG, METRICS, SUMMARY = "config.toml", "metrics.jsonl", "summary.json"
+PLACES = ("run-dir", "run-name", "state-dir")
 AVERAGED, MODEL, FIGURES = "averaged.safetensors", "model.onnx", "figures"
 
 
@@ -144,6 +145,10 @@ class RunFolder:
 
 
 def _to_toml(config: RunConfig) -> str:
-    """Write flat options as TOML: JSON's strings, numbers and booleans are TOML's as well."""
-    lines = [f"{key} = {json.dumps(value)}" for key, value in config.to_mapping().items()]
+    """Write flat options as TOML: JSON's strings, numbers and booleans are TOML's as well.
+
+    Where a run keeps its files is left out, so that the file can start another run anywhere.
+    """
+    options = config.to_mapping().items()
+    lines = [f"{key} = {json.dumps(value)}" for key, value in options if key not in PLACES]
     return "\n".join(lines) + "\n"

@@ -1,0 +1,90 @@
+"""The end of a run: each member's whole model, once; their mean; its BatchNorm statistics."""
+
+import logging
+from collections.abc import Callable, Iterator, Mapping
+
+from flwr.app import Message
+from flwr.serverapp import Grid
+
+from wash_fl.consensus.averaging import ModelAverage
+from wash_fl.consensus.batchnorm import BatchNormStatistics, pool
+from wash_fl.errors import RunError, WashError
+from wash_fl.planes import records
+from wash_fl.planes.asking import ask, understand
+from wash_fl.planes.records import Answer, Arrays, Status
+from wash_fl.planes.traffic import Traffic
+
+logger = logging.getLogger("flwr.wash_fl")
+
+IN_FLIGHT = 2
+"""Whole models on their way to the server at a time: enough to keep it busy, few enough to hold."""
+
+
+def done(
+    grid: Grid, requests: Mapping[int, Message], *, timeout: float, in_flight: int = 0
+) -> Iterator[tuple[int, Message, Answer]]:
+    """Ask members, and yield the replies of those that did it; why others did not is in the log."""
+    for member, reply in ask(grid, requests, timeout=timeout, in_flight=in_flight or len(requests)):
+        what = requests[member].metadata.message_type
+        given = understand(f"member {member}", what, reply)
+        if reply is None or given is None or given.status is not Status.DONE:
+            continue
+        if given.member != member:
+            logger.warning("member %d: its reply names member %d; it is ignored", member, given.member)
+            continue
+        yield member, reply, given
+
+
+def collect_members(
+    grid: Grid,
+    requests: Mapping[int, Message],
+    *,
+    timeout: float,
+    traffic: Traffic,
+    on_member: Callable[[int, Arrays], None],
+) -> ModelAverage:
+    """Collect each member's model, and add it to the average as it comes.
+
+    Raises
+    ------
+    RunError
+        If no member handed in its model.
+    """
+    average = ModelAverage()
+    for member, reply, _ in done(grid, requests, timeout=timeout, in_flight=IN_FLIGHT):
+        try:
+            arrays = records.named_arrays(reply.content.array_records[records.ARRAYS])
+            average.add(member, arrays)
+        except (WashError, KeyError, ValueError) as error:
+            logger.warning("member %d: its model cannot be averaged: %s", member, error)
+            continue
+        traffic.model_up(member, requests[member], reply)
+        on_member(member, arrays)
+    if not average.members:
+        raise RunError("no member handed in its model: there is nothing to average. See the log for why.")
+    absent = sorted(requests.keys() - set(average.members))
+    logger.info("averaged members %s%s", sorted(average.members), f", without {absent}" if absent else "")
+    return average
+
+
+def recalibrate(
+    grid: Grid, requests: Mapping[int, Message], averaged: Arrays, *, timeout: float, traffic: Traffic
+) -> Arrays:
+    """Have the clients estimate the averaged model's BatchNorm statistics over their data, and pool them."""
+    estimates: dict[int, BatchNormStatistics] = {}
+    for member, reply, _ in done(grid, requests, timeout=timeout):
+        traffic.model_down(member, requests[member])
+        try:
+            arrays = records.named_arrays(reply.content.array_records[records.ARRAYS])
+            examples = int(arrays.pop(records.EXAMPLES)[0])
+            estimate = BatchNormStatistics.from_buffers(arrays, examples)
+            estimate.applied_to(averaged)
+        except (WashError, KeyError, ValueError, IndexError) as error:
+            logger.warning("member %d: its BatchNorm statistics are no use: %s", member, error)
+            continue
+        estimates[member] = estimate
+    if not estimates:
+        logger.warning("no client re-estimated BatchNorm: its statistics are the members' average")
+        return averaged
+    # In order of members, for float addition is not associative.
+    return pool([estimates[member] for member in sorted(estimates)]).applied_to(averaged)

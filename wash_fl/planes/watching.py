@@ -1,0 +1,68 @@
+"""What a run tells those who watch it."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from flwr.app import MetricRecord
+
+from wash_fl.core.escrow import Settlement
+from wash_fl.planes.records import Arrays
+from wash_fl.planes.traffic import Traffic
+
+
+@dataclass(frozen=True)
+class RoundReport:
+    """What happened in a round.
+
+    Attributes
+    ----------
+    round : int
+        Its number, from 1.
+    settlement : Settlement
+        Who took part in the exchange, who was absent, and how far apart the members are.
+    metrics : dict of int to dict of str to float
+        What each member that answered said of its training.
+    traffic : Traffic
+        Bytes of the whole run so far, by member.
+    seconds : float
+        How long the round took.
+    """
+
+    round: int
+    settlement: Settlement
+    metrics: dict[int, dict[str, float]]
+    traffic: Traffic
+    seconds: float
+
+
+@dataclass
+class Watcher:
+    """Functions that are told of a run's progress; each may be left out.
+
+    Attributes
+    ----------
+    on_round : callable
+        Gets a :class:`RoundReport` after each round.
+    on_member : callable
+        Gets each member's index and state dict as it is collected: one model at a time.
+    on_average : callable
+        Gets the averaged state dict before and after BatchNorm is re-estimated on the clients.
+    """
+
+    on_round: Callable[[RoundReport], None] = lambda report: None
+    on_member: Callable[[int, Arrays], None] = lambda member, arrays: None
+    on_average: Callable[[Arrays, bool], None] = lambda arrays, recalibrated: None
+
+
+def mean_metrics(report: RoundReport) -> MetricRecord:
+    """Return a round's mean metrics, for Flower's own history."""
+    names = {name for each in report.metrics.values() for name in each}
+    summary = {
+        name: sum(each.get(name, 0.0) for each in report.metrics.values())
+        / sum(name in each for each in report.metrics.values())
+        for name in sorted(names)
+    }
+    summary["members"] = float(len(report.settlement.members))
+    if report.settlement.gauge is not None:
+        summary["distance"] = report.settlement.gauge.distance
+    return MetricRecord(dict(summary))
