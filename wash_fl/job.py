@@ -52,6 +52,8 @@ def _train(grid: Grid, config: RunConfig, task: Task, folder: RunFolder) -> tupl
     training, fleet = config.training, config.fleet
     model = initial_model(config.task.model, task, training.seed)
     slots = optimizer_slots(make_optimizer(model, training)) if config.exchange.exchange_optimizer else ()
+    layout = model_layout(model, slots)
+    del model
     examination = Examination(task, config)
 
     def on_round(report: RoundReport) -> None:
@@ -65,7 +67,7 @@ def _train(grid: Grid, config: RunConfig, task: Task, folder: RunFolder) -> tupl
             folder.log("averaged", accuracy=examination.add_average(weights))
 
     strategy = WashStrategy(
-        model_layout(model, slots),
+        layout,
         members=training.members,
         local_steps=training.local_steps,
         exchange=config.exchange,
@@ -76,9 +78,13 @@ def _train(grid: Grid, config: RunConfig, task: Task, folder: RunFolder) -> tupl
         recalibrate=config.finish.batchnorm == "clients",
         watcher=Watcher(on_round, on_member, on_average),
     )
-    initial = ArrayRecord(model.state_dict())
-    del model
-    result = strategy.start(grid, initial, num_rounds=training.rounds, timeout=fleet.round_timeout)
+    result = strategy.start(
+        grid,
+        # In place, and nowhere kept: the server holds no model while the members train.
+        ArrayRecord(initial_model(config.task.model, task, training.seed).state_dict()),
+        num_rounds=training.rounds,
+        timeout=fleet.round_timeout,
+    )
     weights: Arrays = {name: array.numpy() for name, array in result.arrays.items()}
     if config.finish.batchnorm == "server":
         averaged = examination.model(weights)

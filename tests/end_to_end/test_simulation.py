@@ -1,0 +1,241 @@
+"""The main job as a user runs it: `wash-fl simulate` in a process of its own, with Flower's real engine."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from wash_fl.compare.trainer import Trainer
+from wash_fl.config import RunConfig
+from wash_fl.report.run_folder import RunFolder
+from wash_fl.simulation import MARK
+
+pytestmark = pytest.mark.slow
+
+WASH_FL = [sys.executable, "-m", "wash_fl"]
+
+DIGITS: dict[str, Any] = {"rounds": 12, "local-steps": 24, "learning-rate": 0.3, "p": 0.1}
+FASHION: dict[str, Any] = {
+    "task": "fashion-mnist",
+    "train-examples": 3000,
+    "test-examples": 2000,
+    "rounds": 15,
+    "local-steps": 20,
+    "learning-rate": 0.1,
+    "p": 0.1,
+}
+
+
+def flags(options: dict[str, Any]) -> list[str]:
+    return [part for key, value in options.items() for part in (f"--{key}", str(value))]
+
+
+def simulate(folder: Path, options: dict[str, Any]) -> tuple[str, RunFolder]:
+    finished = subprocess.run(
+        [*WASH_FL, "simulate", *flags(options)],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        timeout=400,
+        check=False,
+    )
+    assert finished.returncode == 0, finished.stdout + finished.stderr
+    (run,) = [each for each in (folder / "runs").iterdir() if f"{each}/" in finished.stdout]
+    return finished.stdout, RunFolder.open(run)
+
+
+def flower_processes() -> list[str]:
+    """Everything a simulation starts, by its mark or, where a process overwrote that, by its name."""
+    found = []
+    for process in psutil.process_iter():
+        try:
+            line = " ".join(process.cmdline())
+            if MARK in process.environ() or any(
+                name in line for name in ("ray::", "raylet", "flower-", "flwr")
+            ):
+                found.append(line)
+        except (psutil.Error, OSError):
+            continue
+    return found
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("a folder with spaces")
+
+
+@pytest.fixture(scope="module")
+def digits(folder: Path) -> tuple[str, RunFolder]:
+    return simulate(folder, DIGITS)
+
+
+def isolated(options: dict[str, Any]) -> Any:
+    return Trainer(RunConfig.from_mapping(options | {"p": 0.0})).run()
+
+
+def three_numbers(name: str, run: RunFolder, options: dict[str, Any]) -> tuple[float, float, float]:
+    """Print and return the averaged model's accuracy, its ensemble's, and the isolated members' average's."""
+    accuracy = run.summary()["accuracy"]
+    alone = isolated(options)
+    print(
+        f"\n{name}: averaged WASH {accuracy['averaged']:.4f} ({accuracy['averaged_before_batchnorm']:.4f} before "
+        f"BatchNorm), its ensemble {accuracy['ensemble']:.4f}, plain average of isolated members "
+        f"{alone.averaged:.4f} ({alone.recalibrated:.4f} with BatchNorm re-estimated), isolated ensemble "
+        f"{alone.ensemble:.4f}"
+    )
+    return accuracy["averaged"], accuracy["ensemble"], alone.averaged
+
+
+def test_on_digits_the_averaged_model_beats_isolated_averaging_and_is_near_its_ensemble(
+    digits: tuple[str, RunFolder],
+) -> None:
+    averaged, ensemble, alone = three_numbers("digits", digits[1], DIGITS)
+    assert averaged >= alone + 0.10
+    assert averaged >= ensemble - 0.015
+
+
+def test_the_same_seed_gives_the_same_weights_twice_and_in_the_in_process_trainer(
+    folder: Path, digits: tuple[str, RunFolder]
+) -> None:
+    _, again = simulate(folder, DIGITS)
+    first, second = digits[1].summary(), again.summary()
+    assert again.path != digits[1].path
+    assert first["weights_sha256"] == second["weights_sha256"]
+    assert first["accuracy"] == second["accuracy"]
+    assert first["bytes"]["up_values"] == second["bytes"]["up_values"]
+    assert Trainer(RunConfig.from_mapping(DIGITS)).run().sha256 == first["weights_sha256"]
+
+
+def test_on_fashion_mnist_the_averaged_model_beats_isolated_averaging_and_is_near_its_ensemble(
+    folder: Path,
+) -> None:
+    _, run = simulate(folder, FASHION)
+    averaged, ensemble, alone = three_numbers("fashion-mnist", run, FASHION)
+    assert averaged >= alone + 0.10
+    assert averaged >= ensemble - 0.015
+    assert run.summary()["weights_sha256"] == Trainer(RunConfig.from_mapping(FASHION)).run().sha256
+
+
+def test_a_run_shows_its_progress_and_leaves_a_complete_folder(digits: tuple[str, RunFolder]) -> None:
+    output, run = digits
+    for number in range(1, DIGITS["rounds"] + 1):
+        assert f"round {number:>2}/12" in output
+    for word in ("loss", "distance", "sent up", "members", "averaged: one model", "ensemble of 4"):
+        assert word in output
+    names = {each.name for each in run.path.iterdir()}
+    assert names == {
+        "config.toml",
+        "metrics.jsonl",
+        "averaged.safetensors",
+        "model.onnx",
+        "figures",
+        "summary.json",
+        "flower.log",
+    }
+    assert {each.name for each in (run.path / "figures").iterdir()} == {
+        "accuracy.png",
+        "distance.png",
+        "bytes.png",
+    }
+    rounds = [event for event in run.events() if event["event"] == "round"]
+    assert [event["round"] for event in rounds] == list(range(1, 13))
+    assert all(event["participants"] == [0, 1, 2, 3] for event in rounds)
+    assert run.summary()["onnx"]["agreement"] == 1.0
+
+
+def test_nothing_runs_on_after_the_run(digits: tuple[str, RunFolder]) -> None:
+    assert flower_processes() == []
+
+
+def test_the_finished_run_can_be_evaluated_exported_and_used(
+    digits: tuple[str, RunFolder], tmp_path: Path
+) -> None:
+    import numpy as np
+
+    from wash_fl.tasks import digits as task
+
+    run = digits[1]
+    found = json.loads(
+        subprocess.run(
+            [*WASH_FL, "evaluate", str(run.path), "--json"], capture_output=True, text=True, check=True
+        ).stdout
+    )
+    assert found["averaged"] == found["onnx"] == run.summary()["accuracy"]["averaged"]
+    before = (run.path / "model.onnx").read_bytes()
+    subprocess.run([*WASH_FL, "export", str(run.path), "-o", str(tmp_path / "again.onnx")], check=True)
+    assert (tmp_path / "again.onnx").read_bytes() == before
+    image, label = task.test_data()[0]
+    np.save(tmp_path / "image.npy", image.numpy())
+    predicted = json.loads(
+        subprocess.run(
+            [*WASH_FL, "predict", str(run.path / "model.onnx"), str(tmp_path / "image.npy"), "--json"],
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+    )
+    assert predicted["predictions"][0]["label"] == str(int(label))
+
+
+@pytest.mark.parametrize("after", ["start", "round 3"])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_run_leaves_no_process_and_no_half_written_file(
+    tmp_path: Path, after: str, number: signal.Signals
+) -> None:
+    run = subprocess.Popen(
+        [*WASH_FL, "simulate", "--rounds", "10000", "--run-name", "cut"],
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"PYTHONUNBUFFERED": "1"},
+    )
+    assert run.stdout is not None
+    for line in run.stdout:
+        if line.strip().startswith("starting Flower" if after == "start" else "round     3/"):
+            break
+    # Right after the start there is a moment in which a process is being started.
+    time.sleep(1.0)
+    run.send_signal(number)
+    _, errors = run.communicate(timeout=60)
+    assert run.returncode == 130
+    assert "interrupted" in errors
+    assert flower_processes() == []
+    assert not list(tmp_path.rglob("*.part"))
+    folder = tmp_path / "runs" / "cut"
+    if after != "start":
+        assert len(list(RunFolder.open(folder).events())) >= 3
+        assert not (folder / "summary.json").exists()
+
+
+def test_a_run_that_fails_says_why_on_one_line_and_stops_everything(tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text(
+        "import torch\n"
+        "from torch.utils.data import TensorDataset\n"
+        "CLASSES, INPUT_SHAPE = ('a', 'b'), (4,)\n"
+        "def model():\n    return torch.nn.Linear(4, 2)\n"
+        "def train_data():\n    return TensorDataset(torch.ones(8, 4), torch.zeros(8, dtype=torch.long))\n"
+        "test_data = train_data\n"
+        "def loss(outputs, targets):\n    return outputs.sum() * float('nan')\n"
+    )
+    finished = subprocess.run(
+        [*WASH_FL, "simulate", "--task", "mine.py", "--members", "2", "--rounds", "2", "--run-name", "nan"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert finished.returncode == 1
+    (line,) = finished.stderr.strip().splitlines()
+    assert line.startswith("error: the run failed:")
+    assert "flower.log" in line
+    assert "diverged" in (tmp_path / "runs" / "nan" / "flower.log").read_text()
+    assert flower_processes() == []
