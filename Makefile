@@ -34,7 +34,9 @@ proto-check: $(PROTO_VENV)/installed
 $(VENV)/installed: pyproject.toml
 	@"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 		{ echo "wash_fl needs Python 3.11 or newer, and $(PYTHON) is older: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 2; }
-	"$(PYTHON)" -m venv "$(VENV)"
+	@"$(PYTHON)" -m venv "$(VENV)" || \
+		{ echo "$(PYTHON) cannot make a virtual environment; on Debian: apt install python3-venv"; exit 2; }
+	@echo "installing into $(VENV); this downloads about 6 GB once and takes a few minutes"
 	"$(BIN)/python" -m pip install --disable-pip-version-check --progress-bar off --quiet --editable ".[dev]"
 	@touch "$@"
 

@@ -11,6 +11,7 @@ from typing import Annotated, Any
 import click
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 import wash_fl
@@ -58,7 +59,8 @@ def main() -> None:
     except click.ClickException as error:
         context = getattr(error, "ctx", None)
         hint = f" See {context.command_path} --help." if context else ""
-        _say_error(error.format_message().rstrip(".") + "." + hint)
+        message = error.format_message()
+        _say_error(message + ("" if message.endswith((".", "?")) else ".") + hint)
         sys.exit(error.exit_code)
     except click.Abort:
         sys.exit(INTERRUPTED)
@@ -200,7 +202,7 @@ def evaluate(run: Run, as_json: Json = False) -> None:
     if as_json:
         print(json.dumps(found))
         return
-    table = Table("model", "test accuracy", title=f"{folder.path.name}: {len(targets)} test examples")
+    table = Table("model", "test accuracy", title=f"{escape(folder.path.name)}: {len(targets)} test examples")
     table.add_row("averaged (PyTorch)", f"{found['averaged']:.2%}")
     table.add_row("averaged (ONNX)", f"{found['onnx']:.2%}")
     out.print(table)
@@ -227,7 +229,7 @@ def predict(
         return
     table = Table("example", "label", "probability")
     for number, (label, p) in enumerate(zip(answers.labels, confidence, strict=True)):
-        table.add_row(str(number), label, f"{p:.1%}")
+        table.add_row(str(number), escape(label), f"{p:.1%}")
     out.print(table)
 
 

@@ -16,6 +16,9 @@ from wash_fl.errors import ConfigError
 
 Value = bool | int | float | str
 
+LARGEST_INTEGER = 2**63 - 1
+"""What Flower's run config can carry, and TOML promises to."""
+
 
 def option(
     default: Value,
@@ -61,7 +64,7 @@ class TaskConfig:
 class TrainingConfig:
     """How each member learns."""
 
-    seed: int = option(0, "The run seed: every random draw is a function of it", low=0, high=2**63 - 1)
+    seed: int = option(0, "The run seed: every random draw is a function of it", low=0, high=LARGEST_INTEGER)
     members: int = option(
         4, "Members of the ensemble, one per client", low=2, hint="One member has nobody to exchange with."
     )
@@ -69,7 +72,7 @@ class TrainingConfig:
     local_steps: int = option(24, "Optimizer steps of each member per round", low=1)
     batch_size: int = option(32, "Examples per optimizer step", low=1)
     optimizer: str = option("sgd", "The members' optimizer", choices=("sgd", "adam", "adamw"))
-    learning_rate: float = option(0.05, "Learning rate at the first step", above=0)
+    learning_rate: float = option(0.1, "Learning rate at the first step", above=0)
     learning_rate_end: float = option(1e-4, "Learning rate after the last step (per-step cosine)", low=0)
     momentum: float = option(0.9, "Momentum of sgd", low=0, high=1)
     weight_decay: float = option(1e-4, "Weight decay", low=0)
@@ -83,11 +86,11 @@ class ExchangeConfig:
     """What travels between members, and how it is mixed."""
 
     p: float = option(
-        0.05,
+        0.1,
         "Probability that a parameter takes part in an exchange, before the schedule",
         low=0,
         high=1,
-        hint="p is a probability; try 0.05.",
+        hint="p is a probability; try 0.1.",
     )
     p_per: str = option(
         "exchange",
@@ -142,6 +145,7 @@ class FleetConfig:
         "", "Where a client keeps its member; empty takes $WASH_FL_STATE or the user's own"
     )
     min_members: int = option(0, "Members without whom a round does not start; 0 means all of them", low=0)
+    start_timeout: float = option(120.0, "Seconds to wait for the clients to connect", above=0)
     round_timeout: float = option(3600.0, "Seconds to wait for the members in one round", above=0)
 
 
@@ -214,7 +218,7 @@ class RunConfig:
                 content = tomllib.load(file)
         except OSError as error:
             raise ConfigError(f"cannot read the config file {path}: {error.strerror}.") from error
-        except tomllib.TOMLDecodeError as error:
+        except ValueError as error:  # not only TOMLDecodeError: the file may be no text at all
             raise ConfigError(f"{path} is not valid TOML: {error}.") from error
         flat: dict[str, Any] = {}
         for key, value in content.items():
@@ -243,6 +247,8 @@ _GROUP_OF: dict[str, str] = {
 
 def _typed(key: str, value: Any, spec: dataclasses.Field[Any]) -> Value:
     wanted = type(spec.default)
+    if type(value) is int and abs(value) > LARGEST_INTEGER:
+        raise ConfigError(f"{key} = {value} is not allowed: it must be at most {LARGEST_INTEGER} in size.")
     if wanted is float and type(value) is int:
         return float(value)
     if type(value) is not wanted:
@@ -270,9 +276,9 @@ def _check(key: str, value: Value, spec: dataclasses.Field[Any]) -> None:
         low, high, above = limits["low"], limits["high"], limits["above"]
         if not (math.isfinite(value) and low <= value <= high and value > above):
             bounds = [
-                f"above {above:g}" if above > -math.inf else "",
-                f"at least {low:g}" if low > -math.inf else "",
-                f"at most {high:g}" if high < math.inf else "",
+                f"above {above}" if above > -math.inf else "",
+                f"at least {low}" if low > -math.inf else "",
+                f"at most {high}" if high < math.inf else "",
             ]
             allowed = " and ".join(filter(None, bounds)) or "a finite number"
             raise ConfigError(f"{key} = {value!r} is not allowed: it must be {allowed}.{hint}")

@@ -74,6 +74,7 @@ def _train(grid: Grid, config: RunConfig, task: Task, folder: RunFolder) -> tupl
         seed=training.seed,
         run_name=folder.path.name,
         min_members=fleet.min_members,
+        start_timeout=fleet.start_timeout,
         evaluate_every=config.finish.evaluate_every,
         recalibrate=config.finish.batchnorm == "clients",
         watcher=Watcher(on_round, on_member, on_average),

@@ -23,7 +23,7 @@ from wash_fl.core.packet import Direction, PacketError, Slice, decode, encode
 from wash_fl.core.terms import Terms
 from wash_fl.errors import RunError
 from wash_fl.planes import records
-from wash_fl.planes.asking import understand
+from wash_fl.planes.asking import understand, wait_for_nodes
 from wash_fl.planes.collection import collect_members, done, recalibrate
 from wash_fl.planes.joining import JoinRequest, join_members
 from wash_fl.planes.records import Arrays, Status
@@ -31,6 +31,10 @@ from wash_fl.planes.traffic import Traffic
 from wash_fl.planes.watching import RoundReport, Watcher, mean_metrics
 
 logger = logging.getLogger("flwr.wash_fl")
+
+
+EMPTY_ROUNDS = 3
+"""Rounds in a row without any member after which a run is given up."""
 
 
 @dataclass
@@ -65,6 +69,8 @@ class WashStrategy(Strategy):
         Tells runs apart; empty makes one from the time.
     min_members : int
         Members needed to start; 0 means all.
+    start_timeout : float
+        Seconds to wait for the clients to connect.
     evaluate_every : int
         Ask members to evaluate themselves every so many rounds; 0 never does.
     recalibrate : bool
@@ -95,6 +101,7 @@ class WashStrategy(Strategy):
         seed: int = 0,
         run_name: str = "",
         min_members: int = 0,
+        start_timeout: float = 120.0,
         evaluate_every: int = 0,
         recalibrate: bool = True,
         keep_members: bool = False,
@@ -110,6 +117,7 @@ class WashStrategy(Strategy):
         self._exchange = exchange or ExchangeConfig()
         self._members = members
         self._min_members = min_members or members
+        self._start_timeout = start_timeout
         self._local_steps = local_steps
         self._seed = seed
         self._run_name = run_name or datetime.now(UTC).isoformat()
@@ -119,6 +127,8 @@ class WashStrategy(Strategy):
         self._watcher = watcher or Watcher()
         self._journal = journal
         self._roster = _Roster()
+        self._empty_rounds = 0
+        self._last_reason = ""
         self.traffic = Traffic()
         self.collected: list[int] = []
 
@@ -166,7 +176,7 @@ class WashStrategy(Strategy):
         Raises
         ------
         RunError
-            If too few members join or remain, or their models differ.
+            If too few members join, their models differ, or nobody takes part any more.
         """
         if train_config or evaluate_config:
             raise RunError(
@@ -193,9 +203,10 @@ class WashStrategy(Strategy):
             save_file(arrays, initial)
             sha256 = weights_sha256(arrays)
             del initial_arrays, arrays
+            nodes = wait_for_nodes(grid, self._min_members, self._start_timeout)
             request = JoinRequest(terms, self._layout, initial, sha256)
             self._roster.nodes = join_members(
-                grid, request, wanted=self._min_members, timeout=timeout, traffic=self.traffic
+                grid, nodes, request, wanted=self._min_members, timeout=timeout, traffic=self.traffic
             )
         result = super().start(grid, ArrayRecord(), num_rounds, timeout)
         result.arrays = records.array_record(self._finish(grid))
@@ -252,6 +263,7 @@ class WashStrategy(Strategy):
                 "member %d: no reply in round %d; it is not part of the exchange", member, server_round
             )
         roster.sent = {}
+        self._check_alive(server_round, took_part=bool(metrics))
         settlement = self._escrow.settle()
         report = RoundReport(
             server_round, settlement, metrics, self.traffic, time.monotonic() - roster.started
@@ -269,6 +281,20 @@ class WashStrategy(Strategy):
         """Nothing to aggregate."""
         return
 
+    def _check_alive(self, server_round: int, *, took_part: bool) -> None:
+        """End a run in which nobody takes part: it would go on to average untrained models."""
+        self._empty_rounds = 0 if took_part else self._empty_rounds + 1
+        if self._empty_rounds >= min(EMPTY_ROUNDS, self._rounds):
+            raise RunError(
+                f"no member took part in round {server_round}"
+                + (f" and the {self._empty_rounds - 1} before it" if self._empty_rounds > 1 else "")
+                + (
+                    f"; the last one heard said: {self._last_reason}"
+                    if self._last_reason
+                    else ": see the log."
+                )
+            )
+
     def _delivery(self, member: int) -> bytes:
         waiting = self._escrow.delivery(member)
         if waiting is None:
@@ -281,6 +307,7 @@ class WashStrategy(Strategy):
         """Take a member's reply to a round: its acknowledgement, its offer, its metrics."""
         given = understand(f"member {member}", f"round {server_round}", reply)
         if given is None or given.status is not Status.DONE:
+            self._last_reason = given.reason if given else self._last_reason
             return None
         if given.member != member:
             logger.warning("member %d: its reply names member %d; it is ignored", member, given.member)

@@ -21,15 +21,15 @@ pytestmark = pytest.mark.slow
 
 WASH_FL = [sys.executable, "-m", "wash_fl"]
 
-DIGITS: dict[str, Any] = {"rounds": 12, "local-steps": 24, "learning-rate": 0.3, "p": 0.1}
+DIGITS: dict[str, Any] = {"rounds": 15, "local-steps": 24, "learning-rate": 0.5, "p": 0.2}
 FASHION: dict[str, Any] = {
     "task": "fashion-mnist",
     "train-examples": 3000,
     "test-examples": 2000,
-    "rounds": 15,
+    "rounds": 20,
     "local-steps": 20,
-    "learning-rate": 0.1,
-    "p": 0.1,
+    "learning-rate": 0.2,
+    "p": 0.2,
 }
 
 
@@ -80,25 +80,25 @@ def isolated(options: dict[str, Any]) -> Any:
     return Trainer(RunConfig.from_mapping(options | {"p": 0.0})).run()
 
 
-def three_numbers(name: str, run: RunFolder, options: dict[str, Any]) -> tuple[float, float, float]:
-    """Print and return the averaged model's accuracy, its ensemble's, and the isolated members' average's."""
-    accuracy = run.summary()["accuracy"]
-    alone = isolated(options)
+def compare_with_isolated(name: str, run: RunFolder, options: dict[str, Any]) -> tuple[Any, Any]:
+    """Print the numbers that matter, and return the run's accuracies and the isolated members' outcome."""
+    accuracy, alone = run.summary()["accuracy"], isolated(options)
     print(
-        f"\n{name}: averaged WASH {accuracy['averaged']:.4f} ({accuracy['averaged_before_batchnorm']:.4f} before "
-        f"BatchNorm), its ensemble {accuracy['ensemble']:.4f}, plain average of isolated members "
-        f"{alone.averaged:.4f} ({alone.recalibrated:.4f} with BatchNorm re-estimated), isolated ensemble "
-        f"{alone.ensemble:.4f}"
+        f"\n{name}: averaged WASH {accuracy['averaged']:.4f}, its ensemble {accuracy['ensemble']:.4f}, plain "
+        f"average of isolated members {alone.averaged:.4f}"
+        f"\n  (WASH's plain average {accuracy['averaged_before_batchnorm']:.4f}, isolated members' with "
+        f"BatchNorm re-estimated {alone.recalibrated:.4f}, their ensemble {alone.ensemble:.4f})"
     )
-    return accuracy["averaged"], accuracy["ensemble"], alone.averaged
+    return accuracy, alone
 
 
 def test_on_digits_the_averaged_model_beats_isolated_averaging_and_is_near_its_ensemble(
     digits: tuple[str, RunFolder],
 ) -> None:
-    averaged, ensemble, alone = three_numbers("digits", digits[1], DIGITS)
-    assert averaged >= alone + 0.10
-    assert averaged >= ensemble - 0.015
+    accuracy, alone = compare_with_isolated("digits", digits[1], DIGITS)
+    assert accuracy["averaged"] >= alone.averaged + 0.2
+    assert accuracy["averaged_before_batchnorm"] >= alone.averaged + 0.2
+    assert accuracy["averaged"] >= accuracy["ensemble"] - 0.015
 
 
 def test_the_same_seed_gives_the_same_weights_twice_and_in_the_in_process_trainer(
@@ -117,16 +117,19 @@ def test_on_fashion_mnist_the_averaged_model_beats_isolated_averaging_and_is_nea
     folder: Path,
 ) -> None:
     _, run = simulate(folder, FASHION)
-    averaged, ensemble, alone = three_numbers("fashion-mnist", run, FASHION)
-    assert averaged >= alone + 0.10
-    assert averaged >= ensemble - 0.015
+    accuracy, alone = compare_with_isolated("fashion-mnist", run, FASHION)
+    assert accuracy["averaged"] >= alone.averaged + 0.15
+    assert accuracy["averaged_before_batchnorm"] >= alone.averaged + 0.15
+    # BatchNorm's re-estimation mends much of isolated averaging; the shuffle is worth more all the same.
+    assert accuracy["averaged"] >= alone.recalibrated + 0.02
+    assert accuracy["averaged"] >= accuracy["ensemble"] - 0.015
     assert run.summary()["weights_sha256"] == Trainer(RunConfig.from_mapping(FASHION)).run().sha256
 
 
 def test_a_run_shows_its_progress_and_leaves_a_complete_folder(digits: tuple[str, RunFolder]) -> None:
     output, run = digits
     for number in range(1, DIGITS["rounds"] + 1):
-        assert f"round {number:>2}/12" in output
+        assert f"round {number:>2}/15" in output
     for word in ("loss", "distance", "sent up", "members", "averaged: one model", "ensemble of 4"):
         assert word in output
     names = {each.name for each in run.path.iterdir()}
@@ -145,7 +148,7 @@ def test_a_run_shows_its_progress_and_leaves_a_complete_folder(digits: tuple[str
         "bytes.png",
     }
     rounds = [event for event in run.events() if event["event"] == "round"]
-    assert [event["round"] for event in rounds] == list(range(1, 13))
+    assert [event["round"] for event in rounds] == list(range(1, DIGITS["rounds"] + 1))
     assert all(event["participants"] == [0, 1, 2, 3] for event in rounds)
     assert run.summary()["onnx"]["agreement"] == 1.0
 
@@ -171,6 +174,16 @@ def test_the_finished_run_can_be_evaluated_exported_and_used(
     before = (run.path / "model.onnx").read_bytes()
     subprocess.run([*WASH_FL, "export", str(run.path), "-o", str(tmp_path / "again.onnx")], check=True)
     assert (tmp_path / "again.onnx").read_bytes() == before
+    refused = subprocess.run(
+        [*WASH_FL, "export", str(run.path), "--tolerance", "1e-12"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert refused.returncode == 1
+    assert "above the tolerance of 1e-12" in refused.stderr
+    assert (run.path / "model.onnx").read_bytes() == before
+    (run.path / "model.refused.onnx").unlink()
     image, label = task.test_data()[0]
     np.save(tmp_path / "image.npy", image.numpy())
     predicted = json.loads(
@@ -184,8 +197,10 @@ def test_the_finished_run_can_be_evaluated_exported_and_used(
     assert predicted["predictions"][0]["label"] == str(int(label))
 
 
-@pytest.mark.parametrize("after", ["start", "round 3"])
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize(
+    ("after", "number"),
+    [("start", signal.SIGINT), ("round 3", signal.SIGINT), ("round 3", signal.SIGTERM)],
+)
 def test_an_interrupted_run_leaves_no_process_and_no_half_written_file(
     tmp_path: Path, after: str, number: signal.Signals
 ) -> None:

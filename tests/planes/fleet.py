@@ -104,6 +104,7 @@ class Fleet:
             seed=3,
             run_name="test",
             min_members=self.min_members,
+            start_timeout=1.0,
             evaluate_every=self.evaluate_every,
             watcher=Watcher(on_round=on_round, on_member=self.collected.__setitem__),
             **options,  # type: ignore[arg-type]

@@ -77,13 +77,9 @@ def test_faults_lose_no_value_and_double_none(tmp_path: Path, seed: int, members
 
     fleet.run()
 
-    # A member that was never trained kept the initial weights; all others took on their own.
-    own = fleet.own_values()
-    touched = {member for member, _ in fleet.trained}
-    initial = np.concatenate([each.detach().reshape(-1).numpy() for each in make_model().parameters()])
-    for member in set(range(members)) - touched:
-        own[member] = initial
-    assert np.array_equal(sorted_values(fleet.values()), sorted_values(own))
+    trained = sorted({member for member, _ in fleet.trained})
+    assert sorted(fleet.collected) == trained
+    assert np.array_equal(sorted_values(fleet.values()), sorted_values(fleet.own_values()[trained]))
 
 
 def test_the_average_is_the_same_bits_with_and_without_exchange_and_faults(tmp_path: Path) -> None:
@@ -334,6 +330,28 @@ def test_nobody_left_to_collect_is_an_error(tmp_path: Path) -> None:
 
     with pytest.raises(RunError, match="no member handed in its model"):
         Fleet(tmp_path, fault=silent).run()
+
+
+def test_a_run_in_which_nobody_takes_part_ends_with_what_the_members_said(tmp_path: Path) -> None:
+    def diverge(model: nn.Module, member: int, now: Round) -> None:
+        with torch.no_grad():
+            next(model.parameters()).fill_(float("nan"))
+
+    fleet = Fleet(tmp_path, after_training=diverge)
+    with pytest.raises(RunError, match=r"no member took part in round 3 and the 2 before it.*diverged"):
+        fleet.run()
+
+
+def test_a_member_that_never_trained_is_not_averaged(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    def silent(member: int, request: Message, deliver: Deliver) -> Replies:
+        return [] if is_train(request) and member == 1 else deliver(request)
+
+    fleet = Fleet(tmp_path, fault=silent)
+    fleet.run()
+    assert "member 1: it never trained" in caplog.text
+    assert sorted(fleet.collected) == [0, 2, 3]
 
 
 def test_a_diverged_member_is_kept_out_and_its_last_good_state_stays(

@@ -5,7 +5,7 @@ import json
 from dataclasses import dataclass
 from typing import Self
 
-from wash_fl.config import ExchangeConfig
+from wash_fl.config import ExchangeConfig, RunConfig
 from wash_fl.core.schedule import Schedule
 from wash_fl.errors import ConfigError
 
@@ -57,13 +57,18 @@ class Terms:
         """
         try:
             content = json.loads(text)
-            exchange = ExchangeConfig(**content.pop("exchange"))
-            terms = cls(**content, exchange=exchange)
-            whole = all(
-                type(value) is int for value in (terms.seed, terms.members, terms.rounds, terms.local_steps)
-            )
-        except (json.JSONDecodeError, AttributeError, KeyError, TypeError) as error:
+            exchange = ExchangeConfig(**content["exchange"])
+            terms = cls(**{**content, "exchange": exchange})
+            given = dataclasses.asdict(terms)
+        except (ValueError, RecursionError, KeyError, TypeError) as error:
             raise ConfigError(f"the run's terms cannot be read ({error}): update the older side.") from error
-        if not whole or min(terms.members, terms.rounds, terms.local_steps) < 1:
-            raise ConfigError(f"the run's terms are not possible: {text[:200]}")
+        if given.keys() != content.keys() or given["exchange"].keys() != content["exchange"].keys():
+            raise ConfigError("the run's terms leave options out: update the older side.")
+        # An option that means something else here, or nothing, would draw other coordinates unnoticed.
+        options = {**given, **given["exchange"]}
+        del options["exchange"]
+        try:
+            RunConfig.from_mapping(options)
+        except ConfigError as error:
+            raise ConfigError(f"the run's terms are not possible: {error}") from error
         return terms

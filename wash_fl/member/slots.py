@@ -35,18 +35,33 @@ def optimizer_slots(optimizer: Optimizer) -> tuple[str, ...]:
 def slot_tensors(
     optimizer: Optimizer, parameters: Sequence[nn.Parameter], slots: Sequence[str]
 ) -> list[list[torch.Tensor]]:
-    """Return the state tensors of each slot, one per parameter; absent ones are created as zeros.
+    """Return the state tensors of each slot, one per parameter; absent ones are made as the optimizer would.
 
     A parameter has no state before its first step, or if it never had a gradient.
+
+    Raises
+    ------
+    LayoutError
+        If a parameter is not in the optimizer, and so has no state that could be exchanged.
     """
     if slots:
+        held = {id(each) for group in optimizer.param_groups for each in group["params"]}
+        for parameter in parameters:
+            if id(parameter) not in held:
+                raise LayoutError(
+                    f"a trainable parameter of shape {list(parameter.shape)} is not in the optimizer, which "
+                    "exchange-optimizer needs: give it to the optimizer, or freeze it."
+                )
         for group in optimizer.param_groups:
             for parameter in group["params"]:
                 state = optimizer.state[parameter]
                 if any(state.get(slot) is None for slot in slots):
                     fresh = _probe(optimizer, group)
+                    if "step" in fresh:
+                        # The probe took a step that this parameter did not: Adam corrects its bias by it.
+                        fresh["step"] = fresh["step"] * 0
                     optimizer.state[parameter] = {
-                        key: torch.zeros_like(parameter) if key in slots else copy.deepcopy(value)
+                        key: torch.full_like(parameter, value[0, 0].item()) if key in slots else value
                         for key, value in fresh.items()
                     }
     return [[optimizer.state[parameter][slot] for parameter in parameters] for slot in slots]
@@ -56,15 +71,30 @@ _PROBE_SHAPE = (2, 3)
 
 
 def _probe(optimizer: Optimizer, group: dict[str, Any]) -> dict[str, Any]:
-    """Return the state that an optimizer makes in one step for a parameter with a zero gradient."""
+    """Return the state that an optimizer makes in one step for a parameter with a zero gradient.
+
+    Raises
+    ------
+    LayoutError
+        If it cannot take such a step.
+    """
     parameter = nn.Parameter(torch.zeros(_PROBE_SHAPE))
     parameter.grad = torch.zeros(_PROBE_SHAPE)
     twin = copy.copy(optimizer)
+    # An optimizer copies its state alone: what a user's own class keeps besides is needed as well.
+    twin.__dict__ = optimizer.__dict__ | twin.__dict__
     # A learning-rate scheduler replaces step by one bound to the original.
     twin.__dict__.pop("step", None)
     twin.param_groups = [{**group, "params": [parameter], "fused": False}]
     twin.state = defaultdict(dict)
-    twin.step()
+    try:
+        twin.step()
+    except Exception as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise LayoutError(
+            f"exchange-optimizer does not work with {type(optimizer).__name__} ({reason}): use another "
+            "optimizer, or leave exchange-optimizer off."
+        ) from error
     return dict(twin.state[parameter])
 
 

@@ -4,6 +4,7 @@ A Flower deployment starts a new process for every message, so this file, and no
 member. It is replaced as a whole: an interrupted write leaves the state before it.
 """
 
+import hashlib
 import json
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -16,6 +17,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as to_safetensors
 from torch.optim import Optimizer
 
+from wash_fl.core.identity import weights_sha256
 from wash_fl.errors import StateError
 from wash_fl.files import write_bytes
 from wash_fl.member.member import Member
@@ -77,7 +79,9 @@ def save(path: Path, member: Member, progress: Progress, offer: NDArray[np.float
         "format": FORMAT,
         "progress": json.dumps(asdict(progress)),
         "optimizer": json.dumps(scalars),
+        "tensors": _checksum(tensors),
     }
+    metadata["checksum"] = _seal(metadata)
     write_bytes(path, to_safetensors(tensors, metadata))
 
 
@@ -99,6 +103,8 @@ def read_progress(path: Path) -> Progress | None:
                 f"{path} has the format {metadata.get('format')!r}, expected {FORMAT!r}: it is not a "
                 "member's state, or of another version. Move it away to start this member anew."
             )
+        if metadata["checksum"] != _seal(metadata):
+            raise _damaged(path, "a bit of its header has changed")
         return Progress(**json.loads(metadata["progress"]))
     except (SafetensorError, KeyError, TypeError, json.JSONDecodeError) as error:
         raise _damaged(path, error) from error
@@ -110,7 +116,7 @@ def load(path: Path, member: Member, progress: Progress) -> NDArray[np.float32] 
     Raises
     ------
     StateError
-        If the state is of another model or damaged.
+        If the state is of another model or optimizer, or damaged.
     """
     if progress.layout != member.layout.fingerprint.hex():
         raise StateError(
@@ -120,19 +126,46 @@ def load(path: Path, member: Member, progress: Progress) -> NDArray[np.float32] 
     try:
         with safe_open(path, framework="pt") as file:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-            scalars = json.loads(file.metadata()["optimizer"])
+            metadata = file.metadata()
+        intact = metadata["tensors"] == _checksum(tensors)
+        scalars = json.loads(metadata["optimizer"])
+        kind = scalars["class"]
+    except (SafetensorError, KeyError, TypeError, ValueError) as error:
+        raise _damaged(path, error) from error
+    if not intact:
+        raise _damaged(path, "a bit of its tensors has changed")
+    if kind != type(member.optimizer).__name__:
+        # PyTorch would take it, and fail at the next step.
+        raise StateError(
+            f"{path} holds the state of the optimizer {kind}, and this member's is "
+            f"{type(member.optimizer).__name__}: use the one the run began with, or another state-dir."
+        )
+    try:
         model = {
             name.removeprefix("model."): each for name, each in tensors.items() if name.startswith("model.")
         }
         member.model.load_state_dict(model)
         _unpack_optimizer(member.optimizer, tensors, scalars)
-    except (SafetensorError, KeyError, RuntimeError, ValueError) as error:
+    except (KeyError, RuntimeError, TypeError, ValueError) as error:
         raise _damaged(path, error) from error
     member.applied = progress.applied
     return tensors["offer"].numpy() if "offer" in tensors else None
 
 
-def _damaged(path: Path, error: Exception) -> StateError:
+def _seal(metadata: dict[str, str]) -> str:
+    """Return the hash of the metadata: a digit of the round that changed would still be a round."""
+    sealed = [metadata[name] for name in ("format", "progress", "optimizer", "tensors")]
+    return hashlib.sha256(json.dumps(sealed).encode()).hexdigest()
+
+
+def _checksum(tensors: dict[str, torch.Tensor]) -> str:
+    """Return the hash of all tensors, their names and bits: the flash memory of small boards forgets."""
+    return weights_sha256(
+        {name: each.reshape(-1).view(torch.uint8).numpy() for name, each in tensors.items()}
+    )
+
+
+def _damaged(path: Path, error: Exception | str) -> StateError:
     reason = str(error).splitlines()[0] if str(error) else type(error).__name__
     return StateError(f"{path} is damaged ({reason}): move it away to start this member anew.")
 
@@ -141,7 +174,11 @@ def _pack_optimizer(optimizer: Optimizer) -> tuple[dict[str, torch.Tensor], dict
     """Split an optimizer's state dict into tensors, by name, and the JSON of all the rest."""
     content = optimizer.state_dict()
     tensors: dict[str, torch.Tensor] = {}
-    scalars: dict[str, Any] = {"state": {}, "param_groups": content["param_groups"]}
+    scalars: dict[str, Any] = {
+        "class": type(optimizer).__name__,
+        "state": {},
+        "param_groups": content["param_groups"],
+    }
     for index, entries in content["state"].items():
         for key, value in entries.items():
             if isinstance(value, torch.Tensor):

@@ -44,8 +44,8 @@ def wait_for_nodes(grid: Grid, wanted: int, timeout: float) -> list[int]:
             return nodes
         if time.monotonic() >= deadline:
             raise RunError(
-                f"{len(nodes)} of {wanted} clients connected within {timeout:g} s: start the others, or "
-                "lower min-members."
+                f"{len(nodes)} of {wanted} clients connected within {timeout:g} s: start the others (in a "
+                f"simulation: --federation-config num-supernodes={wanted}), or lower min-members."
             )
         if len(nodes) != announced:
             logger.info("waiting for clients: %d of %d are connected", len(nodes), wanted)

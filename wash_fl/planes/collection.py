@@ -48,10 +48,13 @@ def collect_members(
     Raises
     ------
     RunError
-        If no member handed in its model.
+        If no member handed in a trained model.
     """
     average = ModelAverage()
-    for member, reply, _ in done(grid, requests, timeout=timeout, in_flight=IN_FLIGHT):
+    for member, reply, given in done(grid, requests, timeout=timeout, in_flight=IN_FLIGHT):
+        if given.round == 0:
+            logger.warning("member %d: it never trained, so it is not averaged", member)
+            continue
         try:
             arrays = records.named_arrays(reply.content.array_records[records.ARRAYS])
             average.add(member, arrays)

@@ -1,6 +1,7 @@
 """The beginning of a run: clients become members, all from the same weights."""
 
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from wash_fl.core.layout import Layout
 from wash_fl.core.terms import Terms
 from wash_fl.errors import RunError
 from wash_fl.planes import records
-from wash_fl.planes.asking import ask, understand, wait_for_nodes
+from wash_fl.planes.asking import ask, understand
 from wash_fl.planes.records import Status
 from wash_fl.planes.traffic import Traffic
 
@@ -41,20 +42,22 @@ class JoinRequest:
 
 
 def join_members(
-    grid: Grid, request: JoinRequest, *, wanted: int, timeout: float, traffic: Traffic
+    grid: Grid, nodes: Sequence[int], request: JoinRequest, *, wanted: int, timeout: float, traffic: Traffic
 ) -> dict[int, int]:
-    """Send every connected node the terms and the initial weights.
+    """Send nodes the terms and the initial weights.
 
     Parameters
     ----------
     grid : Grid
         Flower's way to the nodes.
+    nodes : sequence of int
+        Those that are connected.
     request : JoinRequest
         What they are asked to agree to.
     wanted : int
         Members without whom the run does not start.
     timeout : float
-        Seconds to wait for the nodes to connect, and again for their answers.
+        Seconds to wait for their answers.
     traffic : Traffic
         Where the bytes are counted.
 
@@ -68,7 +71,6 @@ def join_members(
     RunError
         If fewer than ``wanted`` join.
     """
-    nodes = wait_for_nodes(grid, wanted, timeout)
     fields = {"terms": request.terms.to_json(), "layout": records.layout_to_json(request.layout)}
     arrays = records.array_record(load_file(request.initial))
     requests = {node: records.request(node, records.JOIN, fields, timeout, arrays) for node in nodes}

@@ -5,6 +5,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from rich.console import Console
+from rich.markup import escape
 from rich.status import Status
 from rich.table import Table
 
@@ -68,7 +69,8 @@ class Progress:
         summary = folder.summary()
         accuracy, sent = summary["accuracy"], summary["bytes"]
         table = Table(
-            title=f"{folder.path.name} ({time.monotonic() - self._started:.0f} s)", title_justify="left"
+            title=f"{escape(folder.path.name)} ({time.monotonic() - self._started:.0f} s)",
+            title_justify="left",
         )
         table.add_column("model")
         table.add_column("test accuracy", justify="right")
@@ -114,7 +116,7 @@ def _round_line(event: dict[str, Any], rounds: int) -> str:
 
 def _bytes(count: float) -> str:
     for unit in ("B", "kB", "MB"):
-        if count < 1000:
+        if count < 999.5:  # from there on three digits would read 1e+03
             return f"{count:.3g} {unit}"
         count /= 1000
     return f"{count:.3g} GB"

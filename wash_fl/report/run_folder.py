@@ -135,20 +135,26 @@ class RunFolder:
         Raises
         ------
         RunError
-            If the run did not finish.
+            If the run did not finish, or the file is damaged.
         """
         try:
             content: dict[str, Any] = json.loads((self.path / SUMMARY).read_text(encoding="utf-8"))
         except FileNotFoundError as error:
             raise RunError(f"{self.path} has no {SUMMARY}: the run did not finish. Run it again.") from error
+        except ValueError as error:
+            raise RunError(f"{self.path / SUMMARY} is damaged ({error}): run it again.") from error
         return content
 
 
 def _to_toml(config: RunConfig) -> str:
     """Write flat options as TOML: JSON's strings, numbers and booleans are TOML's as well.
 
+    But not the pairs of surrogates in which JSON escapes characters beyond 16 bits.
+
     Where a run keeps its files is left out, so that the file can start another run anywhere.
     """
     options = config.to_mapping().items()
-    lines = [f"{key} = {json.dumps(value)}" for key, value in options if key not in PLACES]
+    lines = [
+        f"{key} = {json.dumps(value, ensure_ascii=False)}" for key, value in options if key not in PLACES
+    ]
     return "\n".join(lines) + "\n"
