@@ -147,7 +147,7 @@ def simulate(
         with Progress(out, settings.training.rounds) as progress:
             folder = run_simulation(settings, progress.show)
     except KeyboardInterrupt:
-        err.print("interrupted: everything that was started is stopped.", highlight=False)
+        err.print("interrupted: everything that was started is stopped.", highlight=False, soft_wrap=True)
         raise typer.Exit(INTERRUPTED) from None
     progress.summarize(folder)
 
@@ -176,6 +176,7 @@ def export(
     out.print(
         f"{path}: largest difference to PyTorch {parity.largest_difference:.2g} on {parity.examples} "
         f"examples, {parity.agreement:.2%} equal answers",
+        markup=False,
         highlight=False,
         soft_wrap=True,
     )

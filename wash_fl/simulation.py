@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import os
+import shlex
 import shutil
 import signal
 import socket
@@ -129,10 +130,9 @@ def _flower(home: Path, config: RunConfig) -> Iterator[subprocess.Popen[bytes]]:
 
 
 def _environment(home: Path, mark: str) -> dict[str, str]:
-    tools = str(Path(sys.executable).parent)
     return os.environ | {
         MARK: mark,
-        "PATH": os.pathsep.join([tools, os.environ.get("PATH", "")]),
+        "PATH": os.pathsep.join([*_tools(home), os.environ.get("PATH", "")]),
         # A task of the user's own is imported from where the command was typed.
         "PYTHONPATH": os.pathsep.join(filter(None, [str(Path.cwd()), os.environ.get("PYTHONPATH")])),
         "FLWR_HOME": str(home),
@@ -145,6 +145,22 @@ def _environment(home: Path, mark: str) -> dict[str, str]:
         "OMP_NUM_THREADS": "1",
         "PYTHONUNBUFFERED": "1",
     }
+
+
+def _tools(home: Path) -> list[str]:
+    """Return the folders in which Flower finds its own commands."""
+    tools = Path(sys.executable).parent
+    if shlex.quote(str(tools)) == str(tools):
+        return [str(tools)]
+    # Ray hands the interpreter's path to a shell without quoting it, so one with a space never starts a
+    # worker: give the process that starts Ray another path to the same environment.
+    (home / "env").symlink_to(tools.parent)
+    (home / "bin").mkdir()
+    wrapper = home / "bin" / "flwr-simulation"
+    interpreter = home / "env" / tools.name / Path(sys.executable).name
+    wrapper.write_text(f'#!/bin/sh\nexec {interpreter} {shlex.quote(str(tools / wrapper.name))} "$@"\n')
+    wrapper.chmod(0o755)
+    return [str(home / "bin"), str(tools)]
 
 
 def _start(command: list[str], environment: dict[str, str], log: Any) -> "subprocess.Popen[bytes]":

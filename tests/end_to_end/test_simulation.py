@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -37,9 +38,11 @@ def flags(options: dict[str, Any]) -> list[str]:
     return [part for key, value in options.items() for part in (f"--{key}", str(value))]
 
 
-def simulate(folder: Path, options: dict[str, Any]) -> tuple[str, RunFolder]:
+def simulate(
+    folder: Path, options: dict[str, Any], wash_fl: Sequence[str | Path] = WASH_FL
+) -> tuple[str, RunFolder]:
     finished = subprocess.run(
-        [*WASH_FL, "simulate", *flags(options)],
+        [*wash_fl, "simulate", *flags(options)],
         cwd=folder,
         capture_output=True,
         text=True,
@@ -73,7 +76,10 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def digits(folder: Path) -> tuple[str, RunFolder]:
-    return simulate(folder, DIGITS)
+    # Not only the run, the environment as well may lie in a folder with spaces.
+    environment = folder / "env"
+    environment.symlink_to(Path(sys.executable).parent.parent)
+    return simulate(folder, DIGITS, [environment / "bin" / Path(sys.executable).name, "-m", "wash_fl"])
 
 
 def isolated(options: dict[str, Any]) -> Any:
