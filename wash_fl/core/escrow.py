@@ -84,12 +84,13 @@ class Escrow:
         Raises
         ------
         ExchangeError
-            If another exchange is open, or this one is settled already.
+            If another exchange is open, or this is not the one after the last that was settled.
         """
         if self._open:
             raise ExchangeError(f"exchange {self._open} is still open: settle it before opening {exchange}.")
-        if exchange <= self.settled:
-            raise ExchangeError(f"exchange {exchange} is settled already; the next is {self.settled + 1}.")
+        if exchange != self.settled + 1:
+            # Were one skipped and opened later, its old offers would overwrite what was learned since.
+            raise ExchangeError(f"exchange {exchange} cannot be opened: the next is {self.settled + 1}.")
         self._open, self._expected = exchange, frozenset(members)
 
     def offer(self, member: int, exchange: int, values: Values) -> Verdict:
@@ -115,7 +116,7 @@ class Escrow:
     @property
     def complete(self) -> bool:
         """Whether every expected member has offered."""
-        return len(self._offers) == len(self._expected)
+        return bool(self._open) and len(self._offers) == len(self._expected)
 
     def settle(self) -> Settlement:
         """Close the open exchange: mix the offers among those who offered, and record the deliveries."""

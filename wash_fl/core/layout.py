@@ -72,7 +72,7 @@ class Layout:
         if len(set(names)) != len(names):
             raise LayoutError(f"tensor names must differ, got {names}.")
         for tensor in self.tensors:
-            if not 0 < tensor.size <= LARGEST_TENSOR:
+            if min(tensor.shape, default=1) < 1 or tensor.size > LARGEST_TENSOR:
                 raise LayoutError(
                     f"tensor {tensor.name!r} of shape {tensor.shape} has {tensor.size} elements; "
                     f"1 to {LARGEST_TENSOR} can be exchanged. Freeze or split it."

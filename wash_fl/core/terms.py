@@ -62,7 +62,7 @@ class Terms:
             given = dataclasses.asdict(terms)
         except (ValueError, RecursionError, KeyError, TypeError) as error:
             raise ConfigError(f"the run's terms cannot be read ({error}): update the older side.") from error
-        if given.keys() != content.keys() or given["exchange"].keys() != content["exchange"].keys():
+        if given["exchange"].keys() != content["exchange"].keys():
             raise ConfigError("the run's terms leave options out: update the older side.")
         # An option that means something else here, or nothing, would draw other coordinates unnoticed.
         options = {**given, **given["exchange"]}

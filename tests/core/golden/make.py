@@ -1,0 +1,354 @@
+"""Writes the golden vectors: ``python tests/core/golden/make.py``.
+
+They pin down what docs/protocol.md specifies. Devices in the field compute the same numbers on their own,
+so a vector that changes is a protocol that changes: members of the old and of the new version would draw
+other coordinates from the same seed, and refuse or, worse, mix up each other's slices. Add vectors; never
+change one unless the version of the contract changes as well.
+
+Numbers of 64 bits and float32 values are written as hexadecimal text, big end first, for JSON readers
+that keep numbers as doubles.
+"""
+
+import hashlib
+import json
+from pathlib import Path
+
+import numpy as np
+
+from wash_fl.config import ExchangeConfig
+from wash_fl.core import philox
+from wash_fl.core.draw import Draw
+from wash_fl.core.identity import run_identity, weights_sha256
+from wash_fl.core.layout import Layout, TensorSpec, layout_of
+from wash_fl.core.mix import average, matching, permute
+from wash_fl.core.packet import Direction, Slice, encode
+from wash_fl.core.schedule import Schedule
+from wash_fl.core.terms import Terms
+
+FOLDER = Path(__file__).parent
+LARGEST_SEED = 2**63 - 1
+ABOUT = (
+    "Golden vectors of the wash_fl protocol (docs/protocol.md), written by tests/core/golden/make.py. "
+    "Deployed members compute these on their own: changing one breaks every fleet in the field."
+)
+PLAIN = {
+    "p": 0.05,
+    "p_per": "exchange",
+    "schedule": "decreasing",
+    "timing": "steady",
+    "warmup": 0,
+    "stop_after": 0,
+    "mix": "shuffle",
+    "topology": "pairs",
+    "exchange_optimizer": False,
+}
+"""Options in full: a default is free to change, a vector is not."""
+
+RESNET_LIKE = [[64, 3, 7, 7], [64], [64], [128, 64, 3, 3], [128], [512, 512, 3, 3], [512], [10, 512], [10]]
+
+
+def exchange_config(**options):
+    return ExchangeConfig(**(PLAIN | options))
+
+
+def hex64(word):
+    return f"{int(word):016x}"
+
+
+def hex32(values):
+    """Return float32 values of any shape as nested lists of their bits."""
+    bits = np.ascontiguousarray(values, dtype=np.float32).view(np.uint32)
+    return np.vectorize(lambda each: f"{each:08x}", otypes=[object])(bits).tolist()
+
+
+def philox_vectors():
+    streams = [
+        (0, "coords", 0, 0, 9),
+        (1, "coords", 1, 0, 5),
+        (2**63 - 1, "matching", 7, 0, 6),
+        (2**64 - 1, "a", 2**64 - 1, 2**32 - 1, 4),
+        (42, "order", 3, 2, 4),
+    ]
+    bounds = [1, 2, 3, 10, 1000, 2**31 - 1, 2**32 - 1]
+    drawn = philox.words(5, "below", len(bounds))
+    return {
+        "words": [
+            {
+                "seed": hex64(seed),
+                "purpose": purpose,
+                "index": hex64(index),
+                "member": hex64(member),
+                "words": [
+                    hex64(word) for word in philox.words(seed, purpose, count, index=index, member=member)
+                ],
+            }
+            for seed, purpose, index, member, count in streams
+        ],
+        "below": [
+            {"word": hex64(word), "bound": bound, "result": int(philox.below(word, np.uint64(bound)))}
+            for word, bound in zip([*drawn, np.uint64(0), np.uint64(2**64 - 1)], [*bounds, 7, 7], strict=True)
+        ],
+        "order": [
+            {
+                "seed": hex64(seed),
+                "purpose": "order",
+                "size": size,
+                "index": hex64(index),
+                "member": hex64(member),
+                "order": philox.order(seed, "order", size, index=index, member=member).tolist(),
+            }
+            for seed, size, index, member in [(0, 1, 0, 0), (3, 10, 2, 1), (LARGEST_SEED, 33, 9, 4)]
+        ],
+        "seed_of": [
+            {
+                "seed": hex64(seed),
+                "purpose": "init",
+                "index": hex64(index),
+                "member": hex64(1),
+                "result": hex64(philox.seed_of(seed, "init", index=index, member=1)),
+            }
+            for seed, index in [(0, 0), (LARGEST_SEED, 12)]
+        ],
+    }
+
+
+def schedule_vectors():
+    sizes = [27, 8, 1000, 3, 64, 10]
+    cases = [
+        ({"p": 0.1}, 30, 24, [1, 30]),
+        ({"p": 0.05, "schedule": "constant"}, 30, 24, [1]),
+        ({"p": 0.3, "schedule": "increasing"}, 30, 24, [1]),
+        ({"p": 0.05, "schedule": "size-aware"}, 30, 24, [1]),
+        ({"p": 0.9, "schedule": "size-aware"}, 30, 24, [1]),
+        ({"p": 0.001, "p_per": "step", "schedule": "constant"}, 30, 100, [1]),
+        ({"p": 0.01, "p_per": "step", "timing": "cosine"}, 10, 7, [1, 4, 6, 10]),
+        ({"p": 0.2, "timing": "cosine", "warmup": 3, "stop_after": 8}, 20, 1, [1, 2, 3, 5, 8, 9]),
+        ({"p": 1.0, "schedule": "constant", "warmup": 7}, 20, 1, [1, 3, 6, 7, 20]),
+    ]
+    return {
+        "cases": [
+            {
+                "options": timed(options),
+                "exchanges": exchanges,
+                "steps": steps,
+                "sizes": sizes,
+                "exchange": exchange,
+                "fixed_point": schedule_of(options, exchanges, steps)
+                .fixed_point(sized(sizes), exchange)
+                .tolist(),
+            }
+            for options, exchanges, steps, numbers in cases
+            for exchange in numbers
+        ]
+        + [
+            {
+                "options": timed({"p": 0.25, "schedule": name}),
+                "exchanges": 5,
+                "steps": 1,
+                "sizes": [12],
+                "exchange": 1,
+                "fixed_point": schedule_of({"p": 0.25, "schedule": name}, 5, 1)
+                .fixed_point(sized([12]), 1)
+                .tolist(),
+            }
+            for name in ("decreasing", "increasing", "constant", "size-aware")
+        ]
+    }
+
+
+def schedule_of(options, exchanges, steps):
+    return Schedule(exchange_config(**options), exchanges, steps)
+
+
+def timed(options):
+    """Return the options that a schedule depends on, in full."""
+    config = exchange_config(**options)
+    names = ("p", "p_per", "schedule", "timing", "warmup", "stop_after")
+    return {name: getattr(config, name) for name in names}
+
+
+def sized(sizes):
+    return layout_of([(str(number), (size,)) for number, size in enumerate(sizes)])
+
+
+def draw_vectors():
+    small = [[5], [1], [2, 3], [7]]
+    cases = [
+        (0, small, {"p": 0.4}, 10, 3, [1, 2, 10]),
+        (1, small, {"p": 0.4, "schedule": "constant"}, 10, 3, [1]),
+        (1, small, {"p": 1.0, "schedule": "constant"}, 10, 3, [1]),
+        (1, small, {"p": 0.0, "schedule": "constant"}, 10, 3, [1]),
+        (LARGEST_SEED, [[10]], {"p": 0.25, "schedule": "size-aware"}, 10, 3, [1, 2, 3]),
+        (7, [[1]], {"p": 0.5}, 10, 3, [1, 2, 3, 4]),
+        (9, [[37], [11]], {"p": 0.05, "p_per": "step", "timing": "cosine"}, 8, 5, [3, 8]),
+        (2024, RESNET_LIKE, {"p": 0.01}, 100, 1, [17]),
+        (2024, RESNET_LIKE, {"p": 0.0005, "schedule": "size-aware"}, 100, 1, [100]),
+        (3, [[2**31 - 1], [4]], {"p": 1e-8, "schedule": "constant"}, 100, 1, [6]),
+    ]
+    return {"cases": [draw_vector(case, exchange) for *case, exchanges in cases for exchange in exchanges]}
+
+
+def draw_vector(case, exchange):
+    seed, shapes, options, exchanges, steps = case
+    layout = layout_of([(str(number), shape) for number, shape in enumerate(shapes)])
+    coordinates = Draw(seed, layout, schedule_of(options, exchanges, steps)).coordinates(exchange)
+    return {
+        "seed": hex64(seed),
+        "shapes": shapes,
+        "options": timed(options),
+        "exchanges": exchanges,
+        "steps": steps,
+        "exchange": exchange,
+        "counts": np.diff(layout.boundaries(coordinates)).tolist(),
+        # Long lists by their beginning, and the SHA-256 of all as little-endian int64.
+        "first": coordinates[:50].tolist(),
+        "sha256": hashlib.sha256(coordinates.astype("<i8").tobytes()).hexdigest(),
+    }
+
+
+def mix_vectors():
+    offers = {
+        members: np.stack(
+            [
+                np.frombuffer(philox.words(members, "offers", 5, member=member).tobytes(), "<i2")
+                .astype(np.float32)[: 2 * 7]
+                .reshape(2, 7)
+                / np.float32(1000)
+                for member in range(members)
+            ]
+        )
+        for members in (2, 3, 5)
+    }
+    return {
+        "matching": [
+            {
+                "seed": hex64(seed),
+                "exchange": exchange,
+                "members": members,
+                "source": matching(members, seed=seed, exchange=exchange),
+            }
+            for seed, exchange, members in [
+                (0, 1, 2),
+                (0, 1, 3),
+                (0, 2, 4),
+                (1, 1, 5),
+                (LARGEST_SEED, 1000, 8),
+                (6, 3, 11),
+            ]
+        ],
+        "permute": [
+            {
+                "seed": hex64(members),
+                "exchange": 4,
+                "offers": hex32(given),
+                "received": hex32(np.stack(permute(list(given), seed=members, exchange=4))),
+            }
+            for members, given in offers.items()
+        ],
+        "average": [
+            {"offers": hex32(given), "received": hex32(average(list(given)))} for given in offers.values()
+        ],
+    }
+
+
+def packet_vectors():
+    layouts = [
+        layout_of([("weight", (2, 3)), ("bias", (2,))]),
+        layout_of([("weight", (2, 3)), ("bias", (2,))], ("parameter", "momentum_buffer")),
+        Layout((TensorSpec("größe", (), "float32"), TensorSpec("fc.1.weight", (10, 512)))),
+    ]
+    terms = [
+        Terms(
+            run_name="Nürnberg",
+            seed=42,
+            members=4,
+            rounds=30,
+            local_steps=24,
+            exchange=exchange_config(),
+        ),
+        Terms(
+            run_name="",
+            seed=LARGEST_SEED,
+            members=2,
+            rounds=1,
+            local_steps=1,
+            exchange=exchange_config(p=1e-5, mix="average", exchange_optimizer=True),
+        ),
+    ]
+    values = np.array([[1.0, -0.0, 1e-45, 3.4028235e38], [0.1, -2.5, 1e-38, 7]], dtype=np.float32)
+    packets = [
+        (Direction.OFFER, 0, 1, 0, values[:1]),
+        (Direction.DELIVERY, 1, 300, 3, values),
+        (Direction.OFFER, 2, 2**40, 2**31, values[:1, :0]),
+    ]
+    weights = {"fc.weight": values, "fc.bias": values[0], "steps": np.array(7, dtype=np.int64)}
+    return {
+        "layouts": [
+            {
+                "tensors": [[each.name, each.dtype, list(each.shape)] for each in layout.tensors],
+                "slots": list(layout.slots),
+                "fingerprint": layout.fingerprint.hex(),
+            }
+            for layout in layouts
+        ],
+        "runs": [{"terms": each.to_json(), "identity": run_identity(each).hex()} for each in terms],
+        "packets": [
+            {
+                "direction": direction.value,
+                "run": run_identity(terms[0]).hex(),
+                "layout": layouts[number].fingerprint.hex(),
+                "exchange": exchange,
+                "member": member,
+                "values": hex32(given) if given.size else [[]],
+                "packet": encode(
+                    Slice(direction, run_identity(terms[0]), layouts[number], exchange, member, given)
+                ).hex(),
+            }
+            for direction, number, exchange, member, given in packets
+        ],
+        "weights": [
+            {
+                "arrays": [
+                    [name, array.dtype.str, list(array.shape), array.tobytes().hex()]
+                    for name, array in weights.items()
+                ],
+                "sha256": weights_sha256(weights),
+            }
+        ],
+    }
+
+
+def vectors():
+    """Return the contents of every file by its name, as this version of wash_fl computes them."""
+    groups = {
+        "philox": philox_vectors(),
+        "schedule": schedule_vectors(),
+        "draw": draw_vectors(),
+        "mix": mix_vectors(),
+        "packet": packet_vectors(),
+    }
+    return {name: {"about": ABOUT, **content} for name, content in groups.items()}
+
+
+def written(content):
+    """Return a file's text: JSON with one vector per line."""
+    groups = [
+        f'"{name}": '
+        + (json.dumps(group) if name == "about" else "[\n" + ",\n".join(map(json.dumps, group)) + "\n]")
+        for name, group in content.items()
+    ]
+    return "{\n" + ",\n".join(groups) + "\n}\n"
+
+
+def main():
+    for name, content in vectors().items():
+        path = FOLDER / f"{name}.json"
+        before = json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
+        if before == content:
+            continue
+        path.write_text(written(content), encoding="utf-8")
+        print(f"{path.name}: {'new' if before is None else 'CHANGED: deployed members would disagree'}")
+
+
+if __name__ == "__main__":
+    main()

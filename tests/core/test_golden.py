@@ -1,0 +1,375 @@
+"""Golden vectors: what docs/protocol.md says, done again in plain Python, gives the committed numbers.
+
+Nothing of wash_fl, numpy or protobuf is used up to the line where wash_fl itself is put to the test: this
+is the member in another language that the page promises can be written. If a test here fails, a fleet in
+the field would break; see ``golden/make.py``.
+"""
+
+import hashlib
+import importlib.util
+import json
+import struct
+from pathlib import Path
+
+import pytest
+
+GOLDEN = Path(__file__).parent / "golden"
+FILES = {path.stem: json.loads(path.read_text(encoding="utf-8")) for path in sorted(GOLDEN.glob("*.json"))}
+
+_64 = 2**64 - 1
+
+
+# Words
+
+
+def philox4x64(counter, key):
+    """Return one block of Philox4x64-10 (Salmon et al. 2011, figure and table 2)."""
+    c0, c1, c2, c3 = counter
+    k0, k1 = key
+    for _ in range(10):
+        first, second = 0xD2E7470EE14C6C93 * c0, 0xCA5A826395121157 * c2
+        c0, c1, c2, c3 = (second >> 64) ^ c1 ^ k0, second & _64, (first >> 64) ^ c3 ^ k1, first & _64
+        k0, k1 = (k0 + 0x9E3779B97F4A7C15) & _64, (k1 + 0xBB67AE8584CAA73B) & _64
+    return [c0, c1, c2, c3]
+
+
+def words(seed, purpose, count, index=0, member=0):
+    key = (seed, int.from_bytes(purpose.encode("ascii").ljust(8, b"\0"), "little"))
+    drawn = []
+    block = 1
+    while len(drawn) < count:
+        drawn += philox4x64((block, index, member, 0), key)
+        block += 1
+    return drawn[:count]
+
+
+def below(word, bound):
+    return word * bound >> 64
+
+
+def order(seed, purpose, size, index=0, member=0):
+    drawn = words(seed, purpose, size, index, member)
+    return sorted(range(size), key=lambda place: drawn[place])
+
+
+# Schedule
+
+
+def cos_pi(x):
+    sign = 1.0
+    if x > 0.5:
+        x, sign = 1.0 - x, -1.0
+    square = (x * 3.141592653589793) * (x * 3.141592653589793)
+    term = total = 1.0
+    for n in range(1, 12):
+        term = term * (-square / ((2 * n - 1) * (2 * n)))
+        total = total + term
+    return sign * total
+
+
+def over_time(options, exchanges, exchange):
+    if options["stop_after"] and exchange > options["stop_after"]:
+        return 0.0
+    factor = 1.0
+    if options["warmup"]:
+        factor = min(1.0, exchange / options["warmup"])
+    if options["timing"] == "cosine":
+        last = options["stop_after"] or exchanges
+        factor = factor * (0.5 + 0.5 * cos_pi(min(1.0, (exchange - 1) / last)))
+    return factor
+
+
+def over_depth(schedule, p, sizes):
+    tensors = len(sizes)
+    if schedule == "constant":
+        return [p] * tensors
+    if schedule in ("decreasing", "increasing"):
+        falling = [p * (1.0 - depth / max(1, tensors - 1)) for depth in range(tensors)]
+        return falling if schedule == "decreasing" else falling[::-1]
+    assert schedule == "size-aware"
+    budget = p * sum(sizes)
+    for done, size in enumerate(sorted(sizes)):
+        share = budget / (tensors - done)
+        if share <= size:
+            return [min(1.0, share / each) for each in sizes]
+        budget = budget - size
+    return [1.0] * tensors
+
+
+def hit_rate(p, steps):
+    missed, factor = 1.0, 1.0 - p
+    while steps:
+        if steps % 2:
+            missed = missed * factor
+        factor = factor * factor
+        steps //= 2
+    return 1.0 - missed
+
+
+def fixed_point(options, exchanges, steps, sizes, exchange):
+    p = options["p"] * over_time(options, exchanges, exchange)
+    per_tensor = over_depth(options["schedule"], p, sizes)
+    if options["p_per"] == "step":
+        per_tensor = [hit_rate(each, steps) for each in per_tensor]
+    return [int(each * 2**32 + 0.5) for each in per_tensor]
+
+
+# Coordinates
+
+
+def coordinates(seed, sizes, probabilities, exchange):
+    header = words(seed, "coords", 2 * len(sizes), exchange)
+    counts = []
+    for tensor, (size, probability) in enumerate(zip(sizes, probabilities, strict=True)):
+        expected = probability * size
+        one_more = header[2 * tensor] >> 32 < expected % 2**32
+        counts.append((expected >> 32) + one_more)
+    drawn = iter(words(seed, "coords", 2 * len(sizes) + sum(counts), exchange)[2 * len(sizes) :])
+    chosen = []
+    offset = 0
+    for tensor, (size, count) in enumerate(zip(sizes, counts, strict=True)):
+        rotation = below(header[2 * tensor + 1], size)
+        for stratum in range(count):
+            start, end = stratum * size // count, (stratum + 1) * size // count
+            place = start + below(next(drawn), end - start) + rotation
+            chosen.append(offset + place % size)
+        offset += size
+    return counts, sorted(chosen)
+
+
+# Mixing
+
+
+def matching(seed, exchange, members):
+    shuffled = order(seed, "matching", members, exchange)
+    source = [0] * members
+    while shuffled:
+        if len(shuffled) == 3:
+            a, b, c = shuffled
+            source[a], source[b], source[c] = b, c, a
+            break
+        a, b, *shuffled = shuffled
+        source[a], source[b] = b, a
+    return source
+
+
+def permute(seed, exchange, offers):
+    """Return what each member receives of offers[member][slot][coordinate]."""
+    mixed = [[list(row) for row in offer] for offer in offers]
+    members, count = len(offers), len(offers[0][0])
+    drawn = iter(words(seed, "permute", (members - 1) * count, exchange))
+    for last in range(members - 1, 0, -1):
+        for coordinate in range(count):
+            partner = below(next(drawn), last + 1)
+            for mine, theirs in zip(mixed[last], mixed[partner], strict=True):
+                mine[coordinate], theirs[coordinate] = theirs[coordinate], mine[coordinate]
+    return mixed
+
+
+def average(offers):
+    def mean(bits):
+        total = 0.0
+        for each in bits:
+            total += struct.unpack(">f", bytes.fromhex(each))[0]
+        return struct.pack(">f", total / len(bits)).hex()
+
+    return [[mean(column) for column in zip(*rows, strict=True)] for rows in zip(*offers, strict=True)]
+
+
+# Names and packets
+
+
+def string(text):
+    encoded = text.encode("utf-8")
+    return struct.pack("<I", len(encoded)) + encoded
+
+
+def fingerprint(tensors, slots):
+    text = b"wash-fl layout 1" + struct.pack("<I", len(tensors))
+    for name, dtype, shape in tensors:
+        text += string(name) + string(dtype) + struct.pack("<I", len(shape))
+        text += b"".join(struct.pack("<Q", length) for length in shape)
+    text += struct.pack("<I", len(slots)) + b"".join(map(string, slots))
+    return hashlib.sha256(text).hexdigest()
+
+
+def weights_hash(arrays):
+    digest = hashlib.sha256()
+    for name, dtype, shape, content in sorted(arrays):
+        digest.update(string("\0".join([name, dtype, str(shape), ""])))
+        digest.update(bytes.fromhex(content))
+    return digest.hexdigest()
+
+
+def varint(number):
+    encoded = b""
+    while number > 127:
+        encoded += bytes([number & 127 | 128])
+        number >>= 7
+    return encoded + bytes([number])
+
+
+def packet(*, direction, run, layout, exchange, member, values):
+    """Return the bytes of a wash.v1.Slice with float32 values given as bits, by slot and coordinate."""
+    run, layout = bytes.fromhex(run), bytes.fromhex(layout)
+    body = b"".join(bytes.fromhex(bits)[::-1] for row in values for bits in row)
+    hashed = struct.pack("<IiQIi", 1, direction, exchange, member, 1)
+    hashed += b"".join(struct.pack("<Q", len(part)) + part for part in (run, layout, body))
+    fields = b"\x08" + varint(1) + b"\x10" + varint(direction)
+    fields += b"\x1a" + varint(len(run)) + run + b"\x22" + varint(len(layout)) + layout
+    fields += b"\x28" + varint(exchange)
+    if member:
+        fields += b"\x30" + varint(member)
+    fields += b"\x38" + varint(1)
+    if body:
+        fields += b"\x42" + varint(len(body)) + body
+    return fields + b"\x49" + hashlib.blake2b(hashed, digest_size=8).digest()
+
+
+def number(text):
+    return int(text, 16)
+
+
+def cases(file, group):
+    found = FILES[file][group]
+    return pytest.mark.parametrize("case", found, ids=range(len(found)))
+
+
+# The plain-Python member
+
+
+@pytest.mark.parametrize(
+    ("counter", "key", "block"),
+    [
+        (
+            [0, 0, 0, 0],
+            [0, 0],
+            [0x16554D9ECA36314C, 0xDB20FE9D672D0FDC, 0xD7E772CEE186176B, 0x7E68B68AEC7BA23B],
+        ),
+        (
+            [_64, _64, _64, _64],
+            [_64, _64],
+            [0x87B092C3013FE90B, 0x438C3C67BE8D0224, 0x9CC7D7C69CD777B6, 0xA09CAEBF594F0BA0],
+        ),
+        (
+            [0x243F6A8885A308D3, 0x13198A2E03707344, 0xA4093822299F31D0, 0x082EFA98EC4E6C89],
+            [0x452821E638D01377, 0xBE5466CF34E90C6C],
+            [0xA528F45403E61D95, 0x38C72DBD566E9788, 0xA5A1610E72FD18B5, 0x57BD43B5E52B7FE6],
+        ),
+    ],
+)
+def test_plain_philox_gives_the_known_answers_of_its_authors(counter, key, block):
+    # From kat_vectors of Random123, the authors' own library.
+    assert philox4x64(counter, key) == block
+
+
+@cases("philox", "words")
+def test_plain_python_gives_the_golden_words(case):
+    drawn = words(
+        number(case["seed"]),
+        case["purpose"],
+        len(case["words"]),
+        number(case["index"]),
+        number(case["member"]),
+    )
+    assert drawn == [number(each) for each in case["words"]]
+
+
+@cases("philox", "below")
+def test_plain_python_gives_the_golden_integers_below_a_bound(case):
+    assert below(number(case["word"]), case["bound"]) == case["result"]
+
+
+@cases("philox", "order")
+def test_plain_python_gives_the_golden_orders(case):
+    drawn = order(
+        number(case["seed"]), case["purpose"], case["size"], number(case["index"]), number(case["member"])
+    )
+    assert drawn == case["order"]
+
+
+@cases("philox", "seed_of")
+def test_plain_python_gives_the_golden_seeds(case):
+    word = words(number(case["seed"]), case["purpose"], 1, number(case["index"]), number(case["member"]))[0]
+    assert word >> 1 == number(case["result"])
+
+
+@cases("schedule", "cases")
+def test_plain_python_gives_the_golden_probabilities(case):
+    found = fixed_point(case["options"], case["exchanges"], case["steps"], case["sizes"], case["exchange"])
+    assert found == case["fixed_point"]
+
+
+@cases("draw", "cases")
+def test_plain_python_gives_the_golden_coordinates(case):
+    sizes = []
+    for shape in case["shapes"]:
+        size = 1
+        for length in shape:
+            size *= length
+        sizes.append(size)
+    exchange = case["exchange"]
+    probabilities = fixed_point(case["options"], case["exchanges"], case["steps"], sizes, exchange)
+    counts, chosen = coordinates(number(case["seed"]), sizes, probabilities, exchange)
+    assert counts == case["counts"]
+    assert chosen[:50] == case["first"]
+    packed = struct.pack(f"<{len(chosen)}q", *chosen)
+    assert hashlib.sha256(packed).hexdigest() == case["sha256"]
+
+
+@cases("mix", "matching")
+def test_plain_python_gives_the_golden_matchings(case):
+    assert matching(number(case["seed"]), case["exchange"], case["members"]) == case["source"]
+
+
+@cases("mix", "permute")
+def test_plain_python_gives_the_golden_permutations(case):
+    assert permute(number(case["seed"]), case["exchange"], case["offers"]) == case["received"]
+
+
+@cases("mix", "average")
+def test_plain_python_gives_the_golden_averages(case):
+    assert average(case["offers"]) == case["received"]
+
+
+@cases("packet", "layouts")
+def test_plain_python_gives_the_golden_fingerprints(case):
+    assert fingerprint(case["tensors"], case["slots"]) == case["fingerprint"]
+
+
+@cases("packet", "runs")
+def test_plain_python_gives_the_golden_run_identities(case):
+    text = case["terms"].encode("utf-8")
+    assert hashlib.sha256(b"wash-fl run 1" + text).hexdigest()[:32] == case["identity"]
+
+
+@cases("packet", "weights")
+def test_plain_python_gives_the_golden_hash_of_weights(case):
+    assert weights_hash(case["arrays"]) == case["sha256"]
+
+
+@cases("packet", "packets")
+def test_plain_python_gives_the_golden_packets(case):
+    fields = {name: case[name] for name in ("direction", "run", "layout", "exchange", "member", "values")}
+    assert packet(**fields).hex() == case["packet"]
+
+
+# wash_fl
+
+
+@pytest.fixture(scope="module")
+def computed():
+    """Return what make.py would write with this version of wash_fl."""
+    spec = importlib.util.spec_from_file_location("golden_make", GOLDEN / "make.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.vectors()
+
+
+@pytest.mark.parametrize("name", ["philox", "schedule", "draw", "mix", "packet"])
+def test_wash_fl_gives_the_golden_vectors(computed, name):
+    assert computed[name] == FILES[name], "a deployed fleet would break: see tests/core/golden/make.py"
+
+
+def test_every_golden_file_is_tested(computed):
+    assert sorted(computed) == sorted(FILES)
