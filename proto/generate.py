@@ -38,7 +38,9 @@ def main() -> None:
         return
     with tempfile.TemporaryDirectory() as fresh:
         generate(Path(fresh))
-        stale = [name for name in GENERATED if not filecmp.cmp(Path(fresh) / name, PACKAGE / name, shallow=False)]
+        stale = [
+            name for name in GENERATED if not filecmp.cmp(Path(fresh) / name, PACKAGE / name, shallow=False)
+        ]
     if stale:
         sys.exit(f"{', '.join(stale)} in {PACKAGE.name}/ is not what proto/ generates: run `make proto`.")
     print("generated code is current")

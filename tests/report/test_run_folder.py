@@ -1,0 +1,191 @@
+"""A run's folder is never written over, and says of itself what is missing or damaged."""
+
+import json
+import re
+import threading
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from wash_fl.config import RunConfig
+from wash_fl.errors import RunError
+from wash_fl.report.run_folder import AVERAGED, CONFIG, METRICS, PLACES, SUMMARY, RunFolder
+
+
+def config(root: Path, **options: Any) -> RunConfig:
+    return RunConfig.from_mapping({"run-dir": str(root), **options})
+
+
+def names(root: Path) -> list[str]:
+    return sorted(path.name for path in root.iterdir())
+
+
+# Making
+
+
+def test_a_run_with_a_name_has_a_folder_of_that_name(tmp_path):
+    folder = RunFolder.create(config(tmp_path / "runs", **{"run-name": "first run"}))
+    assert folder.path == tmp_path / "runs" / "first run"
+    assert names(folder.path) == [CONFIG]
+
+
+def test_a_name_that_exists_is_refused_and_nothing_in_it_is_touched(tmp_path, refused):
+    first = RunFolder.create(config(tmp_path, **{"run-name": "one"}))
+    (first.path / CONFIG).write_text("mine")
+    for other in ("one", ".."):
+        with refused(RunError, repr(other), "exists", "choose another run-name"):
+            RunFolder.create(config(tmp_path, **{"run-name": other}))
+    assert names(tmp_path) == ["one"] and names(first.path) == [CONFIG]
+    assert (first.path / CONFIG).read_text() == "mine"
+
+
+def test_runs_without_a_name_have_folders_of_their_own_in_the_same_second_too(tmp_path):
+    made: list[Path] = []
+
+    def make() -> None:
+        made.append(RunFolder.create(config(tmp_path)).path)
+
+    threads = [threading.Thread(target=make) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(set(made)) == 8
+    assert all(re.fullmatch(r"digits-\d{4}-\d\d-\d\d-\d{6}(-\d)?", path.name) for path in made)
+
+
+def test_a_run_of_a_users_task_is_named_after_its_file(tmp_path):
+    folder = RunFolder.create(config(tmp_path, task="/somewhere/my_task.py"))
+    assert folder.path.name.startswith("my_task-")
+
+
+@pytest.mark.parametrize("name", ["a/b", "/etc", "../x", ".", "a/", "./a"])
+def test_a_name_with_slashes_is_refused(tmp_path, refused, name):
+    with refused(RunError, repr(name), "without slashes"):
+        RunFolder.create(config(tmp_path / "runs", **{"run-name": name}))
+    assert names(tmp_path) == []
+
+
+def test_a_folder_that_cannot_be_made_is_refused_by_name(tmp_path, refused):
+    # A file in its place, and not missing rights: the tests may run as root.
+    (tmp_path / "file").write_text("")
+    for root in (tmp_path / "file", tmp_path / "file" / "deeper"):
+        for options in ({}, {"run-name": "one"}):
+            with refused(RunError, "cannot make", str(root), "Not a directory"):
+                RunFolder.create(config(root, **options))
+    with refused(RunError, "cannot make", "File name too long"):
+        RunFolder.create(config(tmp_path, **{"run-name": "x" * 300}))
+
+
+def test_only_a_runs_folder_is_opened(tmp_path, refused):
+    folder = RunFolder.create(config(tmp_path, **{"run-name": "one"}))
+    assert RunFolder.open(folder.path).config == RunConfig()
+    for other in (tmp_path, tmp_path / "missing", folder.path / CONFIG):
+        with refused(RunError, str(other), "not the folder of a run", CONFIG):
+            RunFolder.open(other)
+
+
+# The options
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"p": 1e-07, "learning-rate": 0.1, "learning-rate-end": 1e-16, "round-timeout": 1e20},
+        {"exchange-optimizer": True, "seed": 2**63 - 1, "mix": "average"},
+        {"task": 'C:\\tasks\\"my" ü 𝄞 task\t.py'},
+    ],
+)
+def test_the_options_are_read_back_as_they_were_except_for_places(tmp_path, options):
+    places = {"run-name": "one", "state-dir": "/elsewhere"}
+    given = config(tmp_path, **options, **places)
+    folder = RunFolder.create(given)
+    assert RunFolder.open(folder.path).config == RunConfig.from_mapping(options)
+    text = (folder.path / CONFIG).read_text(encoding="utf-8")
+    assert not any(line.startswith(PLACES) for line in text.splitlines())
+    # complete: whatever a later version's defaults are, the file starts the same run
+    assert len(text.splitlines()) == len(given.to_mapping()) - len(PLACES)
+
+
+# Events
+
+
+def test_events_are_read_in_order_as_they_were_logged(tmp_path):
+    folder = RunFolder.create(config(tmp_path))
+    assert list(folder.events()) == []
+    folder.log("start", task="dígits\n", rounds=3)
+    folder.log("round", round=1, members={"0": {"loss": 0.5}}, distance=None)
+    assert list(folder.events()) == [
+        {"event": "start", "task": "dígits\n", "rounds": 3},
+        {"event": "round", "round": 1, "members": {"0": {"loss": 0.5}}, "distance": None},
+    ]
+    assert len((folder.path / METRICS).read_text().splitlines()) == 2
+
+
+def test_a_last_line_that_was_cut_short_anywhere_is_passed_over(tmp_path):
+    folder = RunFolder.create(config(tmp_path))
+    folder.log("start", task="ä𝄞")
+    folder.log("round", round=1, note="ä𝄞")
+    content = (folder.path / METRICS).read_bytes()
+    second = content.index(b"\n") + 1
+    for length in range(second, len(content) - 1):
+        (folder.path / METRICS).write_bytes(content[:length])
+        assert [event["event"] for event in folder.events()] == ["start"]
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_a_metric_that_is_not_a_number_is_no_json_and_leaves_the_file_as_it_was(tmp_path, bad):
+    folder = RunFolder.create(config(tmp_path))
+    folder.log("start")
+    before = (folder.path / METRICS).read_bytes()
+    with pytest.raises(ValueError, match="JSON"):
+        folder.log("round", loss=bad)
+    with pytest.raises(ValueError, match="JSON"):
+        folder.save_summary({"accuracy": bad})
+    assert (folder.path / METRICS).read_bytes() == before
+    assert not (folder.path / SUMMARY).exists()
+
+
+# What came out
+
+
+def test_weights_and_summary_are_read_back(tmp_path):
+    folder = RunFolder.create(config(tmp_path))
+    weights = {
+        "transposed": np.arange(6, dtype=np.float32).reshape(2, 3).T,
+        "count": np.array(7),
+        "empty": np.empty((0, 2), dtype=np.float32),
+    }
+    folder.save_weights(weights, "ab" * 32)
+    back = folder.weights()
+    assert set(back) == set(weights)
+    for name, array in weights.items():
+        assert back[name].dtype == array.dtype and np.array_equal(back[name], array)
+    folder.save_summary({"accuracy": {"averaged": 0.5}, "ü": [1]})
+    assert folder.summary() == {"accuracy": {"averaged": 0.5}, "ü": [1]}
+    assert json.loads((folder.path / SUMMARY).read_text(encoding="utf-8")) == folder.summary()
+
+
+def test_a_run_that_did_not_finish_has_neither_and_says_so(tmp_path, refused):
+    folder = RunFolder.create(config(tmp_path))
+    with refused(RunError, str(folder.path), SUMMARY, "did not finish"):
+        folder.summary()
+    with refused(RunError, str(folder.path), AVERAGED, "did not finish"):
+        folder.weights()
+
+
+def test_damaged_results_are_refused_by_name(tmp_path, refused):
+    folder = RunFolder.create(config(tmp_path))
+    folder.save_weights({"weight": np.zeros(3, dtype=np.float32)}, "")
+    whole = (folder.path / AVERAGED).read_bytes()
+    for content in (b"", whole[:20], whole[:-1], b"text" * 50):
+        (folder.path / AVERAGED).write_bytes(content)
+        with refused(RunError, str(folder.path / AVERAGED), "damaged"):
+            folder.weights()
+    for content in (b"", b'{"accuracy": ', b"\xff\xfe"):
+        (folder.path / SUMMARY).write_bytes(content)
+        with refused(RunError, str(folder.path / SUMMARY), "damaged"):
+            folder.summary()

@@ -1,0 +1,264 @@
+"""Options: one list of them, whichever way they are read, and every wrong one refused in one line."""
+
+import dataclasses
+import json
+import math
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from wash_fl.config import GROUPS, LARGEST_INTEGER, ExchangeConfig, RunConfig, fields
+from wash_fl.errors import ConfigError
+
+PYPROJECT = Path(__file__).parents[1] / "pyproject.toml"
+OPTIONS = sorted(fields())
+NUMBERS = sorted(key for key, spec in fields().items() if type(spec.default) in (int, float))
+CHOICES = sorted(key for key, spec in fields().items() if spec.metadata["choices"])
+
+
+def limits(key: str) -> dict[str, Any]:
+    return dict(fields()[key].metadata)
+
+
+def allowed_values(key: str) -> st.SearchStrategy[Any]:
+    spec = fields()[key]
+    kind, bounds = type(spec.default), limits(key)
+    if kind is bool:
+        return st.booleans()
+    if kind is str:
+        return st.sampled_from(bounds["choices"]) if bounds["choices"] else st.text()
+    low, high = max(bounds["low"], bounds["above"]), min(bounds["high"], 2.0**40)
+    if kind is int:
+        return st.integers(math.floor(low) if math.isfinite(low) else -(2**40), int(high))
+    return st.floats(low, high, exclude_min=bounds["above"] == low)
+
+
+@st.composite
+def configs(draw: st.DrawFn) -> RunConfig:
+    chosen = {key: draw(allowed_values(key)) for key in draw(st.sets(st.sampled_from(OPTIONS)))}
+    defaults = RunConfig().to_mapping()
+    for lower, upper in (("min-members", "members"), ("learning-rate-end", "learning-rate")):
+        if lower in chosen or upper in chosen:
+            pair = chosen.get(lower, defaults[lower]), chosen.get(upper, defaults[upper])
+            chosen[lower], chosen[upper] = sorted(pair)
+            if not chosen[upper] > 0 or (upper == "members" and chosen[upper] < 2):
+                chosen[upper] = defaults[upper]
+    return RunConfig.from_mapping(chosen)
+
+
+# One list of options
+
+
+def test_the_flower_app_lists_every_option_in_order_with_its_default_and_type():
+    app = tomllib.loads(PYPROJECT.read_text(encoding="utf-8"))["tool"]["flwr"]["app"]["config"]
+    defaults = RunConfig().to_mapping()
+    assert list(app) == list(defaults)
+    assert app == defaults
+    assert {key: type(value) for key, value in app.items()} == {
+        key: type(value) for key, value in defaults.items()
+    }
+
+
+def test_no_two_groups_have_an_option_of_the_same_name():
+    assert len(fields()) == sum(len(dataclasses.fields(group)) for group in GROUPS.values())
+
+
+@pytest.mark.parametrize("key", OPTIONS)
+def test_every_option_has_a_line_of_help(key):
+    text = limits(key)["help"]
+    assert len(text) > 5 and "\n" not in text and text == text.strip() and not text.endswith(".")
+
+
+@given(configs())
+def test_options_survive_a_round_trip_through_a_mapping(config):
+    options = config.to_mapping()
+    assert list(options) == list(fields())
+    assert RunConfig.from_mapping(options) == config
+    # As they travel to Flower's processes and into the run's folder.
+    assert RunConfig.from_mapping(json.loads(json.dumps(options))) == config
+
+
+def test_options_are_read_with_hyphens_or_underscores():
+    assert RunConfig.from_mapping({"local_steps": 7}) == RunConfig.from_mapping({"local-steps": 7})
+    assert RunConfig.from_mapping({"local_steps": 7}).training.local_steps == 7
+
+
+def test_a_whole_number_is_a_float_where_a_float_is_wanted():
+    config = RunConfig.from_mapping({"alpha": 2, "p": 1})
+    assert (config.task.alpha, config.exchange.p) == (2.0, 1.0)
+    assert type(config.task.alpha) is float and type(config.exchange.p) is float
+
+
+# TOML
+
+
+FLAT = 'task = "fashion-mnist"\nmembers = 6\np = 0.25\nexchange-optimizer = true\nbatchnorm = "server"\n'
+TABLES = """
+[task]
+task = "fashion-mnist"
+[training]
+members = 6
+[exchange]
+p = 0.25
+exchange-optimizer = true
+[finish]
+batchnorm = "server"
+"""
+WANTED = {
+    "task": "fashion-mnist",
+    "members": 6,
+    "p": 0.25,
+    "exchange-optimizer": True,
+    "batchnorm": "server",
+}
+
+
+def write(folder: Path, content: str | bytes) -> Path:
+    path = folder / "run.toml"
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    return path
+
+
+@pytest.mark.parametrize("content", [FLAT, TABLES], ids=["flat", "in tables"])
+def test_a_toml_file_is_read_flat_or_in_tables(tmp_path, content):
+    assert RunConfig.from_toml(write(tmp_path, content)) == RunConfig.from_mapping(WANTED)
+
+
+@pytest.mark.parametrize("content", [FLAT, TABLES], ids=["flat", "in tables"])
+@pytest.mark.parametrize("key", ["exchange-optimizer", "exchange_optimizer"])
+def test_an_override_wins_over_the_file(tmp_path, content, key):
+    config = RunConfig.from_toml(write(tmp_path, content), {key: False, "p": 0.5})
+    assert config == RunConfig.from_mapping(WANTED | {"exchange-optimizer": False, "p": 0.5})
+
+
+def test_a_config_file_that_is_missing_or_a_folder_is_refused(tmp_path, refused):
+    with refused(ConfigError, "cannot read", "no.toml", "No such file"):
+        RunConfig.from_toml(tmp_path / "no.toml")
+    with refused(ConfigError, "cannot read", str(tmp_path), "Is a directory"):
+        RunConfig.from_toml(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"p = ", b"p 0.5", b"p = 0.1\np = 0.2", b"\xff\xfep", b"members = " + b"9" * 5000],
+    ids=["no value", "no equals sign", "twice", "no text", "5000 digits"],
+)
+def test_a_file_that_is_no_toml_is_refused_by_name(tmp_path, refused, content):
+    with refused(ConfigError, "run.toml is not valid TOML"):
+        RunConfig.from_toml(write(tmp_path, content))
+
+
+def test_an_unknown_key_of_a_file_is_refused_in_a_table_too(tmp_path, refused):
+    for content in ("local-stepz = 3\n", "[training]\nlocal-stepz = 3\n"):
+        with refused(ConfigError, "'local-stepz'", "Did you mean local-steps?"):
+            RunConfig.from_toml(write(tmp_path, content))
+    with refused(ConfigError, "'trainning'"):
+        RunConfig.from_toml(write(tmp_path, "[trainning]\nlocal-steps = 3\n"))
+
+
+# What is refused
+
+
+@pytest.mark.parametrize(
+    ("options", "parts"),
+    [
+        ({"zzz": 1}, ["'zzz'", "Known options: task, model,", "round-timeout"]),
+        ({"local-step": 3}, ["'local-step'", "Did you mean local-steps?"]),
+        ({"Members": 3}, ["'Members'", "Did you mean members?"]),
+        ({"members": True}, ["members = True is a bool", "must be an int, like "]),
+        ({"members": 3.0}, ["members = 3.0 is a float", "must be an int, like "]),
+        ({"members": "3"}, ["members = '3' is a str", "must be an int, like "]),
+        ({"p": "0.1"}, ["p = '0.1' is a str", "must be a float, like 0."]),
+        ({"p": True}, ["p = True is a bool", "must be a float, like 0."]),
+        ({"p": None}, ["p = None", "must be a float, like 0."]),
+        ({"p": [0.1]}, ["p = [0.1] is a list", "must be a float, like 0."]),
+        ({"task": 3}, ["task = 3 is an int", "must be a str, like '"]),
+        ({"exchange-optimizer": 1}, ["exchange-optimizer = 1 is an int", "must be a bool, like False"]),
+        ({"p": 1.5}, ["p = 1.5", "at least 0 and at most 1", "try 0."]),
+        ({"p": math.nan}, ["p = nan", "at least 0 and at most 1"]),
+        ({"members": 1}, ["members = 1", "at least 2", "nobody to exchange with"]),
+        ({"alpha": 0.0}, ["alpha = 0.0", "above 0", "Try "]),
+        ({"alpha": math.inf}, ["alpha = inf", "above 0"]),
+        ({"seed": -1}, ["seed = -1", "at least 0"]),
+        ({"seed": 2**63}, ["seed = 9223372036854775808", "at most 9223372036854775807"]),
+        ({"members": 10**400}, ["members = 1000", "at most 9223372036854775807"]),
+        ({"p": -(10**400)}, ["p = -1000", "at most 9223372036854775807"]),
+        ({"mix": "shufle"}, ["mix = 'shufle'", "shuffle, average", "Did you mean shuffle?"]),
+        ({"schedule": ""}, ["schedule = ''", "decreasing, constant, increasing, size-aware"]),
+        (
+            {"members": 4, "min-members": 5},
+            ["min-members = 5", "members = 4", "lower min-members or raise members"],
+        ),
+        (
+            {"learning-rate": 1e-5, "learning-rate-end": 1e-4},
+            ["learning-rate-end = 0.0001", "learning-rate = 1e-05", "falls over the run; lower it"],
+        ),
+    ],
+    ids=lambda case: str(case)[:24] if isinstance(case, dict) else "",
+)
+def test_a_wrong_option_is_refused_with_what_was_given_what_is_allowed_and_what_to_do(
+    refused, options, parts
+):
+    with refused(ConfigError, *parts):
+        RunConfig.from_mapping(options)
+
+
+@pytest.mark.parametrize("key", OPTIONS)
+def test_every_option_refuses_every_other_type(key, refused):
+    wanted = type(fields()[key].default)
+    samples: list[Any] = [True, 1, 0.5, "text", None, [], {}, b"", 1j]
+    for value in samples:
+        if type(value) is wanted or (wanted is float and type(value) is int):
+            continue
+        with refused(ConfigError, f"{key} = {value!r}", f"must be a{'n' if wanted is int else ''} "):
+            RunConfig.from_mapping({key: value})
+
+
+@pytest.mark.parametrize("key", NUMBERS)
+def test_every_number_is_refused_just_outside_its_limits_and_taken_at_them(key, refused):
+    bounds, kind = limits(key), type(fields()[key].default)
+    step = 1 if kind is int else 0.001
+    extremes = []
+    if math.isfinite(bounds["low"]):
+        extremes.append((kind(bounds["low"]), kind(bounds["low"] - step), f"at least {bounds['low']}"))
+    if math.isfinite(bounds["high"]):
+        extremes.append((kind(bounds["high"]), kind(bounds["high"] + step), f"at most {bounds['high']}"))
+    if math.isfinite(bounds["above"]):
+        extremes.append((kind(bounds["above"] + step), kind(bounds["above"]), f"above {bounds['above']}"))
+    assert extremes, "a number without limits"
+    others = {"learning-rate-end": 0.0} if key == "learning-rate" else {}
+    for inside, outside, said in extremes:
+        assert RunConfig.from_mapping({key: inside} | others).to_mapping()[key] == inside
+        with refused(ConfigError, said):
+            RunConfig.from_mapping({key: outside})
+    for nothing in (math.nan, math.inf, -math.inf) if kind is float else ():
+        with refused(ConfigError, f"{key} = {nothing!r}"):
+            RunConfig.from_mapping({key: nothing})
+
+
+@pytest.mark.parametrize("key", CHOICES)
+def test_every_choice_is_taken_and_nothing_else(key, refused):
+    choices = limits(key)["choices"]
+    for choice in choices:
+        assert RunConfig.from_mapping({key: choice}).to_mapping()[key] == choice
+    for other in ("no-such-choice", choices[0].upper(), f"{choices[0]} "):
+        with refused(ConfigError, repr(other), ", ".join(choices)):
+            RunConfig.from_mapping({key: other})
+
+
+def test_limits_hold_for_a_config_made_without_a_mapping(refused):
+    with refused(ConfigError, "p = 2.0"):
+        RunConfig(exchange=ExchangeConfig(p=2.0))
+
+
+def test_a_config_cannot_be_changed():
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        RunConfig().exchange.p = 0.5  # type: ignore[misc]
+
+
+def test_the_largest_integer_is_the_largest_seed():
+    assert RunConfig.from_mapping({"seed": LARGEST_INTEGER}).training.seed == 2**63 - 1
