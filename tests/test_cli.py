@@ -56,6 +56,8 @@ def wash(monkeypatch, capsys) -> Command:
 
     def run(*arguments: object, columns: int = 50) -> Said:
         monkeypatch.setattr(sys, "argv", ["wash-fl", *map(str, arguments)])
+        # As the installed command, also where these tests are started with `python -m pytest`.
+        monkeypatch.setattr(sys.modules["__main__"], "__package__", "", raising=False)
         monkeypatch.setenv("COLUMNS", str(columns))
         capsys.readouterr()
         with pytest.raises(SystemExit) as left:

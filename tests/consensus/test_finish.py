@@ -10,6 +10,7 @@ from wash_fl.config import RunConfig
 from wash_fl.consensus.evaluate import accuracy, logits_of
 from wash_fl.consensus.finish import Examination
 from wash_fl.core.identity import weights_sha256
+from wash_fl.errors import DataError
 from wash_fl.tasks import initial_model
 
 
@@ -48,6 +49,12 @@ def test_a_model_built_from_weights_is_ready_and_shares_no_memory_with_them(make
     assert not model.training
     weights["first.weight"][:] = 0.0
     assert model.state_dict()["first.weight"].any()
+
+
+def test_weights_of_another_model_are_refused(make_task, refused):
+    examination = Examination(make_task(width=8), RunConfig())
+    with refused(DataError, "'small'", "first.weight", "as it was in the run"):
+        examination.model(weights_of(make_task(width=9), 0))
 
 
 def test_the_server_calibrates_on_the_undivided_training_data(make_task):
