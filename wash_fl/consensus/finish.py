@@ -101,8 +101,8 @@ class Examination:
         except RuntimeError as error:
             reason = " ".join(str(error).split())[:200]
             raise DataError(
-                f"the weights do not fit the model of the task {self.task.name!r} ({reason}): use the task as it "
-                "was in the run."
+                f"the weights do not fit the model of the task {self.task.name!r} ({reason}): use the task "
+                "as it was in the run."
             ) from error
         return model.eval()
 
