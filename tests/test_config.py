@@ -262,3 +262,16 @@ def test_a_config_cannot_be_changed():
 
 def test_the_largest_integer_is_the_largest_seed():
     assert RunConfig.from_mapping({"seed": LARGEST_INTEGER}).training.seed == 2**63 - 1
+
+
+def test_a_group_made_by_hand_is_checked_like_one_from_a_file(refused):
+    with refused(ConfigError, "p = 2.0", "at most 1"):
+        ExchangeConfig(p=2.0)
+    assert type(ExchangeConfig(p=1).p) is float
+
+
+def test_an_option_given_flat_and_in_a_table_is_refused(tmp_path, refused):
+    path = tmp_path / "options.toml"
+    path.write_text("p = 0.1\n[exchange]\np = 0.2\n")
+    with refused(ConfigError, "gives p twice"):
+        RunConfig.from_toml(path)

@@ -106,6 +106,12 @@ REFUSALS: dict[str, tuple[str, dict[str, Any], type[WashError], list[str]]] = {
         DataError,
         ["member_data(3, 4)", "is empty"],
     ),
+    "a class that has no name": (
+        "def test_data(): return TensorDataset(torch.ones(4, 5), torch.arange(4) % 3)",
+        {},
+        DataError,
+        ["classes 0 to 2", "2 CLASSES", "0 to 1"],
+    ),
     "test data of another shape": (
         "def test_data(): return TensorDataset(torch.ones(4, 6), torch.arange(4) % 2)",
         {},

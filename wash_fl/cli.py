@@ -67,6 +67,9 @@ def main() -> None:
     except WashError as error:
         _say_error(str(error))
         sys.exit(1)
+    except OSError as error:
+        _say_error(f"cannot read or write {error.filename or 'a file'}: {error.strerror or error}.")
+        sys.exit(1)
     except ModuleNotFoundError as error:
         extra = EXTRAS.get((error.name or "").split(".")[0])
         if extra is None:
@@ -163,7 +166,10 @@ def export(
         float | None, typer.Option(help="Largest accepted difference to PyTorch; by default the run's.")
     ] = None,
 ) -> None:
-    """Export a run's averaged model to ONNX again, checked against PyTorch."""
+    """Export a run's averaged model to ONNX again, checked against PyTorch.
+
+    RUN is a run's folder, such as runs/digits-2026-01-31-120000.
+    """
     from wash_fl.job import export_averaged
     from wash_fl.report.run_folder import MODEL, RunFolder
     from wash_fl.tasks.task import load_task
@@ -184,7 +190,10 @@ def export(
 
 @app.command()
 def evaluate(run: Run, as_json: Json = False) -> None:
-    """Evaluate a run's averaged model on its task's test data: the weights, and the ONNX file."""
+    """Evaluate a run's averaged model on its task's test data: the weights, and the ONNX file.
+
+    RUN is a run's folder, such as runs/digits-2026-01-31-120000.
+    """
     from wash_fl.consensus.evaluate import accuracy, logits_of
     from wash_fl.consensus.finish import Examination
     from wash_fl.export.inference import evaluate_onnx
@@ -215,7 +224,10 @@ def predict(
     inputs: Annotated[list[Path], typer.Argument(help=".npy files, each one example or a batch.")],
     as_json: Json = False,
 ) -> None:
-    """Answer inputs with an exported model. Needs onnxruntime and numpy, and no torch."""
+    """Answer inputs with an exported model. Needs onnxruntime and numpy, and no torch.
+
+    MODEL is an ONNX file that wash-fl exported; INPUTS are .npy files, each one example or a batch.
+    """
     from wash_fl.export.inference import Predictor, load_inputs
 
     predictor = Predictor(model)

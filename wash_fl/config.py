@@ -35,8 +35,58 @@ def option(
     return dataclasses.field(default=default, metadata=limits)
 
 
+def _typed(key: str, value: Any, spec: dataclasses.Field[Any]) -> Value:
+    wanted = type(spec.default)
+    if type(value) is int and abs(value) > LARGEST_INTEGER:
+        raise ConfigError(f"{key} = {value} is not allowed: it must be at most {LARGEST_INTEGER} in size.")
+    if wanted is float and type(value) is int:
+        return float(value)
+    if type(value) is not wanted:
+        raise ConfigError(
+            f"{key} = {value!r} is {_a(type(value).__name__)}; it must be {_a(wanted.__name__)}, "
+            f"like {spec.default!r}."
+        )
+    return wanted(value)  # type: ignore[no-any-return]
+
+
+def _a(noun: str) -> str:
+    return f"an {noun}" if noun[0] in "aeiou" else f"a {noun}"
+
+
+def _check(key: str, value: Value, spec: dataclasses.Field[Any]) -> None:
+    limits = spec.metadata
+    hint = f" {limits['hint']}" if limits["hint"] else ""
+    if limits["choices"] and value not in limits["choices"]:
+        near = difflib.get_close_matches(str(value), limits["choices"], n=1)
+        raise ConfigError(
+            f"{key} = {value!r} is not allowed: it is one of {', '.join(limits['choices'])}."
+            + (f" Did you mean {near[0]}?" if near else "")
+        )
+    if isinstance(value, (int, float)) and not isinstance(value, bool):
+        low, high, above = limits["low"], limits["high"], limits["above"]
+        if not (math.isfinite(value) and low <= value <= high and value > above):
+            bounds = [
+                f"above {above}" if above > -math.inf else "",
+                f"at least {low}" if low > -math.inf else "",
+                f"at most {high}" if high < math.inf else "",
+            ]
+            allowed = " and ".join(filter(None, bounds)) or "a finite number"
+            raise ConfigError(f"{key} = {value!r} is not allowed: it must be {allowed}.{hint}")
+
+
+class _Checked:
+    """A group of options that refuses impossible values however it is made."""
+
+    def __post_init__(self) -> None:
+        for spec in dataclasses.fields(self):  # type: ignore[arg-type]
+            key = spec.name.replace("_", "-")
+            value = _typed(key, getattr(self, spec.name), spec)
+            _check(key, value, spec)
+            object.__setattr__(self, spec.name, value)
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class TaskConfig:
+class TaskConfig(_Checked):
     """What is learned, and from which part of the data by whom."""
 
     task: str = option("digits", "digits, fashion-mnist, or your own: a module name or a path to a .py file")
@@ -61,7 +111,7 @@ class TaskConfig:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class TrainingConfig:
+class TrainingConfig(_Checked):
     """How each member learns."""
 
     seed: int = option(0, "The run seed: every random draw is a function of it", low=0, high=LARGEST_INTEGER)
@@ -82,7 +132,7 @@ class TrainingConfig:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class ExchangeConfig:
+class ExchangeConfig(_Checked):
     """What travels between members, and how it is mixed."""
 
     p: float = option(
@@ -119,7 +169,7 @@ class ExchangeConfig:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class FinishConfig:
+class FinishConfig(_Checked):
     """How the members become one model, and the model one file."""
 
     batchnorm: str = option(
@@ -136,7 +186,7 @@ class FinishConfig:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class FleetConfig:
+class FleetConfig(_Checked):
     """Where a run keeps its files, and how long it waits for its members."""
 
     run_dir: str = option("runs", "Folder in which each run makes a folder of its own")
@@ -176,8 +226,6 @@ class RunConfig:
     fleet: FleetConfig = FleetConfig()
 
     def __post_init__(self) -> None:
-        for key, spec in fields().items():
-            _check(key, getattr(getattr(self, _GROUP_OF[key]), spec.name), spec)
         training, fleet = self.training, self.fleet
         if fleet.min_members > training.members:
             raise ConfigError(
@@ -207,7 +255,7 @@ class RunConfig:
                 near = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
                 hint = f"Did you mean {near[0]}?" if near else f"Known options: {', '.join(known)}."
                 raise ConfigError(f"unknown option {given!r}. {hint}")
-            groups[_GROUP_OF[key]][known[key].name] = _typed(key, value, known[key])
+            groups[_GROUP_OF[key]][known[key].name] = value
         return cls(**{name: GROUPS[name](**given) for name, given in groups.items()})
 
     @classmethod
@@ -222,10 +270,10 @@ class RunConfig:
             raise ConfigError(f"{path} is not valid TOML: {error}.") from error
         flat: dict[str, Any] = {}
         for key, value in content.items():
-            if key in GROUPS and isinstance(value, dict):
-                flat.update(value)
-            else:
-                flat[key] = value
+            table = value if key in GROUPS and isinstance(value, dict) else {key: value}
+            if twice := sorted(flat.keys() & table.keys()):
+                raise ConfigError(f"{path} gives {', '.join(twice)} twice: leave one of them out.")
+            flat.update(table)
         return cls.from_mapping(flat | dict(overrides or {}))
 
     def to_mapping(self) -> dict[str, Value]:
@@ -243,42 +291,3 @@ def fields() -> dict[str, dataclasses.Field[Any]]:
 _GROUP_OF: dict[str, str] = {
     spec.name.replace("_", "-"): name for name, group in GROUPS.items() for spec in dataclasses.fields(group)
 }
-
-
-def _typed(key: str, value: Any, spec: dataclasses.Field[Any]) -> Value:
-    wanted = type(spec.default)
-    if type(value) is int and abs(value) > LARGEST_INTEGER:
-        raise ConfigError(f"{key} = {value} is not allowed: it must be at most {LARGEST_INTEGER} in size.")
-    if wanted is float and type(value) is int:
-        return float(value)
-    if type(value) is not wanted:
-        raise ConfigError(
-            f"{key} = {value!r} is {_a(type(value).__name__)}; it must be {_a(wanted.__name__)}, "
-            f"like {spec.default!r}."
-        )
-    return wanted(value)  # type: ignore[no-any-return]
-
-
-def _a(noun: str) -> str:
-    return f"an {noun}" if noun[0] in "aeiou" else f"a {noun}"
-
-
-def _check(key: str, value: Value, spec: dataclasses.Field[Any]) -> None:
-    limits = spec.metadata
-    hint = f" {limits['hint']}" if limits["hint"] else ""
-    if limits["choices"] and value not in limits["choices"]:
-        near = difflib.get_close_matches(str(value), limits["choices"], n=1)
-        raise ConfigError(
-            f"{key} = {value!r} is not allowed: it is one of {', '.join(limits['choices'])}."
-            + (f" Did you mean {near[0]}?" if near else "")
-        )
-    if isinstance(value, (int, float)) and not isinstance(value, bool):
-        low, high, above = limits["low"], limits["high"], limits["above"]
-        if not (math.isfinite(value) and low <= value <= high and value > above):
-            bounds = [
-                f"above {above}" if above > -math.inf else "",
-                f"at least {low}" if low > -math.inf else "",
-                f"at most {high}" if high < math.inf else "",
-            ]
-            allowed = " and ".join(filter(None, bounds)) or "a finite number"
-            raise ConfigError(f"{key} = {value!r} is not allowed: it must be {allowed}.{hint}")

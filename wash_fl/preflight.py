@@ -7,7 +7,7 @@ from wash_fl.errors import DataError
 from wash_fl.member.parameters import model_layout
 from wash_fl.member.slots import optimizer_slots
 from wash_fl.member.training import make_optimizer, resolve_device
-from wash_fl.tasks.division import fetch, member_examples, test_examples
+from wash_fl.tasks.division import fetch, labels_of, member_examples, test_examples
 from wash_fl.tasks.models import build_model
 from wash_fl.tasks.task import load_task
 
@@ -31,10 +31,11 @@ def check(config: RunConfig) -> None:
     examples = test_examples(task, config)
     # Two, where there are two: a model that mixes up the batch with another dimension is found out.
     inputs, _ = fetch(examples, range(min(2, len(examples))))  # type: ignore[arg-type]
-    if inputs.shape[1:] != task.input_shape:
+    labels = labels_of(examples)
+    if labels.min() < 0 or labels.max() >= len(task.classes):
         raise DataError(
-            f"the task {task.name!r} has INPUT_SHAPE {task.input_shape}, and its test data has examples of "
-            f"shape {tuple(inputs.shape[1:])}: make them equal."
+            f"the task {task.name!r} has test examples of classes {labels.min()} to {labels.max()}, and "
+            f"{len(task.classes)} CLASSES: use class indices from 0 to {len(task.classes) - 1}."
         )
     with torch.no_grad():
         try:

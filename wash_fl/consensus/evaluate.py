@@ -51,11 +51,6 @@ class Ensemble:
         return self.members[member]
 
     @property
-    def mean_member(self) -> float:
-        """The mean of the members' accuracies."""
-        return float(np.mean(list(self.members.values())))
-
-    @property
     def accuracy(self) -> float:
         """The accuracy of the mean of the members' logits; in the order of members, so that it repeats."""
         total = np.zeros_like(next(iter(self._logits.values())), dtype=np.float64)

@@ -60,6 +60,8 @@ class Terms:
             exchange = ExchangeConfig(**content["exchange"])
             terms = cls(**{**content, "exchange": exchange})
             given = dataclasses.asdict(terms)
+        except ConfigError as error:
+            raise ConfigError(f"the run's terms are not possible: {error}") from error
         except (ValueError, RecursionError, KeyError, TypeError) as error:
             raise ConfigError(f"the run's terms cannot be read ({error}): update the older side.") from error
         if given["exchange"].keys() != content["exchange"].keys():

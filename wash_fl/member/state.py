@@ -70,7 +70,13 @@ def state_path(folder: Path, run: bytes, member: int) -> Path:
 
 
 def save(path: Path, member: Member, progress: Progress, offer: NDArray[np.float32] | None = None) -> None:
-    """Write a member, how far it is, and the offer it has made, atomically and synced to disk."""
+    """Write a member, how far it is, and the offer it has made, atomically and synced to disk.
+
+    Raises
+    ------
+    StateError
+        If the disk is full or cannot be written; the state that was there before is kept.
+    """
     optimizer, scalars = _pack_optimizer(member.optimizer)
     tensors = {f"model.{name}": _owned(each) for name, each in member.model.state_dict().items()} | optimizer
     if offer is not None:
@@ -82,7 +88,13 @@ def save(path: Path, member: Member, progress: Progress, offer: NDArray[np.float
         "tensors": _checksum(tensors),
     }
     metadata["checksum"] = _seal(metadata)
-    write_bytes(path, to_safetensors(tensors, metadata))
+    try:
+        write_bytes(path, to_safetensors(tensors, metadata))
+    except OSError as error:
+        raise StateError(
+            f"{path} cannot be written ({error.strerror or error}); the state before it is kept. "
+            "Free some space, or use another state-dir."
+        ) from error
 
 
 def read_progress(path: Path) -> Progress | None:
