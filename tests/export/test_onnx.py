@@ -288,7 +288,7 @@ def test_a_model_that_returns_no_tensor_or_raises_is_refused(tmp_path: Path) -> 
     two = Lambda(lambda head, inputs: (head(inputs.flatten(1)), inputs))  # type: ignore[arg-type,return-value]
     assert "output is tuple" in refusal(two.eval(), tmp_path / "model.onnx")
     message = refusal(Lambda(lambda head, inputs: head(inputs)).eval(), tmp_path / "model.onnx")
-    assert "cannot answer the examples (RuntimeError: mat1" in message
+    assert "cannot answer the examples (RuntimeError: " in message
 
 
 @pytest.mark.parametrize("tolerance", [0.0, -1e-4, float("nan"), float("inf")])
