@@ -86,22 +86,25 @@ def isolated(options: dict[str, Any]) -> Any:
     return Trainer(RunConfig.from_mapping(options | {"p": 0.0})).run()
 
 
-def compare_with_isolated(name: str, run: RunFolder, options: dict[str, Any]) -> tuple[Any, Any]:
+def compare_with_isolated(
+    name: str, run: RunFolder, options: dict[str, Any], capsys: pytest.CaptureFixture[str]
+) -> tuple[Any, Any]:
     """Print the numbers that matter, and return the run's accuracies and the isolated members' outcome."""
     accuracy, alone = run.summary()["accuracy"], isolated(options)
-    print(
-        f"\n{name}: averaged WASH {accuracy['averaged']:.4f}, its ensemble {accuracy['ensemble']:.4f}, plain "
-        f"average of isolated members {alone.averaged:.4f}"
-        f"\n  (WASH's plain average {accuracy['averaged_before_batchnorm']:.4f}, isolated members' with "
-        f"BatchNorm re-estimated {alone.recalibrated:.4f}, their ensemble {alone.ensemble:.4f})"
-    )
+    with capsys.disabled():
+        print(
+            f"\n{name}: averaged WASH {accuracy['averaged']:.4f}, its ensemble {accuracy['ensemble']:.4f}, "
+            f"plain average of isolated members {alone.averaged:.4f}"
+            f"\n  (WASH's plain average {accuracy['averaged_before_batchnorm']:.4f}, isolated members' with "
+            f"BatchNorm re-estimated {alone.recalibrated:.4f}, their ensemble {alone.ensemble:.4f})"
+        )
     return accuracy, alone
 
 
 def test_on_digits_the_averaged_model_beats_isolated_averaging_and_is_near_its_ensemble(
-    digits: tuple[str, RunFolder],
+    digits: tuple[str, RunFolder], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    accuracy, alone = compare_with_isolated("digits", digits[1], DIGITS)
+    accuracy, alone = compare_with_isolated("digits", digits[1], DIGITS, capsys)
     assert accuracy["averaged"] >= alone.averaged + 0.2
     assert accuracy["averaged_before_batchnorm"] >= alone.averaged + 0.2
     assert accuracy["averaged"] >= accuracy["ensemble"] - 0.015
@@ -120,10 +123,10 @@ def test_the_same_seed_gives_the_same_weights_twice_and_in_the_in_process_traine
 
 
 def test_on_fashion_mnist_the_averaged_model_beats_isolated_averaging_and_is_near_its_ensemble(
-    folder: Path,
+    folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     _, run = simulate(folder, FASHION)
-    accuracy, alone = compare_with_isolated("fashion-mnist", run, FASHION)
+    accuracy, alone = compare_with_isolated("fashion-mnist", run, FASHION, capsys)
     assert accuracy["averaged"] >= alone.averaged + 0.15
     assert accuracy["averaged_before_batchnorm"] >= alone.averaged + 0.15
     # BatchNorm's re-estimation mends much of isolated averaging; the shuffle is worth more all the same.
