@@ -387,18 +387,18 @@ def test_a_file_changed_on_its_way_to_disk_is_refused_kept_aside_and_the_good_on
 ) -> None:
     path = tmp_path / "model.onnx"
     path.write_bytes(b"the good file")
-    write = exporting._write
+    write = Path.write_bytes
 
     def tamper(partial: Path, content: bytes) -> None:
         proto = onnx.ModelProto.FromString(content)
         fault(proto)
         write(partial, proto.SerializeToString())
 
-    monkeypatch.setattr(exporting, "_write", tamper)
+    monkeypatch.setattr(Path, "write_bytes", tamper)
     message = refusal(tiny(), path)
     assert reason in message
     assert str(tmp_path / "model.refused.onnx") in message
-    assert ".partial" not in message
+    assert ".part" not in message
     assert files(tmp_path) == ["model.onnx", "model.refused.onnx"]
     assert path.read_bytes() == b"the good file"
     assert onnx.load(tmp_path / "model.refused.onnx").graph.node, "the refused file can be looked at"
@@ -481,19 +481,21 @@ def test_a_tie_is_no_reason_to_refuse_and_another_answer_is(
 
 
 @pytest.mark.usefixtures("quick")
-@pytest.mark.parametrize("where", ["_write", "_check_graph", "compare"])
+@pytest.mark.parametrize(
+    ("holder", "where"), [(Path, "write_bytes"), (exporting, "_check_graph"), (exporting, "compare")]
+)
 def test_an_interrupt_leaves_the_good_file_and_no_other(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, holder: object, where: str
 ) -> None:
     path = tmp_path / "model.onnx"
     path.write_bytes(b"the good file")
-    real = getattr(exporting, where)
+    real = getattr(holder, where)
 
     def interrupted(*args: object) -> None:
         real(*args)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(exporting, where, interrupted)
+    monkeypatch.setattr(holder, where, interrupted)
     with pytest.raises(KeyboardInterrupt):
         export_onnx(tiny(), path, card=CARD, examples=EXAMPLES)
     assert files(tmp_path) == ["model.onnx"]

@@ -1,8 +1,6 @@
 """Writing a model as one ONNX file, after showing that it answers as PyTorch does."""
 
 import copy
-import os
-import secrets
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,6 +14,7 @@ from wash_fl.export.inference import Predictor
 from wash_fl.export.metadata import ModelCard
 from wash_fl.export.parity import Parity, compare, refuse_tolerance
 from wash_fl.export.text import first_line
+from wash_fl.files import replacing
 
 if TYPE_CHECKING:
     import onnx
@@ -88,22 +87,20 @@ def export_onnx(
     for key, value in card.to_metadata().items():
         proto.metadata_props.add(key=key, value=value)
 
-    partial = path.with_name(f".{path.name}.{secrets.token_hex(4)}.partial")
     refused = path.with_name(f"{path.stem}.refused.onnx")
     try:
-        _write(partial, proto.SerializeToString(deterministic=True))
-        try:
-            _check_graph(partial, constants | weights)
-            parity = _check_answers(partial, inputs.numpy(), reference, card, tolerance)
-        except ExportError as error:
-            partial.replace(refused)
-            reason = str(error).replace(str(partial), str(refused))
-            raise ExportError(f"{path} is not written: {reason} The refused file is {refused}.") from error
-        partial.replace(path)
+        with replacing(path) as partial:
+            partial.write_bytes(proto.SerializeToString(deterministic=True))
+            try:
+                _check_graph(partial, constants | weights)
+                parity = _check_answers(partial, inputs.numpy(), reference, card, tolerance)
+            except ExportError as error:
+                partial.replace(refused)
+                reason = str(error).replace(str(partial), str(refused))
+                told = f"{path} is not written: {reason} The refused file is {refused}."
+                raise ExportError(told) from error
     except OSError as error:
         raise ExportError(f"cannot write {path} ({error.strerror}): mend this and export again.") from error
-    finally:
-        partial.unlink(missing_ok=True)
     return parity
 
 
@@ -174,13 +171,6 @@ def _answers(model: nn.Module, inputs: torch.Tensor, card: ModelCard) -> NDArray
         )
     logits: NDArray[Any] = outputs.numpy()
     return logits
-
-
-def _write(path: Path, content: bytes) -> None:
-    with path.open("xb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
 
 
 def _check_graph(path: Path, allowed: Mapping[str, torch.Tensor]) -> None:
