@@ -120,6 +120,12 @@ class TrainingConfig(_Checked):
     )
     rounds: int = option(30, "Rounds; one exchange each", low=1)
     local_steps: int = option(24, "Optimizer steps of each member per round", low=1)
+    local_seconds: float = option(
+        0.0,
+        "Train about so many seconds per round, so that fast and slow devices finish together (the first "
+        "round takes local-steps); 0 takes local-steps in every round",
+        low=0,
+    )
     batch_size: int = option(32, "Examples per optimizer step", low=1)
     optimizer: str = option("sgd", "The members' optimizer", choices=("sgd", "adam", "adamw"))
     learning_rate: float = option(0.1, "Learning rate at the first step", above=0)
@@ -194,9 +200,27 @@ class FleetConfig(_Checked):
     state_dir: str = option(
         "", "Where a client keeps its member; empty takes $WASH_FL_STATE or the user's own"
     )
-    min_members: int = option(0, "Members without whom a round does not start; 0 means all of them", low=0)
+    min_members: int = option(
+        0, "Members without whom a round does not start; 0 means all at the beginning, any 2 later", low=0
+    )
     start_timeout: float = option(120.0, "Seconds to wait for the clients to connect", above=0)
     round_timeout: float = option(3600.0, "Seconds to wait for the members in one round", above=0)
+    deadline_spread: float = option(
+        6.0,
+        "A round waits for the median of what members took lately plus so many times their spread, never "
+        "longer than round-timeout; 0 always waits that long",
+        low=0,
+    )
+    give_up_after: int = option(
+        20, "Rounds in a row that a member may be away before the run goes on without it; 0 never", low=0
+    )
+    outlier_factor: float = option(
+        10.0,
+        "Set a member aside whose values are so many times farther from the others' than these spread; "
+        "0 never does",
+        low=0,
+    )
+    keep_members: bool = option(False, "Leave the members' state on the clients after the run")
 
 
 GROUPS: dict[str, type] = {
