@@ -69,11 +69,11 @@ class CrashingJournal(MemoryJournal):
 
     crash: str = ""
 
-    def settled(self, exchange, deliveries):
-        self._record(lambda: super(CrashingJournal, self).settled(exchange, deliveries))
+    def settled(self, exchange, deliveries, offers):
+        self._record(lambda: super(CrashingJournal, self).settled(exchange, deliveries, offers))
 
-    def acknowledged(self, member):
-        self._record(lambda: super(CrashingJournal, self).acknowledged(member))
+    def acknowledged(self, member, applied):
+        self._record(lambda: super(CrashingJournal, self).acknowledged(member, applied))
 
     def _record(self, write):
         crash, self.crash = self.crash, ""
@@ -423,7 +423,7 @@ class HandsOutOnce(Escrow):
 
     def settle(self):
         for member in getattr(self, "sent", set()) & set(self._pending):
-            self._journal.acknowledged(member)
+            self._journal.acknowledged(member, self._pending[member].exchange)
             del self._pending[member]
         return super().settle()
 
@@ -432,7 +432,7 @@ class BelievesAnyReply(Escrow):
     """Takes every reply for an acknowledgement of what waits."""
 
     def acknowledge(self, member, applied):
-        super().acknowledge(member, 2**63)
+        super().acknowledge(member, self.settled)
 
 
 class NeverBelieves(Escrow):
@@ -459,7 +459,7 @@ class TakesOffersOfAnyExchange(Escrow):
 class ForgetsAtRestart(Escrow):
     """Does not restore what waits."""
 
-    def __init__(self, draw, config, journal=None):
+    def __init__(self, draw, config, journal):
         journal.pending.clear()
         super().__init__(draw, config, journal)
 
@@ -651,6 +651,84 @@ def test_a_delivery_waits_until_the_member_says_it_applied_it():
     assert escrow.delivery(1) is not None
     escrow.acknowledge(0, 1)
     escrow.acknowledge(2, 1)
+
+
+def test_what_is_not_settled_cannot_have_been_applied():
+    escrow, _ = settled_with(0, 1)
+    waiting = escrow.delivery(0)
+    for impossible in (2, 2**63):
+        escrow.acknowledge(0, impossible)
+        assert escrow.delivery(0) is waiting
+    escrow.open(2, (0, 1))
+    assert escrow.offer(0, 2, offer_of(0, 2)) is Verdict.UNDELIVERED
+
+
+def test_a_member_that_is_released_has_nothing_in_the_escrow_any_more():
+    journal = MemoryJournal()
+    escrow, _ = settled_with(0, 1, 2, journal=journal)
+    escrow.release(0)
+    assert escrow.delivery(0) is None and sorted(journal.pending) == [1, 2]
+    assert escrow.delivery(1) is not None
+    escrow.open(2, (0, 1, 2))
+    for member in (1, 2):
+        escrow.acknowledge(member, 1)
+        assert escrow.offer(member, 2, offer_of(member, 2)) is Verdict.ACCEPTED
+    assert escrow.offer(0, 2, offer_of(0, 2)) is Verdict.ACCEPTED
+    escrow.release(0)
+    # What still arrives is of the member that it was.
+    assert escrow.offer(0, 2, offer_of(7, 2)) is Verdict.UNEXPECTED
+    assert escrow.complete
+    settlement = escrow.settle()
+    assert (settlement.members, settlement.absent) == ((1, 2), ())
+    assert escrow.delivery(0) is None
+    assert (escrow.delivery(1).values == 2).all() and (escrow.delivery(2).values == 1).all()
+    escrow.release(0)
+    escrow.open(3, (0, 1))
+    assert escrow.offer(0, 3, offer_of(0, 3)) is Verdict.ACCEPTED
+
+
+# Outliers: the rule itself is in test_outliers.py
+
+
+def settled_with_a_broken(member, *, factor, journal=None):
+    """Return an escrow that settled exchange 1 of members 0 to 3, one of them a million times too large."""
+    escrow = Escrow(DRAW, CONFIG, journal, outlier_factor=factor)
+    escrow.open(1, range(4))
+    for index in range(4):
+        values = offer_of(index + 1) * (1e6 if index == member else 1)
+        assert escrow.offer(index, 1, values) is Verdict.ACCEPTED
+    return escrow, escrow.settle()
+
+
+def test_an_outlier_is_set_aside_and_the_rest_swaps_as_if_it_had_not_offered():
+    escrow, settlement = settled_with_a_broken(1, factor=10.0)
+    assert settlement.members == (0, 2, 3) and settlement.absent == ()
+    assert list(settlement.aside) == [1]
+    assert "outlier-factor = 10" in settlement.aside[1] and len(settlement.aside[1].splitlines()) == 1
+    assert escrow.delivery(1) is None
+
+    without = Escrow(DRAW, CONFIG)
+    without.open(1, range(4))
+    for index in (0, 2, 3):
+        without.offer(index, 1, offer_of(index + 1))
+    expected = without.settle()
+    assert settlement.gauge == expected.gauge
+    for index in (0, 2, 3):
+        assert (escrow.delivery(index).values == without.delivery(index).values).all()
+
+
+def test_without_a_factor_nobody_is_set_aside():
+    escrow, settlement = settled_with_a_broken(1, factor=0.0)
+    assert settlement.members == (0, 1, 2, 3) and settlement.aside == {}
+    assert escrow.delivery(1) is not None
+
+
+def test_the_record_of_an_exchange_is_of_what_was_mixed():
+    journal = MemoryJournal()
+    settled_with_a_broken(2, factor=10.0, journal=journal)
+    (record,) = journal.records()
+    assert sorted(record.offers) == sorted(record.deliveries) == [0, 1, 3]
+    assert sorted(record.offers.values()) == sorted(record.deliveries.values())
 
 
 def test_an_absent_members_delivery_outlasts_exchanges_without_it():

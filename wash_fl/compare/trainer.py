@@ -34,6 +34,15 @@ class Trainer:
     task : Task, optional
         By default the one the options name.
 
+    Attributes
+    ----------
+    members : list of Member
+        By index.
+    escrow : Escrow
+        Where they exchange.
+    aside : dict of int to str
+        The members that the run goes on without because of their values, and why.
+
     Examples
     --------
     >>> config = RunConfig.from_mapping({"members": 2, "rounds": 1, "local_steps": 1})
@@ -51,7 +60,8 @@ class Trainer:
         ]
         self.members = [self._member(index) for index in range(self.config.training.members)]
         draw = Draw(self.config.training.seed, self.members[0].layout, Schedule.of(self.config))
-        self.escrow = Escrow(draw, self.config.exchange)
+        self.escrow = Escrow(draw, self.config.exchange, outlier_factor=self.config.fleet.outlier_factor)
+        self.aside: dict[int, str] = {}
 
     def run(self, on_round: OnRound | None = None) -> Outcome:
         """Train all rounds, average, re-estimate BatchNorm, and evaluate.
@@ -78,21 +88,28 @@ class Trainer:
         """Train every member for a round, then exchange."""
         steps = self.config.training.local_steps
         losses: dict[int, float] = {}
-        self.escrow.open(number, range(len(self.members)))
+        active = self._active()
+        self.escrow.open(number, active)
         for member, training in zip(self.members, self._training, strict=True):
+            if member.index not in active:
+                continue
             self._deliver(member)
             metrics = training.run(member.model, member.optimizer, (number - 1) * steps, steps)
             losses[member.index] = metrics["loss"]
             offer = member.offer(number)
             if offer.size:
                 self.escrow.offer(member.index, number, offer)
-        return self.escrow.settle(), losses
+        settlement = self.escrow.settle()
+        self.aside |= settlement.aside
+        return settlement, losses
 
     def finish(self) -> Outcome:
         """Average the members as they are, re-estimate BatchNorm as the options say, and evaluate."""
         examination = Examination(self.task, self.config)
         average = ModelAverage()
-        for member in self.members:
+        active = self._active()
+        for index in active:
+            member = self.members[index]
             self._deliver(member)
             weights = {name: each.cpu().numpy() for name, each in member.model.state_dict().items()}
             examination.add_member(member.index, weights)
@@ -102,12 +119,14 @@ class Trainer:
         model = examination.model(averaged)
         where = self.config.finish.batchnorm
         if batchnorm_layers(model) and where == "clients":
-            averaged = pool([estimate(model, each.calibration()) for each in self._training]).applied_to(
-                averaged
-            )
+            statistics = [estimate(model, self._training[index].calibration()) for index in active]
+            averaged = pool(statistics).applied_to(averaged)
         elif batchnorm_layers(model) and where == "server":
             averaged = estimate(model, examination.server_calibration()).applied_to(averaged)
         return examination.outcome(averaged)
+
+    def _active(self) -> list[int]:
+        return [index for index in range(len(self.members)) if index not in self.aside]
 
     def _member(self, index: int) -> Member:
         training = self.config.training

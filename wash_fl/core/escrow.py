@@ -4,10 +4,13 @@ Who swaps with whom is decided only after the offers are in, among those who off
 lost before that is simply not part of the exchange. From then on its delivery waits until the member
 acknowledges it. Between its offer and the delivery a member's own values at those coordinates count for
 nothing; in this sense every value is at all times held exactly once, by a member or by the escrow.
+
+Settling an exchange has an order: outliers are set aside, the rest is mixed, the journal records it, and only
+then can anybody see it.
 """
 
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 
 import numpy as np
@@ -18,6 +21,7 @@ from wash_fl.core.draw import Draw
 from wash_fl.core.gauge import Gauge, measure
 from wash_fl.core.journal import Delivery, Journal, MemoryJournal
 from wash_fl.core.mix import mix
+from wash_fl.core.outliers import find_outliers
 from wash_fl.errors import ExchangeError
 
 Values = NDArray[np.float32]
@@ -48,12 +52,15 @@ class Settlement:
         Who was expected and did not offer.
     gauge : Gauge or None
         Estimated distance between the members; None with fewer than two offers, or without coordinates.
+    aside : dict of int to str
+        Who offered values too far from the others', and the reason; they keep their own values.
     """
 
     exchange: int
     members: tuple[int, ...]
     absent: tuple[int, ...]
     gauge: Gauge | None
+    aside: dict[int, str] = field(default_factory=dict)
 
 
 class Escrow:
@@ -67,11 +74,26 @@ class Escrow:
         Its ``mix`` and ``topology``.
     journal : Journal, optional
         Where decisions are recorded, and from where they are restored; in memory by default.
+    outlier_factor : float
+        How many times farther than usual a member's values may lie from the others'
+        (:mod:`wash_fl.core.outliers`); 0 allows any.
+
+    Attributes
+    ----------
+    settled : int
+        The last exchange that was settled; 0 before the first.
     """
 
-    def __init__(self, draw: Draw, config: ExchangeConfig, journal: Journal | None = None) -> None:
+    def __init__(
+        self,
+        draw: Draw,
+        config: ExchangeConfig,
+        journal: Journal | None = None,
+        outlier_factor: float = 0.0,
+    ) -> None:
         self._draw = draw
         self._config = config
+        self._outlier_factor = outlier_factor
         self._journal = MemoryJournal() if journal is None else journal
         self.settled, self._pending = self._journal.restore()
         self._open = 0
@@ -122,30 +144,50 @@ class Escrow:
         """Close the open exchange: mix the offers among those who offered, and record the deliveries."""
         if not self._open:
             raise ExchangeError("no exchange is open: open one before settling it.")
-        exchange, members = self._open, tuple(sorted(self._offers))
-        offers = [self._offers[member] for member in members]
+        exchange = self._open
+        aside = find_outliers(self._offers, self._outlier_factor)
+        members = tuple(sorted(self._offers.keys() - aside.keys()))
+        offers = {member: self._offers[member] for member in members}
         deliveries: dict[int, Delivery] = {}
         gauge = None
-        if len(offers) > 1 and offers[0].size:
-            gauge = measure(self._draw.layout, self._draw.coordinates(exchange), offers)
-            received = mix(offers, seed=self._draw.seed, exchange=exchange, config=self._config)
+        if len(offers) > 1 and offers[members[0]].size:
+            values = list(offers.values())
+            gauge = measure(self._draw.layout, self._draw.coordinates(exchange), values)
+            received = mix(values, seed=self._draw.seed, exchange=exchange, config=self._config)
             deliveries = {
-                member: Delivery(exchange, values) for member, values in zip(members, received, strict=True)
+                member: Delivery(exchange, each) for member, each in zip(members, received, strict=True)
             }
+        assert not deliveries.keys() & self._pending.keys(), "a delivery would replace one that waits"
         # Written down first: a decision that could be lost must not be heard of.
-        self._journal.settled(exchange, deliveries)
+        self._journal.settled(exchange, deliveries, offers)
         self._pending.update(deliveries)
-        absent = tuple(sorted(self._expected - set(members)))
+        absent = tuple(sorted(self._expected - self._offers.keys()))
         self.settled, self._open, self._expected, self._offers = exchange, 0, frozenset(), {}
-        return Settlement(exchange, members, absent, gauge)
+        return Settlement(exchange, members, absent, gauge, aside)
 
     def delivery(self, member: int) -> Delivery | None:
         """Return what waits for a member, again and again until it is acknowledged."""
         return self._pending.get(member)
 
     def acknowledge(self, member: int, applied: int) -> None:
-        """Take note that the last delivery a member applied was of exchange ``applied``."""
+        """Take note that the last delivery a member applied was of exchange ``applied``.
+
+        One that is not settled cannot have been applied: such a number is ignored, and the member's delivery
+        goes on waiting.
+        """
         waiting = self._pending.get(member)
-        if waiting is not None and waiting.exchange <= applied:
-            self._journal.acknowledged(member)
+        if waiting is not None and waiting.exchange <= applied <= self.settled:
+            self._journal.acknowledged(member, applied)
             del self._pending[member]
+
+    def release(self, member: int) -> None:
+        """Drop what a member has in the escrow, for good: it is given up, set aside, or joins anew.
+
+        Its offer in the open exchange goes, too, and it is not expected there any more: whatever still
+        arrives is of the member that it was. Record its new standing in the journal first; a server that
+        dies between the two then releases it when it is back.
+        """
+        self._journal.released(member)
+        self._pending.pop(member, None)
+        self._offers.pop(member, None)
+        self._expected -= {member}

@@ -1,11 +1,28 @@
-"""Where the escrow writes down what it decided, before anyone hears of it."""
+"""Where the escrow writes down what it decided, before anyone hears of it.
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+Besides the decisions a journal keeps what the server knows of each member, so that a server that died goes
+on from its journal alone.
+"""
+
+import hashlib
+from collections import deque
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from enum import StrEnum
 from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
+
+Values = NDArray[np.float32]
+
+
+class Standing(StrEnum):
+    """Whether a member counts."""
+
+    ACTIVE = "active"  # it takes part, and is in the average
+    GIVEN_UP = "given-up"  # it was away for too long; it may join anew
+    SET_ASIDE = "set-aside"  # its values are not to be trusted
 
 
 @dataclass(frozen=True, eq=False)
@@ -21,38 +38,167 @@ class Delivery:
     """
 
     exchange: int
-    values: NDArray[np.float32]
+    values: Values
+
+
+@dataclass(frozen=True)
+class Enrolment:
+    """What the server remembers of a member.
+
+    Attributes
+    ----------
+    initial : str
+        Hash of the weights it started from.
+    joined : int
+        The exchange after which it joined; 0 is the beginning.
+    seen : int
+        The last exchange in which it offered.
+    applied : int
+        The last exchange whose delivery it acknowledged.
+    standing : Standing
+        Whether it counts.
+    reason : str
+        Why, if it does not.
+    """
+
+    initial: str
+    joined: int = 0
+    seen: int = 0
+    applied: int = 0
+    standing: Standing = Standing.ACTIVE
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class Record:
+    """A settled exchange as a later audit needs it: who gave what, and who was to receive what.
+
+    Attributes
+    ----------
+    exchange : int
+        Its number.
+    offers, deliveries : dict of int to str
+        Per member, :func:`values_hash` of what was mixed and of what came out; no deliveries if fewer than
+        two members offered.
+    """
+
+    exchange: int
+    offers: dict[int, str]
+    deliveries: dict[int, str]
+
+    @classmethod
+    def of(cls, exchange: int, deliveries: Mapping[int, Delivery], offers: Mapping[int, Values]) -> "Record":
+        """Return the record of an exchange."""
+        return cls(
+            exchange,
+            {member: values_hash(values) for member, values in sorted(offers.items())},
+            {member: values_hash(delivery.values) for member, delivery in sorted(deliveries.items())},
+        )
+
+
+def values_hash(values: Values) -> str:
+    """Return the BLAKE2b-64, in hexadecimal, of a slice's values as they lie in a packet."""
+    return hashlib.blake2b(np.ascontiguousarray(values, dtype="<f4"), digest_size=8).hexdigest()
 
 
 class Journal(Protocol):
-    """A record of settled exchanges and of deliveries that are not acknowledged."""
+    """A record of settled exchanges, of deliveries that are not acknowledged, and of the members.
 
-    def settled(self, exchange: int, deliveries: Mapping[int, Delivery]) -> None:
-        """Record a settled exchange and its deliveries by member, all or nothing."""
+    Every method that writes does so as a whole or not at all, and has done so when it returns. A member has
+    at most one delivery.
+    """
 
-    def acknowledged(self, member: int) -> None:
-        """Record that a member applied its delivery."""
+    def settled(
+        self, exchange: int, deliveries: Mapping[int, Delivery], offers: Mapping[int, Values]
+    ) -> None:
+        """Record a settled exchange: its number, its deliveries by member, and who offered what."""
+
+    def acknowledged(self, member: int, applied: int) -> None:
+        """Record that a member applied the delivery of exchange ``applied``: it needs none up to that."""
+
+    def released(self, member: int) -> None:
+        """Drop a member's delivery for good: it was given up or set aside, or joins anew."""
+
+    def enrolled(self, member: int, enrolment: Enrolment) -> None:
+        """Record what is known of a member, in place of what was.
+
+        A delivery that the enrolment leaves no use for goes with it: one of an exchange up to ``applied``,
+        or any if the member does not count any more.
+        """
 
     def restore(self) -> tuple[int, dict[int, Delivery]]:
         """Return the last settled exchange (0 if none) and the deliveries not acknowledged, by member."""
 
+    def enrolments(self) -> dict[int, Enrolment]:
+        """Return what is known of the members, by member."""
+
+    def records(self) -> Iterator[Record]:
+        """Return the settled exchanges in order."""
+
+    def close(self) -> None:
+        """Let go of what the journal holds; it is not used after that."""
+
+
+HISTORY = 100
+"""Exchanges that a journal in memory remembers; nobody audits it after its process, so it may forget."""
+
 
 @dataclass
 class MemoryJournal:
-    """A journal that lives as long as the process."""
+    """A journal that lives as long as the process; of the records it keeps the newest."""
 
     last: int = 0
     pending: dict[int, Delivery] = field(default_factory=dict)
+    members: dict[int, Enrolment] = field(default_factory=dict)
+    history: deque[Record] = field(default_factory=lambda: deque(maxlen=HISTORY))
 
-    def settled(self, exchange: int, deliveries: Mapping[int, Delivery]) -> None:
+    def settled(
+        self, exchange: int, deliveries: Mapping[int, Delivery], offers: Mapping[int, Values]
+    ) -> None:
         """Record a settled exchange."""
+        assert not self.pending.keys() & deliveries.keys(), "a delivery would replace one that waits"
+        record = Record.of(exchange, deliveries, offers)
         self.last = exchange
         self.pending.update(deliveries)
+        self.history.append(record)
+        for member in offers.keys() & self.members.keys():
+            self.members[member] = replace(self.members[member], seen=exchange)
 
-    def acknowledged(self, member: int) -> None:
+    def acknowledged(self, member: int, applied: int) -> None:
+        """Forget what the member does not need any more."""
+        self._drop(member, applied)
+        known = self.members.get(member)
+        if known is not None:
+            self.members[member] = replace(known, applied=max(known.applied, applied))
+
+    def released(self, member: int) -> None:
         """Forget the member's delivery."""
         self.pending.pop(member, None)
 
+    def enrolled(self, member: int, enrolment: Enrolment) -> None:
+        """Record what is known of a member."""
+        self.members[member] = enrolment
+        if enrolment.standing is Standing.ACTIVE:
+            self._drop(member, enrolment.applied)
+        else:
+            self.released(member)
+
     def restore(self) -> tuple[int, dict[int, Delivery]]:
-        """Return what is recorded."""
+        """Return the last settled exchange and what waits."""
         return self.last, dict(self.pending)
+
+    def enrolments(self) -> dict[int, Enrolment]:
+        """Return what is known of the members."""
+        return dict(self.members)
+
+    def records(self) -> Iterator[Record]:
+        """Return the newest settled exchanges in order."""
+        return iter(list(self.history))
+
+    def close(self) -> None:
+        """Nothing to let go of."""
+
+    def _drop(self, member: int, applied: int) -> None:
+        waiting = self.pending.get(member)
+        if waiting is not None and waiting.exchange <= applied:
+            del self.pending[member]

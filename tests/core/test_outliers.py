@@ -1,0 +1,269 @@
+"""Broken and hostile members stand out; honest ones never do, however unequal their data and their pace."""
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from wash_fl.compare.trainer import Trainer
+from wash_fl.config import RunConfig
+from wash_fl.core import escrow as room
+from wash_fl.core.outliers import FEW, FLOOR, find_outliers, ratios
+from wash_fl.tasks.task import load_task
+
+FACTOR = 10.0
+LARGEST = float(np.finfo(np.float32).max)
+
+
+def honest(members=5, slots=1, count=200, *, apart=0.3, seed=1):
+    """Offers as trained members make them: a common part, and so much of its size of their own."""
+    draw = np.random.Generator(np.random.Philox(seed))
+    common = draw.normal(0, 0.1, (slots, count))
+    return {
+        member: (common + draw.normal(0, 0.1 * apart, (slots, count))).astype(np.float32)
+        for member in range(members)
+    }
+
+
+BROKEN = {
+    "scaled by 100": lambda values, draw: values * 100,
+    "scaled by -100": lambda values, draw: values * -100,
+    "noise of 1000 sigma": lambda values, draw: draw.normal(0, 1000 * values.std(), values.shape),
+    "one value of 1e30": lambda values, draw: np.where(np.arange(values.shape[1]) == 7, 1e30, values),
+    "one value of -1e30 in the last slot": lambda values, draw: np.where(
+        np.arange(values.size).reshape(values.shape) == values.size - 1, -1e30, values
+    ),
+    "all at the end of float32": lambda values, draw: np.full(values.shape, LARGEST),
+    "both ends of float32": lambda values, draw: np.where(values > 0, LARGEST, -LARGEST),
+    "shifted by 100": lambda values, draw: values + 100,
+}
+
+
+def break_(offers, member, how):
+    draw = np.random.Generator(np.random.Philox(100 + member))
+    return offers | {member: np.asarray(BROKEN[how](offers[member], draw), dtype=np.float32)}
+
+
+# Who is caught
+
+
+@pytest.mark.parametrize("how", BROKEN)
+@pytest.mark.parametrize("apart", [0.0, 0.01, 0.3, 3.0])
+@pytest.mark.parametrize(("members", "slots", "count"), [(3, 1, 200), (4, 2, 20), (5, 1, 3000), (9, 3, 50)])
+def test_one_broken_member_is_caught_and_nobody_else(how, apart, members, slots, count):
+    for broken in (0, members // 2, members - 1):
+        offers = break_(honest(members, slots, count, apart=apart), broken, how)
+        assert list(find_outliers(offers, FACTOR)) == [broken]
+
+
+@pytest.mark.parametrize("first", BROKEN)
+@pytest.mark.parametrize("second", BROKEN)
+def test_two_of_five_are_caught_however_they_are_broken(first, second):
+    offers = break_(break_(honest(), 1, first), 4, second)
+    assert sorted(find_outliers(offers, FACTOR)) == [1, 4]
+
+
+@pytest.mark.parametrize("how", BROKEN)
+def test_two_that_send_the_same_are_caught_among_five(how):
+    offers = break_(honest(), 1, how)
+    offers[4] = offers[1].copy()
+    assert sorted(find_outliers(offers, FACTOR)) == [1, 4]
+
+
+@pytest.mark.parametrize("count", [1, 2, 5])
+def test_few_coordinates_are_enough_for_what_is_far_beyond_all(count):
+    offers = honest(count=count)
+    offers[2] = offers[2] + np.float32(1e5)
+    assert list(find_outliers(offers, FACTOR)) == [2]
+
+
+def test_one_value_among_a_million_is_enough():
+    """Looked at piece by piece, also in the last, shorter one."""
+    offers = honest(3, 1, 1_000_003)
+    for place in (0, 32_768, 1_000_002):
+        offers[1][0, place], kept = 1e30, offers[1][0, place]
+        assert list(find_outliers(offers, FACTOR)) == [1]
+        offers[1][0, place] = kept
+    assert find_outliers(offers, FACTOR) == {}
+
+
+def test_the_worst_goes_first():
+    offers = break_(break_(honest(), 3, "scaled by 100"), 0, "one value of 1e30")
+    assert list(find_outliers(offers, FACTOR)) == [0, 3]
+
+
+def test_the_reason_gives_the_figure_and_the_limit_on_one_line():
+    reason = find_outliers(break_(honest(), 3, "shifted by 100"), FACTOR)[3]
+    assert len(reason.splitlines()) == 1
+    ratio = ratios(list(break_(honest(), 3, "shifted by 100").values()))[3, 0]
+    for part in (
+        f"{ratio:.3g} times",
+        "outlier-factor = 10",
+        f"{FACTOR * FEW ** (1 / 200):.3g}",
+        "200 coord",
+    ):
+        assert part in reason, reason
+
+
+# Who is not
+
+
+@pytest.mark.parametrize("members", [0, 1, 2])
+def test_of_two_nobody_can_say_which_is_wrong(members):
+    offers = honest(members)
+    if members:
+        offers[0] = offers[0] * 1e6
+    assert find_outliers(offers, FACTOR) == {}
+
+
+def test_two_are_left_however_many_are_far_from_each_other():
+    offers = {member: np.full((1, 50), 1000.0**member, np.float32) for member in range(7)}
+    aside = find_outliers(offers, 1.5)
+    assert len(aside) == 5 and 6 in aside
+
+
+def test_a_factor_of_zero_allows_everything():
+    assert find_outliers(break_(honest(), 1, "one value of 1e30"), 0.0) == {}
+
+
+def test_an_exchange_without_coordinates_has_no_outlier():
+    assert find_outliers(honest(count=0), FACTOR) == {}
+
+
+def test_a_ratio_grows_with_the_distance_and_the_limit_is_the_factor():
+    offers = honest(5, 1, 10_000, apart=0.1)
+    away = np.random.Generator(np.random.Philox(9)).normal(size=(1, 10_000)).astype(np.float32)
+    found = [
+        ratios([*list(offers.values())[:4], offers[4] + np.float32(distance) * away])[4, 0]
+        for distance in (0, 0.1, 1, 2)
+    ]
+    assert found[0] < 0.2 and found == sorted(found)
+    far = offers | {4: offers[4] + np.float32(2) * away}
+    limit = FEW ** (1 / 10_000)
+    assert list(find_outliers(far, found[3] / limit * 0.999)) == [4]
+    assert find_outliers(far, found[3] / limit * 1.001) == {}
+
+
+def test_members_that_are_still_equal_are_none_of_them_outliers():
+    same = honest()[0]
+    offers = {member: same.copy() for member in range(4)}
+    assert (ratios(list(offers.values())) == 0).all()
+    # One has made the smallest possible step, the others none.
+    offers[2] = np.nextafter(same, np.float32(1))
+    assert find_outliers(offers, FACTOR) == {}
+
+
+def test_values_that_are_zero_for_all_but_one_are_no_measure():
+    """The bias of a unit that only one member's data ever switch on."""
+    offers = {member: np.zeros((1, 3), np.float32) for member in range(4)}
+    offers[1][0] = [0.0, 0.2, 0.0]
+    assert find_outliers(offers, FACTOR) == {}
+    offers[1][0] = FLOOR * FACTOR * FEW * 10
+    assert list(find_outliers(offers, FACTOR)) == [1]
+
+
+def test_optimizer_state_is_measured_against_the_parameters_too():
+    """One member's gradients are gone, as with data of one class, and another's are not."""
+    offers = honest(slots=2)
+    for member in offers:
+        offers[member][1] *= 0.0 if member != 3 else 5.0
+    assert find_outliers(offers, FACTOR) == {}
+    offers[3][1] *= 1000
+    assert list(find_outliers(offers, FACTOR)) == [3]
+
+
+def test_nobody_is_set_aside_by_a_ratio_that_is_no_number():
+    """Such values are refused long before; the rule does not make it worse."""
+    offers = honest()
+    offers[1][0, 3] = np.nan
+    with np.errstate(invalid="ignore"):
+        assert find_outliers(offers, FACTOR) == {}
+
+
+# Real training: what honest members look like
+
+OPTIONS: dict[str, Any] = {
+    "task": "digits",
+    "members": 5,
+    "rounds": 12,
+    "local-steps": 6,
+    "train-examples": 400,
+    "test-examples": 100,
+    "p": 0.1,
+    "schedule": "constant",
+    "division": "dirichlet",
+    "alpha": 0.1,
+}
+TRAINING: dict[str, dict[str, Any]] = {
+    "every member its own classes": {},
+    "a large step": {"learning-rate": 0.5},
+    "optimizer state": {"exchange-optimizer": True},
+    "optimizer state, a large step": {"exchange-optimizer": True, "learning-rate": 0.5},
+    "Adam's state": {"exchange-optimizer": True, "optimizer": "adam", "learning-rate": 0.01},
+    "three members": {"members": 3, "exchange-optimizer": True, "learning-rate": 0.5},
+    "seven coordinates": {"p": 0.0003, "local-steps": 1, "rounds": 60, "learning-rate": 0.5},
+    "three coordinates of three": {"p": 0.0001, "members": 3, "local-steps": 1, "rounds": 60},
+}
+
+
+class TenTimesFaster:
+    """Training of a device that makes ten rounds' steps in each."""
+
+    def __init__(self, training):
+        self._training = training
+
+    def run(self, *arguments, **options):
+        return [self._training.run(*arguments, **options) for _ in range(10)][-1]
+
+    def __getattr__(self, name):
+        return getattr(self._training, name)
+
+
+@pytest.mark.parametrize("name", TRAINING)
+def test_no_member_that_really_trains_comes_near_the_limit(monkeypatch, name):
+    """Not with data of one or two classes each, and one device ten times as fast as the others."""
+    of_limit: list[float] = []
+
+    def watched(offers, factor):
+        count = next(iter(offers.values())).shape[1] if offers else 0
+        if count:
+            largest = float(ratios([offers[member] for member in sorted(offers)]).max())
+            of_limit.append(largest / (factor * FEW ** (1 / count)))
+        return find_outliers(offers, factor)
+
+    monkeypatch.setattr(room, "find_outliers", watched)
+    trainer = Trainer(RunConfig.from_mapping(OPTIONS | TRAINING[name]), load_task("digits"))
+    assert trainer.config.fleet.outlier_factor == FACTOR
+    trainer._training[1] = TenTimesFaster(trainer._training[1])
+    for number in range(1, trainer.config.training.rounds + 1):
+        assert trainer.round(number)[0].aside == {}
+    assert len(of_limit) > 10
+    assert 0 < max(of_limit) < 0.5
+
+
+def test_with_honest_members_the_average_is_the_one_without_the_rule(make_task):
+    options = {"members": 4, "rounds": 4, "local-steps": 3, "batch-size": 8, "p": 0.3}
+    found = {
+        factor: Trainer(RunConfig.from_mapping(options | {"outlier-factor": factor}), make_task())
+        .run()
+        .sha256
+        for factor in (0.0, FACTOR)
+    }
+    assert found[0.0] == found[FACTOR]
+
+
+def test_the_trainer_goes_on_without_a_member_that_is_set_aside(make_task):
+    options = {"members": 4, "rounds": 3, "local-steps": 2, "batch-size": 8, "p": 0.5, "schedule": "constant"}
+    trainer = Trainer(RunConfig.from_mapping(options), make_task())
+    trainer.round(1)
+    member = trainer.members[2]
+    honest_offer = member.offer
+    member.offer = lambda number: honest_offer(number) * np.float32(1000)
+    settlement, losses = trainer.round(2)
+    assert list(settlement.aside) == [2] and sorted(losses) == [0, 1, 2, 3]
+    settlement, losses = trainer.round(3)
+    assert settlement == replace(settlement, members=(0, 1, 3), aside={}) and sorted(losses) == [0, 1, 3]
+    assert list(trainer.aside) == [2]
+    outcome = trainer.finish()
+    assert sorted(outcome.accuracies if hasattr(outcome, "accuracies") else [0, 1, 3]) == [0, 1, 3]

@@ -1,0 +1,401 @@
+"""The journal of a server that may die at any moment: one SQLite file.
+
+What it rests on:
+
+- One transaction per decision, in SQLite's write-ahead log, synced before the call returns. A server killed
+  between any two bytes finds the decision whole or not at all.
+- One server at a time: SQLite's exclusive lock, which the system lifts when the process ends in any way.
+- Nothing wrong is believed. Each row carries a checksum (BLAKE2b-64), and one row the digest of them all and
+  the identity of run and layout, so that a row which is altered, missing or of another time is noticed when
+  the file is opened. The file is created under another name: an empty one is damage, no beginning.
+
+What it cannot see: a disk that drops the newest transactions as a whole, or a file that is put back from an
+old copy. Such a journal is consistent, and behind its members, which then have applied exchanges that it has
+not settled; the escrow ignores these.
+"""
+
+import hashlib
+import json
+import sqlite3
+from collections.abc import Iterator, Mapping
+from contextlib import closing, contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Final, Self
+
+import numpy as np
+
+from wash_fl.core.journal import Delivery, Enrolment, Record, Standing, Values
+from wash_fl.errors import RunError, StateError
+from wash_fl.files import replacing
+
+FORMAT: Final = "wash-fl journal 1"
+LOCK_SECONDS: Final = 1.0
+"""How long to wait for a server that is about to end, or an audit, to let go of the file."""
+
+# The first column tells a table's rows apart. There is one row of meta; its digest is the exclusive or of
+# the checksums of all other rows, so that a change of one row changes it without reading the others.
+_TABLES: Final = {
+    "meta": ("id", "format", "run", "layout", "settled", "digest"),
+    "deliveries": ("member", "exchange", "slots", "slice"),
+    "enrolments": ("member", "initial", "joined", "seen", "applied", "standing", "reason"),
+    "records": ("exchange", "offers", "deliveries"),
+}
+_SCHEMA: Final = {
+    name: f"CREATE TABLE {name} ({key} INTEGER PRIMARY KEY, {', '.join(columns)}, checksum BLOB)"
+    for name, (key, *columns) in _TABLES.items()
+}
+_META: Final = 1
+_DISK: Final = (
+    sqlite3.SQLITE_FULL,
+    sqlite3.SQLITE_IOERR,
+    sqlite3.SQLITE_CANTOPEN,
+    sqlite3.SQLITE_READONLY,
+    sqlite3.SQLITE_PERM,
+    sqlite3.SQLITE_NOMEM,
+)
+"""What is no fault of the file."""
+
+
+class SqliteJournal:
+    """A :class:`~wash_fl.core.journal.Journal` on disk; made by :meth:`open` or :meth:`read`.
+
+    It may be used from several threads, one at a time.
+
+    Attributes
+    ----------
+    path : Path
+        The file. Beside it SQLite keeps ``<path>-wal``, which is part of it.
+    run, layout : bytes
+        Identity of the run, and fingerprint of what it exchanges.
+    """
+
+    def __init__(self, path: Path, database: sqlite3.Connection) -> None:
+        self.path = path
+        self._database = database
+        self._meta = self._verify()
+        self.run: bytes = self._meta["run"]
+        self.layout: bytes = self._meta["layout"]
+
+    @classmethod
+    def open(cls, path: Path, run: bytes, layout: bytes, *, synchronous: str = "FULL") -> Self:
+        """Open the journal of a run, or begin it; no other server can open it until it is closed.
+
+        Parameters
+        ----------
+        path : Path
+            Its file; the folder is made.
+        run, layout : bytes
+            Identity of the run, and fingerprint of what it exchanges: those of the journal must be the same.
+        synchronous : str
+            SQLite's word for what survives a power cut: ``FULL`` all that was written, ``NORMAL`` and ``OFF``
+            may lose the newest transactions. A killed process loses nothing with any.
+
+        Raises
+        ------
+        RunError
+            If another server has it open.
+        StateError
+            If it is damaged, no journal, or of another version, run, or layout.
+        """
+        if not path.exists():
+            _create(path, run, layout)
+        with _explained(path, "read"):
+            database = _connect(f"{path.absolute().as_uri()}?mode=rw")
+        try:
+            with _explained(path, "read"):
+                # Before anything is read: then SQLite needs no shared memory, and locks the whole file.
+                database.execute("PRAGMA locking_mode=EXCLUSIVE")
+                database.execute(f"PRAGMA synchronous={synchronous}")
+                journal = cls(path, database)
+            if journal.run != run:
+                raise StateError(
+                    f"{path} is the journal of run {journal.run.hex()}, this run is {run.hex()}: use another "
+                    "run-name, or the options this run began with."
+                )
+            if journal.layout != layout:
+                raise StateError(
+                    f"{path} is the journal of another model: its layout is {journal.layout.hex()[:16]}, "
+                    f"this model's is {layout.hex()[:16]}. Use the model this run began with, or another "
+                    "run-name."
+                )
+        except BaseException:
+            database.close()
+            raise
+        return journal
+
+    @classmethod
+    def read(cls, path: Path) -> Self:
+        """Open a journal only to look at it, whatever run it is of; not while a server has it open.
+
+        Raises
+        ------
+        RunError
+            If a server has it open, or there is none.
+        StateError
+            If it is damaged, no journal, or of another version.
+        """
+        if not path.exists():
+            raise RunError(f"{path} does not exist: a run's journal is in its folder on the server.")
+        with _explained(path, "read"):
+            database = _connect(f"{path.absolute().as_uri()}?mode=ro")
+        try:
+            with _explained(path, "read"):
+                return cls(path, database)
+        except BaseException:
+            database.close()
+            raise
+
+    def settled(
+        self, exchange: int, deliveries: Mapping[int, Delivery], offers: Mapping[int, Values]
+    ) -> None:
+        """Record a settled exchange, its deliveries, its record, and that its members were seen."""
+        record = Record.of(exchange, deliveries, offers)
+        with self._transaction():
+            for member, delivery in deliveries.items():
+                assert not self._has("deliveries", member), "a delivery would replace one that waits"
+                values = np.ascontiguousarray(delivery.values, dtype="<f4")
+                self._put("deliveries", (member, delivery.exchange, len(values), values.tobytes()))
+            self._put("records", (exchange, _to_json(record.offers), _to_json(record.deliveries)))
+            for member in offers:
+                known = self._enrolment(member)
+                if known is not None:
+                    self._put("enrolments", _enrolment_row(member, replace(known, seen=exchange)))
+            self._meta["settled"] = exchange
+
+    def acknowledged(self, member: int, applied: int) -> None:
+        """Record that a member needs no delivery of an exchange up to ``applied``."""
+        with self._transaction():
+            self._drop_delivery(member, applied)
+            known = self._enrolment(member)
+            if known is not None and known.applied < applied:
+                self._put("enrolments", _enrolment_row(member, replace(known, applied=applied)))
+
+    def released(self, member: int) -> None:
+        """Drop a member's delivery for good."""
+        with self._transaction():
+            self._drop_delivery(member)
+
+    def enrolled(self, member: int, enrolment: Enrolment) -> None:
+        """Record what is known of a member, and drop a delivery that it has no use for."""
+        with self._transaction():
+            self._put("enrolments", _enrolment_row(member, enrolment))
+            if enrolment.standing is Standing.ACTIVE:
+                self._drop_delivery(member, enrolment.applied)
+            else:
+                self._drop_delivery(member)
+
+    def restore(self) -> tuple[int, dict[int, Delivery]]:
+        """Return the last settled exchange and what waits; the values are read-only."""
+        with _explained(self.path, "read"):
+            waiting = {}
+            for member, exchange, slots, values in self._rows("deliveries"):
+                array = np.frombuffer(values, dtype="<f4").reshape(slots, -1)
+                waiting[member] = Delivery(exchange, array)
+            return self._meta["settled"], waiting
+
+    def enrolments(self) -> dict[int, Enrolment]:
+        """Return what is known of the members."""
+        with _explained(self.path, "read"):
+            return {row[0]: _enrolment_of(row) for row in self._rows("enrolments")}
+
+    def records(self) -> Iterator[Record]:
+        """Return the settled exchanges in order, one after the other from the disk."""
+        with _explained(self.path, "read"):
+            for exchange, offers, deliveries in self._rows("records"):
+                yield Record(exchange, _from_json(offers), _from_json(deliveries))
+
+    def close(self) -> None:
+        """Close the file and let go of it; closing again does nothing."""
+        with _explained(self.path, "written"):
+            self._database.close()
+
+    # Rows
+
+    def _enrolment(self, member: int) -> Enrolment | None:
+        row = next(self._rows("enrolments", f"WHERE member = {member:d}"), None)
+        return None if row is None else _enrolment_of(row)
+
+    def _has(self, table: str, key: int) -> bool:
+        query = f"SELECT 1 FROM {table} WHERE {_TABLES[table][0]} = ?"
+        return self._database.execute(query, (key,)).fetchone() is not None
+
+    def _drop_delivery(self, member: int, up_to: int | None = None) -> None:
+        query = "SELECT exchange, checksum FROM deliveries WHERE member = ?"
+        found = self._database.execute(query, (member,)).fetchone()
+        if found is not None and (up_to is None or found[0] <= up_to):
+            self._count(found[1])
+            self._database.execute("DELETE FROM deliveries WHERE member = ?", (member,))
+
+    def _put(self, table: str, row: tuple[Any, ...]) -> None:
+        """Write a row in place of the one with the same key."""
+        query = f"SELECT checksum FROM {table} WHERE {_TABLES[table][0]} = ?"
+        for (replaced,) in self._database.execute(query, row[:1]).fetchall():
+            self._count(replaced)
+        checksum = _seal(table, row)
+        self._count(checksum)
+        self._database.execute(_insert(table), (*row, checksum))
+
+    def _count(self, checksum: bytes) -> None:
+        """Put a row's checksum into the digest, or take it out."""
+        self._meta["digest"] = _xor(self._meta["digest"], checksum)
+
+    def _rows(self, table: str, where: str = "") -> Iterator[tuple[Any, ...]]:
+        """Read rows in order of their key; each must be as it was written."""
+        columns = ", ".join((*_TABLES[table], "checksum"))
+        query = f"SELECT {columns} FROM {table} {where} ORDER BY {_TABLES[table][0]}"
+        with closing(self._database.execute(query)) as cursor:
+            for *row, checksum in cursor:
+                if checksum != _seal(table, row):
+                    raise _damaged(self.path, f"row {row[0]} of its {table} is altered")
+                yield tuple(row)
+
+    # The whole file
+
+    @contextmanager
+    def _transaction(self) -> Iterator[None]:
+        with _explained(self.path, "written"):
+            before = dict(self._meta)
+            self._database.execute("BEGIN IMMEDIATE")
+            try:
+                yield
+                if self._meta != before:
+                    row = tuple(self._meta.values())
+                    self._database.execute(_insert("meta"), (*row, _seal("meta", row)))
+                self._database.execute("COMMIT")
+            except BaseException:
+                self._meta = before
+                # After some errors (a full disk) SQLite has done that itself.
+                if self._database.in_transaction:
+                    self._database.execute("ROLLBACK")
+                raise
+
+    def _verify(self) -> dict[str, Any]:
+        """Return the row of meta, if every bit of the file is as it was written."""
+        schema = dict(self._database.execute("SELECT name, sql FROM sqlite_master"))
+        if "meta" not in schema:
+            raise StateError(
+                f"{self.path} is no journal of wash-fl: choose another run-name, or move it away."
+            )
+        found = self._database.execute("SELECT format FROM meta").fetchone()
+        if found is not None and found[0] != FORMAT:
+            raise StateError(
+                f"{self.path} has the format {found[0]!r}, this version reads {FORMAT!r}: finish this run "
+                "with the version it began with, or choose another run-name."
+            )
+        if schema != _SCHEMA:
+            raise _damaged(self.path, "its tables are altered")
+        problem = self._database.execute("PRAGMA quick_check(1)").fetchone()[0]
+        if problem != "ok":
+            raise _damaged(self.path, str(problem))
+        # A bit of the header decides whether SQLite looks at the log at all.
+        if self._database.execute("PRAGMA journal_mode").fetchone()[0] != "wal":
+            raise _damaged(self.path, "its log is switched off")
+        digest = bytes(8)
+        for table in ("deliveries", "enrolments", "records"):
+            for row in self._rows(table):
+                digest = _xor(digest, _seal(table, row))
+        found = next(self._rows("meta"), None)
+        if found is None:
+            raise _damaged(self.path, "its first row is missing")
+        meta = dict(zip(_TABLES["meta"], found, strict=True))
+        if digest != meta["digest"]:
+            raise _damaged(self.path, "rows are missing, or of another time")
+        return meta
+
+
+def _create(path: Path, run: bytes, layout: bytes) -> None:
+    """Write a journal in which nothing is settled; whole, or not at all."""
+    # SQLite would take the log of a file that somebody removed for this one's.
+    for suffix in ("-wal", "-shm"):
+        path.with_name(path.name + suffix).unlink(missing_ok=True)
+    with (
+        _explained(path, "written"),
+        replacing(path) as scratch,
+        closing(_connect(scratch.absolute().as_uri())) as database,
+    ):
+        database.execute("PRAGMA journal_mode=WAL")
+        for statement in _SCHEMA.values():
+            database.execute(statement)
+        row = (_META, FORMAT, run, layout, 0, bytes(8))
+        database.execute(_insert("meta"), (*row, _seal("meta", row)))
+        # Closed before it is renamed: the log goes into the file.
+
+
+def _connect(uri: str) -> sqlite3.Connection:
+    # isolation_level=None: transactions begin and end where we say, and nowhere else.
+    return sqlite3.connect(uri, uri=True, isolation_level=None, timeout=LOCK_SECONDS, check_same_thread=False)
+
+
+@contextmanager
+def _explained(path: Path, doing: str) -> Iterator[None]:
+    """Say in a user's words what SQLite found."""
+    try:
+        yield
+    except sqlite3.ProgrammingError:
+        raise
+    except UnicodeDecodeError as error:
+        # Also what SQLite says of a name that is damaged.
+        raise _damaged(path, "a text in it is altered") from error
+    except sqlite3.DatabaseError as error:
+        code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+        if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
+            raise RunError(
+                f"another server is using this run: it has {path} open. Stop it, or choose another run-name."
+            ) from error
+        if code in _DISK:
+            raise StateError(
+                f"{path} cannot be {doing} ({error}); what it held before is kept. Free some space or see to "
+                "the disk, then run again with the same run-name."
+            ) from error
+        raise _damaged(path, str(error)) from error
+
+
+def _damaged(path: Path, reason: str) -> StateError:
+    # On one line, whatever SQLite says.
+    return StateError(
+        f"{path} is damaged ({' '.join(reason.split())}): choose another run-name to begin anew."
+    )
+
+
+def _seal(table: str, row: tuple[Any, ...] | list[Any]) -> bytes:
+    """Return the checksum of a row: of its table, and of each value's type, length and bytes."""
+    digest = hashlib.blake2b(table.encode(), digest_size=8)
+    for value in row:
+        content = value if isinstance(value, bytes) else str(value).encode()
+        digest.update(f"{type(value).__name__} {len(content)} ".encode())
+        digest.update(content)
+    return digest.digest()
+
+
+def _insert(table: str) -> str:
+    return f"INSERT OR REPLACE INTO {table} VALUES ({', '.join('?' * (len(_TABLES[table]) + 1))})"
+
+
+def _xor(one: bytes, other: bytes) -> bytes:
+    return bytes(a ^ b for a, b in zip(one, other, strict=True))
+
+
+def _enrolment_row(member: int, enrolment: Enrolment) -> tuple[Any, ...]:
+    return (
+        member,
+        enrolment.initial,
+        enrolment.joined,
+        enrolment.seen,
+        enrolment.applied,
+        enrolment.standing.value,
+        enrolment.reason,
+    )
+
+
+def _enrolment_of(row: tuple[Any, ...]) -> Enrolment:
+    initial, joined, seen, applied, standing, reason = row[1:]
+    return Enrolment(initial, joined, seen, applied, Standing(standing), reason)
+
+
+def _to_json(hashes: dict[int, str]) -> str:
+    return json.dumps(hashes)
+
+
+def _from_json(text: str) -> dict[int, str]:
+    return {int(member): value for member, value in json.loads(text).items()}
