@@ -1,7 +1,7 @@
 """Flower without its processes: a Grid that runs a real ClientApp right here, for tests and measurements.
 
 What it needs of Flower beyond the public interface is in this file alone: the identity that Flower gives
-its own processes, and the id that a SuperLink gives a message.
+its own processes, the id that a SuperLink gives a message, and the id of the message that a reply answers.
 """
 
 import itertools
@@ -16,7 +16,10 @@ from flwr.serverapp import Grid
 from flwr.supercore.run import Run
 from flwr.supercore.task_identity import TaskIdentity
 
+from wash_fl.faults.points import Killed
+
 CLIENT_APP_RAISED = 2
+CLIENT_APP_KILLED = 8
 
 Deliver = Callable[[Message], list[Message]]
 Fault = Callable[[int, Message, Deliver], list[Message]]
@@ -26,6 +29,16 @@ Fault = Callable[[int, Message, Deliver], list[Message]]
 def identify_process() -> None:
     """Give this process the identity without which Flower makes no message."""
     TaskIdentity.run_id, TaskIdentity.node_id, TaskIdentity.task_id = 1, 1, 1
+
+
+def give_id(message: Message, message_id: str) -> None:
+    """Give a message its id, as a SuperLink does when it is pushed."""
+    message.metadata.__dict__["_message_id"] = message_id
+
+
+def give_reply_to(reply: Message, message_id: str) -> None:
+    """Make a reply one to another message."""
+    reply.metadata.__dict__["_reply_to_message_id"] = message_id
 
 
 def no_fault(member: int, request: Message, deliver: Deliver) -> list[Message]:
@@ -48,6 +61,11 @@ class InProcessGrid(Grid):
         ``fault(member, request, deliver)`` returns the replies that come back: ``deliver(request)`` for the
         ordinary case, an empty list for a message that is lost, a changed or repeated one for any other
         fault.
+
+    Attributes
+    ----------
+    offline : set of int
+        Members whose nodes are not connected.
     """
 
     def __init__(
@@ -63,6 +81,7 @@ class InProcessGrid(Grid):
         self._run = Run.create_empty(run_id=1)
         self._ids = itertools.count(1)
         self._replies: dict[str, list[Message]] = {}
+        self.offline: set[int] = set()
         # Node ids that are no member's index, as in a real fleet.
         self._members = {1000 + 7 * index: index for index in range(members)}
         config: UserConfig = dict(run_config or {})
@@ -87,8 +106,8 @@ class InProcessGrid(Grid):
         return self._run
 
     def get_node_ids(self) -> Iterable[int]:
-        """Return the ids of all nodes."""
-        return list(self._members)
+        """Return the ids of all nodes that are connected."""
+        return [node for node, member in self._members.items() if member not in self.offline]
 
     def get_nodes(self) -> Iterable[NodeInfo]:
         """Return all nodes."""
@@ -110,7 +129,7 @@ class InProcessGrid(Grid):
         ids: list[str] = []
         for message in messages:
             message_id = f"message-{next(self._ids)}"
-            message.metadata.__dict__["_message_id"] = message_id
+            give_id(message, message_id)
             member = self._members[message.metadata.dst_node_id]
             self._replies[message_id] = self.fault(member, message, self._deliver)
             ids.append(message_id)
@@ -129,6 +148,8 @@ class InProcessGrid(Grid):
     def _deliver(self, request: Message) -> list[Message]:
         try:
             return [self._app(request, self._contexts[request.metadata.dst_node_id])]
+        except Killed as killed:
+            return [Message(Error(CLIENT_APP_KILLED, str(killed)), reply_to=request)]
         except Exception:
             # As Flower's own runtime answers for a ClientApp that raises.
             return [Message(Error(CLIENT_APP_RAISED, traceback.format_exc()), reply_to=request)]

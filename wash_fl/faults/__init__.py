@@ -1,0 +1,1 @@
+"""Faults on purpose, by member and exchange: to messages (grid) and to processes (points)."""
