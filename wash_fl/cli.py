@@ -38,7 +38,7 @@ EXTRAS = {
     "matplotlib": "server",
     "onnxruntime": "infer",
     "ray": "simulation",
-    "psutil": "simulation",
+    "psutil": "server",
     "sklearn": "simulation",
     "torchvision": "simulation",
     "flwr_datasets": "simulation",

@@ -16,13 +16,14 @@ from wash_fl.core.identity import weights_sha256
 from wash_fl.export.metadata import ModelCard
 from wash_fl.export.onnx import export_onnx
 from wash_fl.export.parity import Parity
+from wash_fl.faults.grid import with_faults
 from wash_fl.member.parameters import model_layout
 from wash_fl.member.slots import optimizer_slots
 from wash_fl.member.training import make_optimizer
 from wash_fl.planes.records import Arrays
 from wash_fl.planes.watching import RoundReport, Watcher
 from wash_fl.report.figures import draw_figures
-from wash_fl.report.run_folder import AVERAGED, FIGURES, MODEL, SUMMARY, RunFolder
+from wash_fl.report.run_folder import AVERAGED, FIGURES, JOURNAL, MODEL, SUMMARY, RunFolder
 from wash_fl.strategy import WashStrategy
 from wash_fl.tasks.models import initial_model
 from wash_fl.tasks.task import Task, load_task
@@ -34,14 +35,27 @@ PARITY_EXAMPLES = 256
 
 
 def run_job(grid: Grid, config: RunConfig) -> RunFolder:
-    """Run the whole job over a Flower grid and return the run's folder."""
+    """Run the whole job over a Flower grid and return the run's folder.
+
+    A run whose name is that of one that did not finish goes on where it was.
+    """
+    grid = with_faults(grid)
     task = load_task(config.task.task)
     folder = RunFolder.create(config)
     logger.info("the run's folder is %s", folder.path)
-    folder.log("start", version=wash_fl.__version__, task=config.task.task, rounds=config.training.rounds)
+    folder.log(
+        "resume" if folder.begun else "start",
+        version=wash_fl.__version__,
+        task=config.task.task,
+        rounds=config.training.rounds,
+    )
     try:
         outcome, strategy = _train(grid, config, task, folder)
         finish(folder, config, task, outcome, strategy)
+        if not config.fleet.keep_members:
+            # Not before the result is on the disk: until then a crash asks the members for theirs again.
+            strategy.dismiss(grid)
+        folder.log("finished", summary=SUMMARY)
     except BaseException as error:
         folder.log("failed", reason=str(error) or type(error).__name__)
         raise
@@ -70,15 +84,22 @@ def _train(grid: Grid, config: RunConfig, task: Task, folder: RunFolder) -> tupl
         layout,
         members=training.members,
         local_steps=training.local_steps,
+        local_seconds=training.local_seconds,
         exchange=config.exchange,
         seed=training.seed,
         run_name=folder.path.name,
+        journal=folder.path / JOURNAL,
         min_members=fleet.min_members,
         start_timeout=fleet.start_timeout,
+        deadline_spread=fleet.deadline_spread,
+        give_up_after=fleet.give_up_after,
+        outlier_factor=fleet.outlier_factor,
         evaluate_every=config.finish.evaluate_every,
         recalibrate=config.finish.batchnorm == "clients",
+        keep_members=True,
         watcher=Watcher(on_round, on_member, on_average),
     )
+    strategy.traffic.before = folder.last("round").get("bytes", {})
     result = strategy.start(
         grid,
         # In place, and nowhere kept: the server holds no model while the members train.
@@ -106,6 +127,7 @@ def finish(
         "version": wash_fl.__version__,
         "weights_sha256": outcome.sha256,
         "members": strategy.collected,
+        "left_out": {str(member): reason for member, reason in strategy.left_out.items()},
         "accuracy": {
             "members": {str(member): value for member, value in outcome.members.items()},
             "mean_member": outcome.mean_member,
@@ -119,7 +141,6 @@ def finish(
     }
     draw_figures(folder.path / FIGURES, list(folder.events()), summary)
     folder.save_summary(summary)
-    folder.log("finished", summary=SUMMARY)
     logger.info("averaged accuracy %.4f, ensemble %.4f", outcome.recalibrated, outcome.ensemble)
     logger.info("the model is %s", folder.path / MODEL)
 
@@ -158,8 +179,9 @@ def _round_fields(report: RoundReport) -> dict[str, Any]:
     gauge = report.settlement.gauge
     return {
         "round": report.round,
-        "participants": list(report.settlement.members),
-        "absent": list(report.settlement.absent),
+        "participants": sorted(report.metrics),
+        "absent": list(report.absent),
+        "set_aside": {str(member): reason for member, reason in report.settlement.aside.items()},
         # JSON has no NaN; a metric that is not a number is left out rather than made up.
         "members": {
             str(member): {name: value for name, value in metrics.items() if math.isfinite(value)}

@@ -1,9 +1,8 @@
 """WASH as a Flower strategy: members train, the escrow shuffles slices of them, one model comes out."""
 
 import logging
-import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -15,35 +14,32 @@ from safetensors.numpy import save_file
 
 from wash_fl.config import ExchangeConfig
 from wash_fl.core.draw import Draw
-from wash_fl.core.escrow import Escrow, Verdict
+from wash_fl.core.escrow import Escrow
 from wash_fl.core.identity import run_identity, weights_sha256
-from wash_fl.core.journal import Journal
+from wash_fl.core.journal import Journal, MemoryJournal, Standing
 from wash_fl.core.layout import Layout
-from wash_fl.core.packet import Direction, PacketError, Slice, decode, encode
+from wash_fl.core.sqlite_journal import SqliteJournal
 from wash_fl.core.terms import Terms
 from wash_fl.errors import RunError
+from wash_fl.faults import points
 from wash_fl.planes import records
-from wash_fl.planes.asking import understand, wait_for_nodes
-from wash_fl.planes.collection import collect_members, done, recalibrate
-from wash_fl.planes.joining import JoinRequest, join_members
-from wash_fl.planes.records import Arrays, Status
+from wash_fl.planes.asking import wait_for_nodes
+from wash_fl.planes.clock import Clock
+from wash_fl.planes.collection import ModelSpec, collect_members, done, recalibrate
+from wash_fl.planes.deadline import Deadline
+from wash_fl.planes.desk import Desk
+from wash_fl.planes.joining import JoinRequest, Reception
+from wash_fl.planes.post import Errand, Post
+from wash_fl.planes.records import Arrays
+from wash_fl.planes.roster import Roster
+from wash_fl.planes.rounds import FEWEST, Rounds
 from wash_fl.planes.traffic import Traffic
 from wash_fl.planes.watching import RoundReport, Watcher, mean_metrics
 
 logger = logging.getLogger("flwr.wash_fl")
 
-
 EMPTY_ROUNDS = 3
 """Rounds in a row without any member after which a run is given up."""
-
-
-@dataclass
-class _Roster:
-    """Which node is which member, and what was sent to whom in the current round."""
-
-    nodes: dict[int, int] = field(default_factory=dict)
-    sent: dict[int, Message] = field(default_factory=dict)
-    started: float = 0.0
 
 
 class WashStrategy(Strategy):
@@ -61,26 +57,40 @@ class WashStrategy(Strategy):
         Size of the ensemble. Clients are members by their ``partition-id``, 0 to members - 1.
     local_steps : int
         Optimizer steps of each member per round.
+    local_seconds : float
+        If not 0, seconds of training per round instead; such a run does not repeat hash for hash.
     exchange : ExchangeConfig
         What is exchanged, and how it is mixed.
     seed : int
         The run seed.
     run_name : str
         Tells runs apart; empty makes one from the time.
+    journal : Path, optional
+        File in which decisions are recorded before they are heard of. A run that is started again with the
+        same settings, ``run_name`` and file goes on where it was. In memory by default.
     min_members : int
-        Members needed to start; 0 means all.
+        Members without whom a round does not start; 0 means all at the beginning, and any 2 later.
     start_timeout : float
         Seconds to wait for the clients to connect.
+    deadline_spread : float
+        How many times the members' usual spread a round waits beyond their median; 0 waits for the whole
+        ``timeout`` of :meth:`start`.
+    give_up_after : int
+        Rounds in a row that a member may be away before the run goes on without it; 0 never gives one up.
+    outlier_factor : float
+        Set a member aside whose values are so many times farther from the others' than these spread; 0
+        never does.
     evaluate_every : int
         Ask members to evaluate themselves every so many rounds; 0 never does.
     recalibrate : bool
         Re-estimate the averaged model's BatchNorm statistics on the clients' data.
     keep_members : bool
-        Leave the members' state on the clients after the run.
+        Leave the members' state on the clients after the run, until :meth:`dismiss`. With a journal, save
+        the result first and dismiss the members then, and nothing can be lost between the two.
     watcher : Watcher
         Told of progress.
-    journal : Journal
-        Where the escrow records its decisions; in memory by default.
+    clock : Clock
+        What waiting is measured by.
 
     Examples
     --------
@@ -97,18 +107,23 @@ class WashStrategy(Strategy):
         *,
         members: int,
         local_steps: int,
+        local_seconds: float = 0.0,
         exchange: ExchangeConfig | None = None,
         seed: int = 0,
         run_name: str = "",
+        journal: Path | None = None,
         min_members: int = 0,
         start_timeout: float = 120.0,
+        deadline_spread: float = 6.0,
+        give_up_after: int = 20,
+        outlier_factor: float = 10.0,
         evaluate_every: int = 0,
         recalibrate: bool = True,
         keep_members: bool = False,
         watcher: Watcher | None = None,
-        journal: Journal | None = None,
+        clock: Clock | None = None,
     ) -> None:
-        if members < 2 or not 0 <= min_members <= members:
+        if members < FEWEST or not 0 <= min_members <= members:
             raise RunError(
                 f"members = {members} with min_members = {min_members}: at least 2 members exchange, and no "
                 "more can be waited for than there are."
@@ -116,21 +131,25 @@ class WashStrategy(Strategy):
         self._layout = layout
         self._exchange = exchange or ExchangeConfig()
         self._members = members
-        self._min_members = min_members or members
+        self._min_members = min_members
         self._start_timeout = start_timeout
         self._local_steps = local_steps
+        self._local_seconds = local_seconds
         self._seed = seed
         self._run_name = run_name or datetime.now(UTC).isoformat()
+        self._journal_file = journal
+        self._deadline_spread = deadline_spread
+        self._give_up_after = give_up_after
+        self._outlier_factor = outlier_factor
         self._evaluate_every = evaluate_every
         self._recalibrate_on_clients = recalibrate
         self._keep_members = keep_members
         self._watcher = watcher or Watcher()
-        self._journal = journal
-        self._roster = _Roster()
+        self._clock = clock or Clock()
         self._empty_rounds = 0
-        self._last_reason = ""
         self.traffic = Traffic()
         self.collected: list[int] = []
+        self.left_out: dict[int, str] = {}
 
     def summary(self) -> None:
         """Log the strategy's settings."""
@@ -151,7 +170,7 @@ class WashStrategy(Strategy):
         evaluate_config: ConfigRecord | None = None,
         evaluate_fn: Callable[[int, ArrayRecord], MetricRecord | None] | None = None,
     ) -> Result:
-        """Run the whole job: join, rounds, collection, averaging.
+        """Run the whole job: join, rounds, collection, averaging; or go on with it after a crash.
 
         Parameters
         ----------
@@ -176,7 +195,9 @@ class WashStrategy(Strategy):
         Raises
         ------
         RunError
-            If too few members join, their models differ, or nobody takes part any more.
+            If too few members join, their models differ, or too few take part any more.
+        StateError
+            If the journal is damaged, of another version or run, or in use by another server.
         """
         if train_config or evaluate_config:
             raise RunError(
@@ -191,25 +212,26 @@ class WashStrategy(Strategy):
             local_steps=self._local_steps,
             exchange=self._exchange,
         )
+        self.summary()
         self._run = run_identity(terms)
         self._draw = Draw(self._seed, self._layout, terms.schedule)
-        self._escrow = Escrow(self._draw, self._exchange, self._journal)
         self._timeout = timeout
-        self._rounds = num_rounds
-        with TemporaryDirectory(prefix="wash-fl-") as folder:
-            # On disk, so that the server holds no model while the members train.
-            initial = Path(folder) / "initial.safetensors"
-            arrays = records.named_arrays(initial_arrays)
-            save_file(arrays, initial)
-            sha256 = weights_sha256(arrays)
-            del initial_arrays, arrays
-            nodes = wait_for_nodes(grid, self._min_members, self._start_timeout)
-            request = JoinRequest(terms, self._layout, initial, sha256)
-            self._roster.nodes = join_members(
-                grid, nodes, request, wanted=self._min_members, timeout=timeout, traffic=self.traffic
-            )
-        result = super().start(grid, ArrayRecord(), num_rounds, timeout)
-        result.arrays = records.array_record(self._finish(grid))
+        self._last_round = num_rounds
+        result = Result()
+        with closing(self._open_journal()) as journal:
+            self._escrow = Escrow(self._draw, self._exchange, journal, self._outlier_factor)
+            self._roster = Roster(journal, self._escrow)
+            self._rounds = self._join(grid, terms, initial_arrays)
+            del initial_arrays
+            for number in range(self._escrow.settled + 1, num_rounds + 1):
+                logger.info("[ROUND %d/%d]", number, num_rounds)
+                self.configure_train(number, ArrayRecord(), ConfigRecord(), grid)
+                _, metrics = self.aggregate_train(number, self._rounds.replies(number, self._requests))
+                if metrics is not None:
+                    result.train_metrics_clientapp[number] = metrics
+            result.arrays = records.array_record(self._finish(grid))
+        if not self._keep_members:
+            self.dismiss(grid)
         if evaluate_fn is not None:
             metrics = evaluate_fn(num_rounds, result.arrays)
             if metrics is not None:
@@ -219,55 +241,57 @@ class WashStrategy(Strategy):
     def configure_train(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
     ) -> list[Message]:
-        """Send each member the round's number, and what the exchange before gave it."""
+        """Choose who is asked, and tell each the round's number and what the exchange before gave it."""
         del arrays, config, grid
-        roster = self._roster
-        roster.started = time.monotonic()
         evaluate = bool(self._evaluate_every) and (
-            server_round % self._evaluate_every == 0 or server_round == self._rounds
+            server_round % self._evaluate_every == 0 or server_round == self._last_round
         )
-        roster.sent = {}
-        for member, node in sorted(roster.nodes.items()):
+        ttl = self._rounds.ttl()
+        self._requests = {}
+        for member, node in self._rounds.gather(server_round).items():
             fields = {
                 "run": self._run,
                 "round": server_round,
                 "evaluate": evaluate,
-                "delivery": self._delivery(member),
+                "delivery": self._request.delivery(self._escrow, member),
+                "seconds": self._local_seconds,
             }
-            roster.sent[member] = records.request(node, records.TRAIN, fields, self._timeout)
-        self._escrow.open(server_round, roster.sent.keys())
-        # A list, for a deployment's grid iterates twice.
-        return list(roster.sent.values())
+            self._requests[member] = records.request(node, records.TRAIN, fields, ttl)
+        self._escrow.open(server_round, self._roster.active())
+        return list(self._requests.values())
 
     def aggregate_train(
         self, server_round: int, replies: Iterable[Message]
     ) -> tuple[ArrayRecord | None, MetricRecord | None]:
         """Take the offers, settle the exchange, and report the round."""
-        roster = self._roster
-        # Pushing gave each message its id; a failed node's reply says only which message it is about.
-        asked = {message.metadata.message_id: member for member, message in roster.sent.items()}
         metrics: dict[int, dict[str, float]] = {}
         heard: set[int] = set()
         for reply in replies:
-            member = asked.get(reply.metadata.reply_to_message_id)
-            if member is None:
+            # A failed node's reply says only which message it is about.
+            errand = self._rounds.asked.get(reply.metadata.reply_to_message_id)
+            if errand is None:
                 logger.warning("round %d: a reply to a message of another round is ignored", server_round)
                 continue
-            self.traffic.round_trip(member, roster.sent[member], reply, again=member in heard)
+            member = errand.member
+            self.traffic.round_trip(member, errand.request, reply, again=member in heard)
             heard.add(member)
-            reported = self._take(server_round, member, reply)
+            reported = self._desk.take(server_round, member, reply)
             if reported is not None:
                 metrics[member] = reported
-        for member in sorted(roster.sent.keys() - heard):
+                self._roster.took_part[member] = server_round
+                points.reach("offered", exchange=server_round)
+        for member in sorted(self._requests.keys() - heard):
             logger.warning(
                 "member %d: no reply in round %d; it is not part of the exchange", member, server_round
             )
-        roster.sent = {}
         self._check_alive(server_round, took_part=bool(metrics))
         settlement = self._escrow.settle()
-        report = RoundReport(
-            server_round, settlement, metrics, self.traffic, time.monotonic() - roster.started
-        )
+        points.reach("settled", exchange=server_round)
+        for member, reason in settlement.aside.items():
+            self._roster.drop(member, Standing.SET_ASIDE, reason)
+        absent = tuple(member for member in self._roster.active() if member not in metrics)
+        seconds = self._clock.now() - self._rounds.began
+        report = RoundReport(server_round, settlement, absent, metrics, self.traffic, seconds)
         self._watcher.on_round(report)
         return None, mean_metrics(report)
 
@@ -281,86 +305,129 @@ class WashStrategy(Strategy):
         """Nothing to aggregate."""
         return
 
+    def dismiss(self, grid: Grid) -> None:
+        """Let the members remove their state of this run: it is over, and its result is safe."""
+        requests = self._to_all(self._roster.nodes, records.LEAVE, {"run": self._run})
+        for _ in done(grid, requests, timeout=self._timeout, clock=self._clock):
+            pass
+
+    def _open_journal(self) -> Journal:
+        if self._journal_file is None:
+            return MemoryJournal()
+        return SqliteJournal.open(self._journal_file, self._run, self._layout.fingerprint)
+
+    def _join(self, grid: Grid, terms: Terms, initial_arrays: ArrayRecord) -> Rounds:
+        """Meet the clients, and have them start from the initial weights or go on where they are."""
+        arrays = records.named_arrays(initial_arrays)
+        del initial_arrays
+        resumed = bool(self._roster.active())
+        if resumed:
+            logger.info(
+                "the journal has %d settled exchanges of this run: going on after them", self._escrow.settled
+            )
+        self._request = JoinRequest(
+            self._run, terms, self._layout, weights_sha256(arrays), ModelSpec.of(arrays)
+        )
+        post = Post(grid, self._clock)
+        reception = Reception(
+            grid,
+            self._request,
+            self._roster,
+            self._escrow,
+            post,
+            traffic=self.traffic,
+            timeout=self._timeout,
+            clock=self._clock,
+        )
+        wanted = len(self._roster.active()) if resumed else self._min_members or self._members
+        enough = self._min_members or (FEWEST if resumed else self._members)
+        with TemporaryDirectory(prefix="wash-fl-") as folder:
+            # On disk, so that the server holds no model while the members train.
+            initial = Path(folder) / "initial.safetensors"
+            save_file(arrays, initial)
+            del arrays
+            nodes = wait_for_nodes(grid, wanted, self._start_timeout, enough=enough, clock=self._clock)
+            reception.begin(nodes, initial, wanted=min(wanted, enough))
+        self._desk = Desk(self._run, self._draw, self._escrow, self._roster, reception)
+        return Rounds(
+            grid,
+            self._roster,
+            reception,
+            post,
+            Deadline(self._timeout, self._deadline_spread),
+            timeout=self._timeout,
+            min_members=self._min_members,
+            give_up_after=self._give_up_after,
+            take_late=self._take_late,
+            clock=self._clock,
+        )
+
+    def _take_late(self, errand: Errand, reply: Message) -> None:
+        """Take a reply to an earlier round: its offer comes too late, its acknowledgement counts."""
+        self.traffic.round_trip(errand.member, errand.request, reply)
+        self._desk.take(errand.round, errand.member, reply)
+
     def _check_alive(self, server_round: int, *, took_part: bool) -> None:
         """End a run in which nobody takes part: it would go on to average untrained models."""
         self._empty_rounds = 0 if took_part else self._empty_rounds + 1
-        if self._empty_rounds >= min(EMPTY_ROUNDS, self._rounds):
+        if self._empty_rounds >= min(EMPTY_ROUNDS, self._last_round):
             raise RunError(
                 f"no member took part in round {server_round}"
                 + (f" and the {self._empty_rounds - 1} before it" if self._empty_rounds > 1 else "")
                 + (
-                    f"; the last one heard said: {self._last_reason}"
-                    if self._last_reason
+                    f"; the last one heard said: {self._desk.last_reason}"
+                    if self._desk.last_reason
                     else ": see the log."
                 )
             )
 
-    def _delivery(self, member: int) -> bytes:
-        waiting = self._escrow.delivery(member)
-        if waiting is None:
-            return b""
-        return encode(
-            Slice(Direction.DELIVERY, self._run, self._layout, waiting.exchange, member, waiting.values)
-        )
-
-    def _take(self, server_round: int, member: int, reply: Message) -> dict[str, float] | None:
-        """Take a member's reply to a round: its acknowledgement, its offer, its metrics."""
-        given = understand(f"member {member}", f"round {server_round}", reply)
-        if given is None or given.status is not Status.DONE:
-            self._last_reason = given.reason if given else self._last_reason
-            return None
-        if given.member != member:
-            logger.warning("member %d: its reply names member %d; it is ignored", member, given.member)
-            return None
-        self._escrow.acknowledge(member, given.applied)
-        if given.offer:
-            try:
-                offer = decode(
-                    given.offer,
-                    direction=Direction.OFFER,
-                    run=self._run,
-                    layout=self._layout,
-                    member=member,
-                    exchange=server_round,
-                    count=self._draw.count,
-                )
-            except PacketError as error:
-                logger.warning("member %d: %s It keeps its own values", member, error)
-                return None
-            verdict = self._escrow.offer(member, server_round, offer.values)
-            if verdict is not Verdict.ACCEPTED:
-                logger.warning("member %d: its offer in round %d is %s", member, server_round, verdict)
-        found = reply.content.metric_records.get(records.METRICS, MetricRecord())
-        return {name: float(value) for name, value in found.items() if isinstance(value, (int, float))}
-
     def _to_all(
-        self, kind: str, fields: dict[str, bytes], arrays: ArrayRecord | None = None
+        self,
+        nodes: dict[int, int],
+        kind: str,
+        fields: dict[str, bytes],
+        arrays: ArrayRecord | None = None,
     ) -> dict[int, Message]:
         """Return the same request for every member."""
         return {
             member: records.request(node, kind, fields, self._timeout, arrays)
-            for member, node in sorted(self._roster.nodes.items())
+            for member, node in sorted(nodes.items())
         }
 
     def _finish(self, grid: Grid) -> Arrays:
-        """Collect and average the members, re-estimate BatchNorm, and let the members go."""
+        """Collect and average the members, and re-estimate BatchNorm."""
+        here = self._rounds.assemble(self._start_timeout)
         collect = {
             member: records.request(
-                node, records.COLLECT, {"run": self._run, "delivery": self._delivery(member)}, self._timeout
+                node,
+                records.COLLECT,
+                {"run": self._run, "delivery": self._request.delivery(self._escrow, member)},
+                self._timeout,
             )
-            for member, node in sorted(self._roster.nodes.items())
+            for member, node in here.items()
         }
         average = collect_members(
-            grid, collect, timeout=self._timeout, traffic=self.traffic, on_member=self._watcher.on_member
+            grid,
+            collect,
+            model=self._request.model,
+            timeout=self._timeout,
+            traffic=self.traffic,
+            on_member=self._watcher.on_member,
+            clock=self._clock,
         )
         self.collected = sorted(average.members)
+        self.left_out = self._roster.left_out()
+        for member in set(range(self._members)) - set(self.collected) - self.left_out.keys():
+            self.left_out[member] = "it was not there when the members were collected"
+        for member, reason in sorted(self.left_out.items()):
+            logger.warning("member %d is not in the average: %s", member, reason)
         averaged = average.mean()
         self._watcher.on_average(averaged, False)
+        points.reach("averaged")
         if self._recalibrate_on_clients and any(name.endswith(".running_var") for name in averaged):
-            requests = self._to_all(records.RECALIBRATE, {}, records.array_record(averaged))
-            averaged = recalibrate(grid, requests, averaged, timeout=self._timeout, traffic=self.traffic)
+            requests = self._to_all(here, records.RECALIBRATE, {}, records.array_record(averaged))
+            averaged = recalibrate(
+                grid, requests, averaged, timeout=self._timeout, traffic=self.traffic, clock=self._clock
+            )
             self._watcher.on_average(averaged, True)
-        if not self._keep_members:
-            for _ in done(grid, self._to_all(records.LEAVE, {"run": self._run}), timeout=self._timeout):
-                pass
         return averaged

@@ -1,5 +1,6 @@
 """A small fleet in one process: real ClientApp, real strategy, no Flower processes."""
 
+from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -8,6 +9,7 @@ import numpy as np
 import torch
 from flwr.app import ArrayRecord, Context, Message
 from flwr.clientapp import ClientApp
+from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Result
 from torch import nn
 
@@ -17,6 +19,7 @@ from wash_fl.member.parameters import model_layout
 from wash_fl.member.slots import optimizer_slots
 from wash_fl.member.state import state_path
 from wash_fl.planes import records
+from wash_fl.planes.clock import Clock
 from wash_fl.planes.in_process import Deliver, InProcessGrid, no_fault
 from wash_fl.planes.round import Participant, Round, member_index, participant
 from wash_fl.planes.watching import RoundReport, Watcher
@@ -35,6 +38,19 @@ def own_weights(model: nn.Module, member: int) -> torch.Tensor:
     size = sum(each.numel() for each in model.parameters())
     words = philox.words(5, "own", size, member=member)
     return torch.from_numpy((words >> np.uint64(40)).astype(np.float32) / 2.0**24 + member)
+
+
+class FastClock(Clock):
+    """A clock that only moves when somebody waits, and then at once."""
+
+    def __init__(self) -> None:
+        self.time = 0.0
+
+    def now(self) -> float:
+        return self.time
+
+    def sleep(self, seconds: float) -> None:
+        self.time += seconds
 
 
 @dataclass
@@ -57,6 +73,7 @@ class Fleet:
     trained: list[tuple[int, int]] = field(default_factory=list)
     reports: list[RoundReport] = field(default_factory=list)
     on_round: Callable[[RoundReport], None] = lambda report: None
+    clock: Clock = field(default_factory=FastClock)
     collected: dict[int, dict[str, np.ndarray]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -101,19 +118,29 @@ class Fleet:
             members=self.members,
             local_steps=1,
             exchange=self.exchange,
-            seed=3,
-            run_name="test",
-            min_members=self.min_members,
-            start_timeout=1.0,
-            evaluate_every=self.evaluate_every,
-            watcher=Watcher(on_round=on_round, on_member=self.collected.__setitem__),
-            **options,  # type: ignore[arg-type]
+            **{
+                "seed": 3,
+                "run_name": "test",
+                "min_members": self.min_members,
+                "start_timeout": 1.0,
+                "evaluate_every": self.evaluate_every,
+                "watcher": Watcher(on_round=on_round, on_member=self.collected.__setitem__),
+                "clock": self.clock,
+                **options,
+            },  # type: ignore[arg-type]
         )
 
     def run(self, **options: object) -> Result:
-        return self.strategy(**options).start(
-            self.grid, ArrayRecord(make_model().state_dict()), num_rounds=self.rounds, timeout=1.0
+        return self.start(self.strategy(**options))
+
+    def start(self, strategy: WashStrategy, grid: Grid | None = None, timeout: float = 1.0) -> Result:
+        # In place: a variable would hold the initial model for the whole run.
+        return strategy.start(
+            grid or self.grid, ArrayRecord(self.initial()), num_rounds=self.rounds, timeout=timeout
         )
+
+    def initial(self) -> OrderedDict[str, torch.Tensor]:
+        return OrderedDict(make_model().state_dict())
 
     def values(self) -> np.ndarray:
         """All exchanged values of the collected members, shape (members, size)."""

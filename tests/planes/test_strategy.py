@@ -441,13 +441,13 @@ def test_options_that_would_be_ignored_are_refused(tmp_path: Path) -> None:
 def test_train_messages_are_a_list_for_a_deployment_iterates_twice(tmp_path: Path) -> None:
     fleet = Fleet(tmp_path)
     kinds: list[type] = []
-    send = fleet.grid.send_and_receive
+    push = fleet.grid.push_messages
 
-    def watch(messages, **options):  # type: ignore[no-untyped-def]
+    def watch(messages):  # type: ignore[no-untyped-def]
         kinds.append(type(messages))
-        return send(messages, **options)
+        return push(messages)
 
-    fleet.grid.send_and_receive = watch  # type: ignore[method-assign]
+    fleet.grid.push_messages = watch  # type: ignore[method-assign]
     fleet.run()
     assert set(kinds) == {list}
 

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from wash_fl.config import RunConfig
+from wash_fl.config import RunConfig, fields
 from wash_fl.errors import RunError
-from wash_fl.report.run_folder import AVERAGED, CONFIG, METRICS, PLACES, SUMMARY, RunFolder
+from wash_fl.report.run_folder import AVERAGED, CONFIG, MAY_CHANGE, METRICS, PLACES, SUMMARY, RunFolder
 
 
 def config(root: Path, **options: Any) -> RunConfig:
@@ -31,14 +31,53 @@ def test_a_run_with_a_name_has_a_folder_of_that_name(tmp_path):
     assert names(folder.path) == [CONFIG]
 
 
-def test_a_name_that_exists_is_refused_and_nothing_in_it_is_touched(tmp_path, refused):
+def test_a_finished_run_is_never_gone_on_with_and_nothing_in_it_is_touched(tmp_path, refused):
     first = RunFolder.create(config(tmp_path, **{"run-name": "one"}))
-    (first.path / CONFIG).write_text("mine")
-    for other in ("one", ".."):
-        with refused(RunError, repr(other), "exists", "choose another run-name"):
+    first.save_summary({})
+    before = (first.path / CONFIG).read_bytes()
+    with refused(RunError, "'one'", "is finished", "choose another run-name"):
+        RunFolder.create(config(tmp_path, **{"run-name": "one", "min-members": 2}))
+    assert names(tmp_path) == ["one"] and names(first.path) == [CONFIG, SUMMARY]
+    assert (first.path / CONFIG).read_bytes() == before
+
+
+def test_an_unfinished_run_is_opened_again_under_its_name(tmp_path):
+    first = RunFolder.create(config(tmp_path, **{"run-name": "one"}))
+    first.log("start")
+    again = RunFolder.create(config(tmp_path, **{"run-name": "one", "round-timeout": 7.0, "state-dir": "x"}))
+    assert again.path == first.path
+    assert [event["event"] for event in again.events()] == ["start"]
+    assert again.config.fleet.round_timeout == 7.0
+
+
+def another_value(option: str) -> Any:
+    spec = fields()[option]
+    if isinstance(spec.default, str):
+        choices = spec.metadata["choices"] or ("fashion-mnist" if option == "task" else "small-cnn",)
+        return next(each for each in choices if each != spec.default)
+    if isinstance(spec.default, bool):
+        return not spec.default
+    return spec.default + 1 if isinstance(spec.default, int) else spec.default / 2 or 0.5
+
+
+@pytest.mark.parametrize("option", sorted(set(fields()) - {*PLACES, *MAY_CHANGE}))
+def test_an_unfinished_run_does_not_go_on_with_an_option_that_changes_what_it_computes(
+    tmp_path, refused, option
+):
+    RunFolder.create(config(tmp_path, **{"run-name": "one"}))
+    with refused(RunError, "'one'", "not finished", option, repr(fields()[option].default)):
+        RunFolder.create(config(tmp_path, **{"run-name": "one", option: another_value(option)}))
+
+
+def test_a_folder_that_is_no_runs_is_left_alone(tmp_path, refused):
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "notes.txt").write_text("mine")
+    for other in ("mine", ".."):
+        with refused(RunError, "choose another run-name"):
             RunFolder.create(config(tmp_path, **{"run-name": other}))
-    assert names(tmp_path) == ["one"] and names(first.path) == [CONFIG]
-    assert (first.path / CONFIG).read_text() == "mine"
+    assert names(tmp_path / "mine") == ["notes.txt"]
+    (tmp_path / "empty").mkdir()  # a server that died right after it had made its folder
+    assert names(RunFolder.create(config(tmp_path, **{"run-name": "empty"})).path) == [CONFIG]
 
 
 def test_runs_without_a_name_have_folders_of_their_own_in_the_same_second_too(tmp_path):
@@ -134,6 +173,18 @@ def test_a_last_line_that_was_cut_short_anywhere_is_passed_over(tmp_path):
     for length in range(second, len(content) - 1):
         (folder.path / METRICS).write_bytes(content[:length])
         assert [event["event"] for event in folder.events()] == ["start"]
+
+
+def test_an_event_after_a_line_that_was_cut_short_is_not_lost(tmp_path):
+    folder = RunFolder.create(config(tmp_path))
+    folder.log("start")
+    with (folder.path / METRICS).open("a") as file:
+        file.write('{"event": "rou')
+    folder.log("resume")
+    folder.log("round", round=2)
+    assert [event["event"] for event in folder.events()] == ["start", "resume", "round"]
+    assert folder.last("round") == {"event": "round", "round": 2}
+    assert folder.last("finished") == {}
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])

@@ -1,18 +1,19 @@
 """The server's side of a conversation over Flower's Grid: ask members, take their answers one by one."""
 
 import logging
-import time
 from collections.abc import Iterator, Mapping
 
 from flwr.app import Message
 from flwr.serverapp import Grid
 
 from wash_fl.errors import ExchangeError, RunError
+from wash_fl.planes.clock import Clock, Pause
 from wash_fl.planes.records import Answer, Status, read_answer
 
 logger = logging.getLogger("flwr.wash_fl")
 
-_SHORTEST_PAUSE, _LONGEST_PAUSE = 0.02, 1.0
+KILLED = 8
+"""Flower's error code for a ClientApp that was killed while it worked."""
 
 ERRORS = {
     1: "its ClientApp could not be loaded",
@@ -22,27 +23,28 @@ ERRORS = {
     5: "its SuperNode is gone",
     6: "one of its mods refused",
     7: "it does not accept this app",
-    8: "its ClientApp was killed",
+    KILLED: "its ClientApp was killed",
 }
 """What Flower's error codes mean, in the words of the log."""
 
 
-def wait_for_nodes(grid: Grid, wanted: int, timeout: float) -> list[int]:
-    """Return the connected nodes as soon as there are ``wanted``.
+def wait_for_nodes(grid: Grid, wanted: int, timeout: float, *, enough: int, clock: Clock) -> list[int]:
+    """Return the connected nodes as soon as there are ``wanted``; after ``timeout`` seconds, if ``enough``.
 
     Raises
     ------
     RunError
-        If there are fewer after ``timeout`` seconds.
+        If there are fewer than ``enough`` after ``timeout`` seconds.
     """
-    deadline = time.monotonic() + timeout
-    pause = _SHORTEST_PAUSE
+    deadline = clock.now() + timeout
+    pause = Pause(clock)
     announced = -1
     while True:
         nodes = sorted(grid.get_node_ids())
-        if len(nodes) >= wanted:
+        late = clock.now() >= deadline
+        if len(nodes) >= wanted or (late and len(nodes) >= enough):
             return nodes
-        if time.monotonic() >= deadline:
+        if late:
             raise RunError(
                 f"{len(nodes)} of {wanted} clients connected within {timeout:g} s: start the others (in a "
                 f"simulation: --federation-config num-supernodes={wanted}), or lower min-members."
@@ -50,12 +52,11 @@ def wait_for_nodes(grid: Grid, wanted: int, timeout: float) -> list[int]:
         if len(nodes) != announced:
             logger.info("waiting for clients: %d of %d are connected", len(nodes), wanted)
             announced = len(nodes)
-        time.sleep(pause)
-        pause = min(2 * pause, _LONGEST_PAUSE)
+        pause.wait(deadline)
 
 
 def ask(
-    grid: Grid, requests: Mapping[int, Message], *, timeout: float, in_flight: int
+    grid: Grid, requests: Mapping[int, Message], *, timeout: float, in_flight: int, clock: Clock
 ) -> Iterator[tuple[int, Message | None]]:
     """Send requests, ``in_flight`` at a time, and yield each answer as it comes.
 
@@ -72,6 +73,8 @@ def ask(
         Seconds that each may take.
     in_flight : int
         How many requests are out at the same time.
+    clock : Clock
+        What the timeout is measured by.
 
     Yields
     ------
@@ -80,7 +83,7 @@ def ask(
     """
     waiting = list(requests)
     asked: dict[str, tuple[int, float]] = {}
-    pause = _SHORTEST_PAUSE
+    pause = Pause(clock)
     while waiting or asked:
         while waiting and len(asked) < in_flight:
             who = waiting.pop(0)
@@ -88,19 +91,20 @@ def ask(
             if message_id is None:
                 yield who, None
             else:
-                asked[message_id] = (who, time.monotonic() + timeout)
+                asked[message_id] = (who, clock.now() + timeout)
         answered = False
         for reply in grid.pull_messages(list(asked)) if asked else ():
             who, _ = asked.pop(reply.metadata.reply_to_message_id, (-1, 0.0))
             if who >= 0:
                 answered = True
                 yield who, reply
-        now = time.monotonic()
-        for message_id in [each for each, (_, deadline) in asked.items() if deadline < now]:
+        now = clock.now()
+        for message_id in [each for each, (_, deadline) in asked.items() if deadline <= now]:
             yield asked.pop(message_id)[0], None
-        pause = _SHORTEST_PAUSE if answered else min(2 * pause, _LONGEST_PAUSE)
-        if asked and not answered:
-            time.sleep(pause)
+        if answered:
+            pause.reset()
+        elif asked:
+            pause.wait(min(deadline for _, deadline in asked.values()))
 
 
 def understand(who: str, asked_for: str, reply: Message | None) -> Answer | None:
@@ -127,5 +131,5 @@ def understand(who: str, asked_for: str, reply: Message | None) -> Answer | None
     if given.status is Status.REFUSED:
         logger.warning("%s refused %s: %s", who, asked_for, given.reason)
     elif given.status is Status.NOT_JOINED:
-        logger.warning("%s holds no state of this run and cannot answer %s", who, asked_for)
+        logger.info("%s holds no state of this run", who)
     return given

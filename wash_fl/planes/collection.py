@@ -2,15 +2,20 @@
 
 import logging
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
 
+import numpy as np
 from flwr.app import Message
 from flwr.serverapp import Grid
 
 from wash_fl.consensus.averaging import ModelAverage
 from wash_fl.consensus.batchnorm import BatchNormStatistics, pool
 from wash_fl.errors import RunError, WashError
+from wash_fl.faults import points
 from wash_fl.planes import records
 from wash_fl.planes.asking import ask, understand
+from wash_fl.planes.clock import Clock
 from wash_fl.planes.records import Answer, Arrays, Status
 from wash_fl.planes.traffic import Traffic
 
@@ -20,11 +25,41 @@ IN_FLIGHT = 2
 """Whole models on their way to the server at a time: enough to keep it busy, few enough to hold."""
 
 
+@dataclass(frozen=True)
+class ModelSpec:
+    """What a member's whole model must look like: the shape and dtype of each array by name."""
+
+    arrays: Mapping[str, tuple[tuple[int, ...], np.dtype[Any]]]
+
+    @classmethod
+    def of(cls, arrays: Arrays) -> "ModelSpec":
+        """Return the description of a state dict."""
+        return cls({name: (each.shape, each.dtype) for name, each in arrays.items()})
+
+    def read(self, member: int, reply: Message) -> Arrays | None:
+        """Return the model in a member's reply, or None, with the reason in the log, if it is not one."""
+        try:
+            arrays = records.named_arrays(reply.content.array_records[records.ARRAYS])
+        except (KeyError, ValueError) as error:
+            logger.warning("member %d: its model cannot be read: %s", member, error)
+            return None
+        if ModelSpec.of(arrays) != self:
+            # One member must not decide for the others what a model looks like.
+            logger.warning("member %d: its model has other names, shapes or dtypes than the run's", member)
+            return None
+        for name, each in arrays.items():
+            if each.dtype.kind == "f" and not np.isfinite(each).all():
+                logger.warning("member %d: its model is not finite in %s", member, name)
+                return None
+        return arrays
+
+
 def done(
-    grid: Grid, requests: Mapping[int, Message], *, timeout: float, in_flight: int = 0
+    grid: Grid, requests: Mapping[int, Message], *, timeout: float, in_flight: int = 0, clock: Clock
 ) -> Iterator[tuple[int, Message, Answer]]:
     """Ask members, and yield the replies of those that did it; why others did not is in the log."""
-    for member, reply in ask(grid, requests, timeout=timeout, in_flight=in_flight or len(requests)):
+    replies = ask(grid, requests, timeout=timeout, in_flight=in_flight or len(requests), clock=clock)
+    for member, reply in replies:
         what = requests[member].metadata.message_type
         given = understand(f"member {member}", what, reply)
         if reply is None or given is None or given.status is not Status.DONE:
@@ -39,9 +74,11 @@ def collect_members(
     grid: Grid,
     requests: Mapping[int, Message],
     *,
+    model: ModelSpec,
     timeout: float,
     traffic: Traffic,
     on_member: Callable[[int, Arrays], None],
+    clock: Clock,
 ) -> ModelAverage:
     """Collect each member's model, and add it to the average as it comes.
 
@@ -51,18 +88,16 @@ def collect_members(
         If no member handed in a trained model.
     """
     average = ModelAverage()
-    for member, reply, given in done(grid, requests, timeout=timeout, in_flight=IN_FLIGHT):
+    for member, reply, given in done(grid, requests, timeout=timeout, in_flight=IN_FLIGHT, clock=clock):
         if given.round == 0:
             logger.warning("member %d: it never trained, so it is not averaged", member)
             continue
-        try:
-            arrays = records.named_arrays(reply.content.array_records[records.ARRAYS])
-            average.add(member, arrays)
-        except (WashError, KeyError, ValueError) as error:
-            logger.warning("member %d: its model cannot be averaged: %s", member, error)
-            continue
         traffic.model_up(member, requests[member], reply)
-        on_member(member, arrays)
+        arrays = model.read(member, reply)
+        if arrays is not None:
+            average.add(member, arrays)
+            on_member(member, arrays)
+            points.reach("collected")
     if not average.members:
         raise RunError("no member handed in its model: there is nothing to average. See the log for why.")
     absent = sorted(requests.keys() - set(average.members))
@@ -71,12 +106,18 @@ def collect_members(
 
 
 def recalibrate(
-    grid: Grid, requests: Mapping[int, Message], averaged: Arrays, *, timeout: float, traffic: Traffic
+    grid: Grid,
+    requests: Mapping[int, Message],
+    averaged: Arrays,
+    *,
+    timeout: float,
+    traffic: Traffic,
+    clock: Clock,
 ) -> Arrays:
     """Have the clients estimate the averaged model's BatchNorm statistics over their data, and pool them."""
     estimates: dict[int, BatchNormStatistics] = {}
-    for member, reply, _ in done(grid, requests, timeout=timeout):
-        traffic.model_down(member, requests[member])
+    for member, reply, _ in done(grid, requests, timeout=timeout, clock=clock):
+        traffic.model_down(member, requests[member], reply)
         try:
             arrays = records.named_arrays(reply.content.array_records[records.ARRAYS])
             examples = int(arrays.pop(records.EXAMPLES)[0])

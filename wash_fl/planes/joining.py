@@ -1,19 +1,33 @@
-"""The beginning of a run: clients become members, all from the same weights."""
+"""How clients become members: at the beginning all from the same weights, later from a donor's.
+
+A node is first asked who it is. One that holds a state of this run goes on with it; one that does not
+gets weights to start from: the run's initial ones before the first exchange, and from then on those that a
+member holds at that moment, for the initial ones would be far from everybody's by then.
+"""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from flwr.app import Message
 from flwr.serverapp import Grid
 from safetensors.numpy import load_file
 
+from wash_fl.core.escrow import Escrow
+from wash_fl.core.identity import weights_sha256
+from wash_fl.core.journal import Enrolment, Standing
 from wash_fl.core.layout import Layout
+from wash_fl.core.packet import Direction, Slice, encode
 from wash_fl.core.terms import Terms
 from wash_fl.errors import RunError
 from wash_fl.planes import records
 from wash_fl.planes.asking import ask, understand
-from wash_fl.planes.records import Status
+from wash_fl.planes.clock import Clock
+from wash_fl.planes.collection import ModelSpec, done
+from wash_fl.planes.post import Errand, Post
+from wash_fl.planes.records import Answer, Arrays, Status
+from wash_fl.planes.roster import Roster
 from wash_fl.planes.traffic import Traffic
 
 logger = logging.getLogger("flwr.wash_fl")
@@ -25,77 +39,248 @@ class JoinRequest:
 
     Attributes
     ----------
+    run : bytes
+        Identity of the run.
     terms : Terms
         The terms of the run.
     layout : Layout
         What is exchanged; the client's model must have the same.
-    initial : Path
-        Safetensors file of the weights that all members start from.
-    sha256 : str
-        Their hash, which each member confirms.
+    initial : str
+        Hash of the weights that all members start from, which each of them confirms.
+    model : ModelSpec
+        Names, shapes and dtypes of a member's whole model.
     """
 
+    run: bytes
     terms: Terms
     layout: Layout
-    initial: Path
-    sha256: str
+    initial: str
+    model: ModelSpec
+
+    def delivery(self, escrow: Escrow, member: int) -> bytes:
+        """Return the packet that waits for a member; empty if none does."""
+        waiting = escrow.delivery(member)
+        if waiting is None:
+            return b""
+        return encode(
+            Slice(Direction.DELIVERY, self.run, self.layout, waiting.exchange, member, waiting.values)
+        )
+
+    def to(self, node: int, ttl: float, start: "Start | None" = None) -> Message:
+        """Return the request to a node: who are you, and if it holds nothing yet, where to start."""
+        fields = {
+            "terms": self.terms.to_json(),
+            "layout": records.layout_to_json(self.layout),
+            "exchange": 0 if start is None else start.exchange,
+            "anew": start is not None and start.anew,
+        }
+        arrays = None if start is None else records.array_record(start.arrays)
+        return records.request(node, records.JOIN, fields, ttl, arrays)
 
 
-def join_members(
-    grid: Grid, nodes: Sequence[int], request: JoinRequest, *, wanted: int, timeout: float, traffic: Traffic
-) -> dict[int, int]:
-    """Send nodes the terms and the initial weights.
+@dataclass(frozen=True)
+class Start:
+    """Where a member starts.
 
-    Parameters
+    Attributes
     ----------
-    grid : Grid
-        Flower's way to the nodes.
-    nodes : sequence of int
-        Those that are connected.
-    request : JoinRequest
-        What they are asked to agree to.
-    wanted : int
-        Members without whom the run does not start.
-    timeout : float
-        Seconds to wait for their answers.
-    traffic : Traffic
-        Where the bytes are counted.
-
-    Returns
-    -------
-    dict of int to int
-        The node of each member that joined.
-
-    Raises
-    ------
-    RunError
-        If fewer than ``wanted`` join.
+    arrays : dict of str to ndarray
+        The weights.
+    exchange : int
+        The last settled exchange: no delivery up to it is for this member.
+    anew : bool
+        Whether a state that the member holds is to be replaced.
     """
-    fields = {"terms": request.terms.to_json(), "layout": records.layout_to_json(request.layout)}
-    arrays = records.array_record(load_file(request.initial))
-    requests = {node: records.request(node, records.JOIN, fields, timeout, arrays) for node in nodes}
-    joined: dict[int, int] = {}
-    problems: list[str] = []
-    for node, reply in ask(grid, requests, timeout=timeout, in_flight=len(requests)):
+
+    arrays: Arrays
+    exchange: int = 0
+    anew: bool = False
+
+
+class Reception:
+    """Meets nodes and makes members of them, when a run begins and while it goes on."""
+
+    def __init__(
+        self,
+        grid: Grid,
+        request: JoinRequest,
+        roster: Roster,
+        escrow: Escrow,
+        post: Post,
+        *,
+        traffic: Traffic,
+        timeout: float,
+        clock: Clock,
+    ) -> None:
+        self._grid = grid
+        self._request = request
+        self._roster = roster
+        self._escrow = escrow
+        self._post = post
+        self._traffic = traffic
+        self._timeout = timeout
+        self._clock = clock
+        self._newcomers: dict[int, tuple[int, bool]] = {}
+        self._problems: list[str] = []
+
+    @property
+    def newcomers(self) -> set[int]:
+        """The members that wait for weights to start from."""
+        return set(self._newcomers)
+
+    def begin(self, nodes: Sequence[int], initial: Path, *, wanted: int) -> None:
+        """Make members of the nodes that are connected at the beginning, or again after a restart.
+
+        Raises
+        ------
+        RunError
+            If fewer than ``wanted`` join.
+        """
+        resumed = bool(self._roster.active() or self._escrow.settled)
+        if resumed:
+            self._meet({node: self._request.to(node, self._timeout) for node in nodes})
+            nodes = [node for node, _ in self._newcomers.values()]
+        if not self._escrow.settled:
+            start = Start(load_file(initial))
+            self._newcomers.clear()
+            self._meet({node: self._request.to(node, self._timeout, start) for node in nodes})
+        met = len(self._roster.nodes) + len(self._newcomers)
+        if met < wanted:
+            raise RunError(
+                f"{met} of {wanted} members joined: {self._problems[0] if self._problems else 'too few.'}"
+            )
+        how = "go on" if resumed else "joined, with the same initial weights"
+        logger.info("members %s %s", sorted(self._roster.nodes), how)
+
+    def greet(self, connected: Collection[int], number: int) -> None:
+        """Ask nodes that have not been met who they are; they answer while the round goes on."""
+        self._roster.forget_given_up(connected)
+        known = {*self._roster.nodes.values(), *(node for node, _ in self._newcomers.values())}
+        unknown = [
+            node
+            for node in sorted(set(connected) - known - self._roster.strangers)
+            if not self._post.busy(node)
+        ]
+        self._post.send([(-1, node, self._request.to(node, self._timeout)) for node in unknown], number)
+
+    def met(self, errand: Errand, reply: Message) -> None:
+        """Take the reply of a node to ``greet`` or ``admit``."""
+        self._answered(errand.node, errand.request, reply)
+
+    def anew(self, member: int, reason: str) -> None:
+        """Have a member start from a donor's weights, in place of what it has, if it has anything."""
+        logger.warning("member %d starts anew: %s", member, reason)
+        self._newcomers[member] = (self._roster.nodes.pop(member), True)
+
+    def admit(self, connected: Collection[int], number: int) -> None:
+        """Let newcomers start from the weights that another member holds now."""
+        waiting = {
+            member: (node, anew)
+            for member, (node, anew) in self._newcomers.items()
+            if node in connected and not self._post.busy(node)
+        }
+        if not waiting:
+            return
+        donor = self._donor(connected)
+        arrays = None if donor is None else self._donation(donor)
+        if arrays is None:
+            logger.warning("members %s wait to join: nobody can give them weights now", sorted(waiting))
+            return
+        settled, sha256 = self._escrow.settled, weights_sha256(arrays)
+        for member, (node, anew) in sorted(waiting.items()):
+            logger.warning(
+                "member %d joins after exchange %d with the weights of member %d: the initial ones would be "
+                "far from everybody's by now",
+                member,
+                settled,
+                donor,
+            )
+            # Written down first: after a crash its answer must be recognised.
+            self._roster.enrol(member, Enrolment(sha256, joined=settled, seen=settled, applied=settled))
+            start = Start(arrays, settled, anew)
+            self._post.send([(member, node, self._request.to(node, self._timeout, start))], number)
+            del self._newcomers[member]
+
+    def _donor(self, connected: Collection[int]) -> int | None:
+        """Return who is to give its weights: of those that took part last, the first."""
+        free = [member for member, node in self._roster.here(connected).items() if not self._post.busy(node)]
+        return min(free, key=lambda member: (-self._roster.took_part[member], member), default=None)
+
+    def _donation(self, donor: int) -> Arrays | None:
+        node = self._roster.nodes[donor]
+        fields = {"run": self._request.run, "delivery": self._request.delivery(self._escrow, donor)}
+        request = records.request(node, records.COLLECT, fields, self._timeout)
+        for _, reply, given in done(self._grid, {donor: request}, timeout=self._timeout, clock=self._clock):
+            self._traffic.model_up(donor, request, reply)
+            arrays = self._request.model.read(donor, reply)
+            if arrays is not None:
+                self._roster.acknowledge(donor, given.applied)
+            return arrays
+        return None
+
+    def _meet(self, requests: dict[int, Message]) -> None:
+        replies = ask(self._grid, requests, timeout=self._timeout, in_flight=len(requests), clock=self._clock)
+        for node, reply in replies:
+            self._answered(node, requests[node], reply)
+
+    def _answered(self, node: int, request: Message, reply: Message | None) -> None:
         given = understand(f"node {node}", "the request to join", reply)
-        if given is None or given.status is not Status.DONE:
-            problems.append(
-                given.reason if given else f"node {node} did not answer as a member; see the log."
-            )
-            continue
-        traffic.model_down(given.member, requests[node])
-        if given.initial != request.sha256:
-            problems.append(f"member {given.member} started from other weights than the server's.")
-        elif given.member in joined or given.member >= request.terms.members:
-            problems.append(
-                f"node {node} is member {given.member}, which has joined already or is not of this run: "
-                f"give each node a partition-id of its own, 0 to {request.terms.members - 1}."
-            )
+        if given is None:
+            self._problems.append(f"node {node} did not answer as a member; see the log.")
+            return
+        started = request.content.array_records.get(records.ARRAYS) is not None
+        if reply is not None and given.status is not Status.REFUSED:
+            count = self._traffic.model_down if started else self._traffic.greeting
+            count(given.member, request, reply)
+        problem = given.reason if given.status is Status.REFUSED else self._problem(node, given)
+        if problem:
+            self._roster.strangers.add(node)
+            self._problems.append(problem)
+            logger.warning("node %d is left out: %s", node, problem)
+        elif given.status is Status.NOT_JOINED:
+            self._newcomers[given.member] = (node, False)
         else:
-            joined[given.member] = node
-            continue
-        logger.warning("node %d is left out: %s", node, problems[-1])
-    if len(joined) < wanted:
-        raise RunError(f"{len(joined)} of {wanted} members joined: {problems[0] if problems else 'too few.'}")
-    logger.info("members %s joined, with the same initial weights", sorted(joined))
-    return joined
+            self._seat(node, given)
+
+    def _problem(self, node: int, given: Answer) -> str:
+        """Return why a node cannot be a member; empty if it can."""
+        roster, member = self._roster, given.member
+        taken = roster.nodes.get(member, self._newcomers.get(member, (node, False))[0])
+        if member >= self._request.terms.members:
+            return f"its partition-id is {member}: use 0 to {self._request.terms.members - 1}."
+        if taken != node and taken in set(self._grid.get_node_ids()):
+            return (
+                f"it is member {member}, which has joined already: give each node a partition-id of its own, "
+                f"0 to {self._request.terms.members - 1}."
+            )
+        if member in roster and roster[member].standing is Standing.SET_ASIDE:
+            return f"member {member} was set aside: {roster[member].reason}"
+        if given.status is Status.NOT_JOINED:
+            return ""
+        if given.applied > self._escrow.settled or given.round > self._escrow.settled + 1:
+            return (
+                f"member {member} is ahead of the server's journal (round {given.round}, applied "
+                f"{given.applied}; the journal ends at {self._escrow.settled}): the journal is an older "
+                "copy. Bring the newest one back, or start a run of another name."
+            )
+        wanted = roster[member].initial if member in roster else self._request.initial
+        if given.initial != wanted:
+            return f"member {member} started from other weights than the server's."
+        return ""
+
+    def _seat(self, node: int, given: Answer) -> None:
+        """Give a member that holds a state of this run its place, unless that state is of no use."""
+        roster, member = self._roster, given.member
+        roster.seat(member, node)
+        if member not in roster:
+            if self._escrow.settled:
+                self.anew(member, "it joined before the first exchange and never took part")
+                return
+            roster.enrol(member, Enrolment(given.initial))
+        elif roster[member].standing is Standing.GIVEN_UP:
+            self.anew(member, f"it is back after it was given up ({roster[member].reason})")
+            return
+        elif roster.fell_back(member, given.applied):
+            self.anew(member, "it fell back to a state before what it had acknowledged")
+            return
+        roster.acknowledge(member, given.applied)

@@ -32,6 +32,8 @@ class Traffic:
 
     up: dict[int, Bytes] = field(default_factory=dict)
     down: dict[int, Bytes] = field(default_factory=dict)
+    before: dict[str, int] = field(default_factory=dict)
+    """What :meth:`total` was when an earlier server process of the same run ended."""
 
     def round_trip(self, member: int, sent: Message, reply: Message, *, again: bool = False) -> None:
         """Count a round's request and its reply; ``again`` counts a further reply to the same request."""
@@ -43,9 +45,15 @@ class Traffic:
         up.messages += records.message_bytes(reply)
         up.values += records.value_bytes(reply, "offer")
 
-    def model_down(self, member: int, sent: Message) -> None:
-        """Count a request that carries a whole model."""
+    def greeting(self, member: int, sent: Message, reply: Message) -> None:
+        """Count a request without a model or a slice, and its reply."""
+        self.down.setdefault(member, Bytes()).messages += records.message_bytes(sent)
+        self.up.setdefault(member, Bytes()).messages += records.message_bytes(reply)
+
+    def model_down(self, member: int, sent: Message, reply: Message) -> None:
+        """Count a request that carries a whole model, and its reply."""
         self.down.setdefault(member, Bytes()).models += records.message_bytes(sent)
+        self.up.setdefault(member, Bytes()).messages += records.message_bytes(reply)
 
     def model_up(self, member: int, sent: Message, reply: Message) -> None:
         """Count the final collection of a member: the request, with its last delivery, and its model."""
@@ -57,7 +65,8 @@ class Traffic:
     def total(self) -> dict[str, int]:
         """Return the sums over all members, by direction and kind."""
         return {
-            f"{direction}_{kind}": sum(getattr(each, kind) for each in counted.values())
+            f"{direction}_{kind}": self.before.get(f"{direction}_{kind}", 0)
+            + sum(getattr(each, kind) for each in counted.values())
             for direction, counted in (("up", self.up), ("down", self.down))
             for kind in ("values", "messages", "models")
         }

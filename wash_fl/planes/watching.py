@@ -19,7 +19,9 @@ class RoundReport:
     round : int
         Its number, from 1.
     settlement : Settlement
-        Who took part in the exchange, who was absent, and how far apart the members are.
+        Who took part in the exchange, and how far apart the members are.
+    absent : tuple of int
+        Members the run counts on that did not take part in the round.
     metrics : dict of int to dict of str to float
         What each member that answered said of its training.
     traffic : Traffic
@@ -30,6 +32,7 @@ class RoundReport:
 
     round: int
     settlement: Settlement
+    absent: tuple[int, ...]
     metrics: dict[int, dict[str, float]]
     traffic: Traffic
     seconds: float

@@ -47,6 +47,9 @@ class Progress:
             case "start":
                 self._say("the server is up; waiting for the clients")
                 self._now("the clients start")
+            case "resume":
+                self._say("the server is up again; the run goes on where it was")
+                self._now("the clients connect")
             case "round":
                 self._say(_round_line(event, self._rounds))
                 self._now(f"round {event['round'] + 1} of {self._rounds}")
@@ -85,6 +88,8 @@ class Progress:
             f"{_bytes(sent['up_messages'] / len(each))} of messages while training, and its model "
             f"({_bytes(sent['up_models'] / len(each))}) once at the end"
         )
+        for member, reason in summary.get("left_out", {}).items():
+            self._say(f"member {member} is not in the average: {reason}")
         for name in (MODEL, AVERAGED, METRICS, FIGURES):
             self._say(str(folder.path / name))
 
@@ -111,6 +116,8 @@ def _round_line(event: dict[str, Any], rounds: int) -> str:
         parts.append(f"members {min(accuracies):.1%} to {max(accuracies):.1%}")
     if event["absent"]:
         parts.append(f"absent: {', '.join(map(str, event['absent']))}")
+    if event.get("set_aside"):
+        parts.append(f"set aside: {', '.join(event['set_aside'])}")
     return "  ".join(parts)
 
 

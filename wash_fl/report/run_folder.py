@@ -1,10 +1,11 @@
 """A run's folder: what was asked for, what happened, and what came out, as plain files."""
 
 import json
+import os
 from collections.abc import Iterator, Mapping
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,7 +17,19 @@ from wash_fl.errors import RunError
 from wash_fl.files import write_bytes, write_text
 
 CONFIG, METRICS, SUMMARY = "config.toml", "metrics.jsonl", "summary.json"
+JOURNAL = "journal.sqlite"
 PLACES = ("run-dir", "run-name", "state-dir")
+MAY_CHANGE = (
+    "min-members",
+    "start-timeout",
+    "round-timeout",
+    "deadline-spread",
+    "give-up-after",
+    "outlier-factor",
+    "keep-members",
+    "tolerance",
+)
+"""Options that may be others when a run goes on: they say how it waits, not what it computes."""
 AVERAGED, MODEL, FIGURES = "averaged.safetensors", "model.onnx", "figures"
 
 
@@ -26,6 +39,7 @@ class RunFolder:
     ========================  =====================================================
     ``config.toml``           the options as given, complete: it starts the same run
     ``metrics.jsonl``         one JSON object per event, appended as it happens
+    ``journal.sqlite``        the server's decisions: with it an unfinished run goes on
     ``averaged.safetensors``  the averaged model's state dict
     ``model.onnx``            the same for inference
     ``figures/``              accuracy, distance between members, bytes
@@ -38,12 +52,12 @@ class RunFolder:
 
     @classmethod
     def create(cls, config: RunConfig) -> "RunFolder":
-        """Make a new folder for a run; one that exists is never written to.
+        """Make a folder for a new run, or open that of an unfinished run of the same name to go on with it.
 
         Raises
         ------
         RunError
-            If the run has a name, and a folder of that name exists.
+            If the run has a name, and one of that name is finished or has other options.
         """
         root = Path(config.fleet.run_dir).expanduser().resolve()
         name = config.fleet.run_name
@@ -52,21 +66,53 @@ class RunFolder:
         stamp = datetime.now().astimezone().strftime("%Y-%m-%d-%H%M%S")
         base = name or f"{Path(config.task.task).stem}-{stamp}"
         for attempt in range(1, 1000):
-            path = root / (base if attempt == 1 else f"{base}-{attempt}")
+            folder = cls(root / (base if attempt == 1 else f"{base}-{attempt}"))
             try:
-                path.mkdir(parents=True)
+                folder.path.mkdir(parents=True)
             except FileExistsError:
-                if name:
-                    raise RunError(
-                        f"the run {name!r} exists in {root}: choose another run-name, or leave it empty."
-                    ) from None
+                if not name:
+                    continue
+                folder.check_resumable(config)
             except OSError as error:
-                raise RunError(f"cannot make the run's folder {path}: {error.strerror}.") from error
-            else:
-                folder = cls(path)
-                write_text(path / CONFIG, _to_toml(config))
-                return folder
+                raise RunError(f"cannot make the run's folder {folder.path}: {error.strerror}.") from error
+            write_text(folder.path / CONFIG, _to_toml(config))
+            return folder
         raise RunError(f"{root} holds a thousand runs named {base}: move some away.")
+
+    def check_resumable(self, config: RunConfig) -> None:
+        """Check that the run of this folder can go on with these options.
+
+        Raises
+        ------
+        RunError
+            If it is finished, has other options, or the folder is not one of a run.
+        """
+        name, root = self.path.name, self.path.parent
+        if (self.path / SUMMARY).exists():
+            raise RunError(
+                f"the run {name!r} exists in {root} and is finished: choose another run-name, or leave it "
+                "empty."
+            )
+        if not (self.path / CONFIG).exists():
+            if not self.path.is_dir() or any(self.path.iterdir()):
+                raise RunError(f"{self.path} exists and is not the folder of a run: choose another run-name.")
+            return  # the server died right after it had made the folder
+        before, now = self.config.to_mapping(), config.to_mapping()
+        changed = [
+            f"{key} was {before[key]!r} and is now {now[key]!r}"
+            for key in now
+            if key not in (*PLACES, *MAY_CHANGE) and before[key] != now[key]
+        ]
+        if changed:
+            raise RunError(
+                f"the run {name!r} in {root} is not finished, and cannot go on with other options: "
+                f"{'; '.join(changed)}. Choose another run-name, or give the options it began with."
+            )
+
+    @property
+    def begun(self) -> bool:
+        """Whether a server has worked on this run before."""
+        return (self.path / JOURNAL).exists()
 
     @classmethod
     def open(cls, path: Path) -> "RunFolder":
@@ -88,9 +134,11 @@ class RunFolder:
 
     def log(self, event: str, **fields: Any) -> None:
         """Append an event to the metrics file: one line, written at once."""
-        line = json.dumps({"event": event, **fields}, allow_nan=False)
-        with (self.path / METRICS).open("a", encoding="utf-8") as file:
-            file.write(line + "\n")
+        line = json.dumps({"event": event, **fields}, allow_nan=False) + "\n"
+        with (self.path / METRICS).open("ab+") as file:
+            if file.tell() and not _ends_a_line(file):
+                line = "\n" + line  # a crash cut the last one short; this one must not be lost with it
+            file.write(line.encode())
 
     def events(self) -> Iterator[dict[str, Any]]:
         """Yield the events so far; a line that was cut short by a crash is passed over."""
@@ -103,6 +151,14 @@ class RunFolder:
                 yield json.loads(line)
             except json.JSONDecodeError:
                 continue
+
+    def last(self, event: str) -> dict[str, Any]:
+        """Return the last event of a kind, or an empty one."""
+        found: dict[str, Any] = {}
+        for each in self.events():
+            if each.get("event") == event:
+                found = each
+        return found
 
     def save_weights(self, weights: Mapping[str, NDArray[Any]], sha256: str) -> None:
         """Write the averaged model."""
@@ -144,6 +200,11 @@ class RunFolder:
         except ValueError as error:
             raise RunError(f"{self.path / SUMMARY} is damaged ({error}): run it again.") from error
         return content
+
+
+def _ends_a_line(file: BinaryIO) -> bool:
+    file.seek(-1, os.SEEK_END)
+    return file.read(1) == b"\n"
 
 
 def _to_toml(config: RunConfig) -> str:

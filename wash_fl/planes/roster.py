@@ -1,0 +1,110 @@
+"""Who is a member, on which node, and in what standing: the server's list, kept in the journal."""
+
+import logging
+from collections.abc import Collection
+from dataclasses import replace
+
+from wash_fl.core.escrow import Escrow
+from wash_fl.core.journal import Enrolment, Journal, Standing
+
+logger = logging.getLogger("flwr.wash_fl")
+
+
+class Roster:
+    """The members of a run.
+
+    A member is known by its index, which its node brings; nodes come and go. What must outlive the server
+    (from which weights a member started, what it acknowledged, whether the run goes on without it) is in
+    the journal before it is acted upon.
+
+    Parameters
+    ----------
+    journal : Journal
+        Where enrolments are kept.
+    escrow : Escrow
+        Where deliveries wait for members.
+
+    Attributes
+    ----------
+    nodes : dict of int to int
+        The node of each member that was met since the server started.
+    took_part : dict of int to int
+        The last round in which each member answered in time, as far as this server process knows.
+    strangers : set of int
+        Nodes that are not of this run, and are not asked again.
+    """
+
+    def __init__(self, journal: Journal, escrow: Escrow) -> None:
+        self._journal = journal
+        self._escrow = escrow
+        self._enrolments = journal.enrolments()
+        self.nodes: dict[int, int] = {}
+        self.took_part: dict[int, int] = dict.fromkeys(self._enrolments, escrow.settled)
+        self.strangers: set[int] = set()
+
+    def __contains__(self, member: int) -> bool:
+        return member in self._enrolments
+
+    def __getitem__(self, member: int) -> Enrolment:
+        return self._enrolments[member]
+
+    def enrol(self, member: int, enrolment: Enrolment) -> None:
+        """Write a member down, and let nothing wait for it that was meant for what it held before."""
+        self._write(member, enrolment)
+        self._escrow.release(member)
+        self.took_part[member] = enrolment.joined
+
+    def seat(self, member: int, node: int) -> None:
+        """Take note of the node a member is on."""
+        self.nodes[member] = node
+
+    def member_on(self, node: int) -> int | None:
+        """Return the member on a node, or None if the node has not been met."""
+        return next((member for member, seat in self.nodes.items() if seat == node), None)
+
+    def acknowledge(self, member: int, applied: int) -> None:
+        """Take note of the last exchange whose delivery a member has applied."""
+        self._escrow.acknowledge(member, applied)
+        known = self._enrolments[member]
+        if known.applied < applied <= self._escrow.settled:
+            self._enrolments[member] = replace(known, applied=applied)
+
+    def fell_back(self, member: int, applied: int) -> bool:
+        """Whether a member has forgotten a delivery that it acknowledged: its disk did not keep its word."""
+        return applied < self._enrolments[member].applied
+
+    def active(self) -> list[int]:
+        """Return the members that the run counts on, in order."""
+        return sorted(member for member, each in self._enrolments.items() if each.standing is Standing.ACTIVE)
+
+    def here(self, connected: Collection[int]) -> dict[int, int]:
+        """Return the node of each active member that is connected, in order of members."""
+        return {
+            member: self.nodes[member]
+            for member in self.active()
+            if member in self.nodes and self.nodes[member] in connected
+        }
+
+    def drop(self, member: int, standing: Standing, reason: str) -> None:
+        """Go on without a member, and say why."""
+        self._write(member, replace(self._enrolments[member], standing=standing, reason=reason))
+        self._escrow.release(member)
+        logger.warning("member %d is %s: %s", member, standing, reason)
+
+    def forget_given_up(self, connected: Collection[int]) -> None:
+        """Forget the nodes of members that were given up and are gone: if they return, they are met."""
+        for member, each in self._enrolments.items():
+            if each.standing is Standing.GIVEN_UP and self.nodes.get(member, -1) not in connected:
+                self.nodes.pop(member, None)
+
+    def left_out(self) -> dict[int, str]:
+        """Return the members the run goes on without, and why."""
+        return {
+            member: f"{each.standing}: {each.reason}"
+            for member, each in sorted(self._enrolments.items())
+            if each.standing is not Standing.ACTIVE
+        }
+
+    def _write(self, member: int, enrolment: Enrolment) -> None:
+        self._journal.enrolled(member, enrolment)
+        self._enrolments[member] = enrolment
