@@ -28,7 +28,7 @@ def member(context: Context) -> Participant:
     training = LocalTraining(config, task, member_examples(task, config, index), index)
 
     def train(now: Round) -> dict[str, float]:
-        return training.run(model, optimizer, now.first_step, now.steps)
+        return training.run(model, optimizer, now.first_step, now.steps, now.progress)
 
     def evaluate() -> dict[str, float]:
         inputs, targets = tensors_of(test_examples(task, config))

@@ -60,6 +60,27 @@ def test_a_single_test_example_is_enough(task):
     check(task(**{"test-examples": 1}))
 
 
+@pytest.mark.parametrize(
+    ("more", "options"),
+    [
+        ("", {"batch-size": 1, "calibration-examples": 1}),
+        (
+            "def model(): return nn.Sequential(nn.Linear(5, 2), nn.BatchNorm1d(2))",
+            {"calibration-examples": 1, "batchnorm": "average"},
+        ),
+        (
+            "def model():\n"
+            "    norm = nn.BatchNorm1d(1)\n"
+            "    return nn.Sequential(nn.Unflatten(1, (1, 5)), norm, nn.Flatten(), nn.Linear(5, 2))",
+            {"batch-size": 1, "calibration-examples": 1},
+        ),
+    ],
+    ids=["no BatchNorm", "no calibration", "several values per channel"],
+)
+def test_a_single_example_is_enough_where_batchnorm_does_not_see_it_alone(task, more, options):
+    check(task(more, **options))
+
+
 def test_it_leaves_the_users_model_untrained_and_data_as_it_was(task):
     config = task()
     loaded = load_task(config.task.task)
@@ -92,6 +113,34 @@ REFUSALS: dict[str, tuple[str, dict[str, Any], type[WashError], list[str]]] = {
         {},
         LayoutError,
         ["'weight' is float64", "model.float()"],
+    ),
+    "frozen in a precision that cannot be collected": (
+        "def model():\n"
+        "    frozen = nn.Linear(2, 2).bfloat16().requires_grad_(False)\n"
+        "    return nn.Sequential(nn.Linear(5, 2), frozen)",
+        {},
+        LayoutError,
+        ["'1.weight' is bfloat16", ".half()"],
+    ),
+    "a batch too small for BatchNorm": (
+        "def model(): return nn.Sequential(nn.Linear(5, 2), nn.BatchNorm1d(2))",
+        {"batch-size": 1},
+        ConfigError,
+        ["one example", "BatchNorm", "batch-size = 2"],
+    ),
+    "a calibration too small for BatchNorm": (
+        "def model(): return nn.Sequential(nn.Linear(5, 2), nn.BatchNorm1d(2))",
+        {"calibration-examples": 1},
+        ConfigError,
+        ["one example", "BatchNorm", "calibration-examples = 2"],
+    ),
+    "a shard too small for BatchNorm's calibration": (
+        "def model(): return nn.Sequential(nn.Linear(5, 2), nn.BatchNorm1d(2))\n"
+        "def member_data(member, members):\n"
+        "    return TensorDataset(torch.ones(4 - member, 5), torch.zeros(4 - member).long())",
+        {"members": 4},
+        ConfigError,
+        ["one example", "calibration-examples", "each member at least 2 examples"],
     ),
     "too few examples": (
         "",

@@ -1,15 +1,19 @@
 """Whether a run can work at all, found out before anything is started."""
 
+from collections.abc import Sequence
+
 import torch
+from torch import nn
 
 from wash_fl.config import RunConfig
+from wash_fl.consensus.batchnorm import batchnorm_layers
 from wash_fl.errors import DataError
 from wash_fl.member.parameters import model_layout
 from wash_fl.member.slots import optimizer_slots
-from wash_fl.member.training import make_optimizer, resolve_device
+from wash_fl.member.training import enough_for_batchnorm, make_optimizer, resolve_device
 from wash_fl.tasks.division import fetch, labels_of, member_examples, test_examples
 from wash_fl.tasks.models import build_model
-from wash_fl.tasks.task import load_task
+from wash_fl.tasks.task import Examples, load_task
 
 
 def check(config: RunConfig) -> None:
@@ -26,8 +30,7 @@ def check(config: RunConfig) -> None:
     model_layout(model)
     if config.exchange.exchange_optimizer:
         optimizer_slots(make_optimizer(model, config.training))
-    for member in range(config.training.members):
-        member_examples(task, config, member)
+    shards = [member_examples(task, config, member) for member in range(config.training.members)]
     examples = test_examples(task, config)
     # Two, where there are two: a model that mixes up the batch with another dimension is found out.
     inputs, _ = fetch(examples, range(min(2, len(examples))))  # type: ignore[arg-type]
@@ -49,3 +52,17 @@ def check(config: RunConfig) -> None:
             f"the model answers {len(inputs)} examples in shape {given}; it must be {wanted}, one output per "
             "class in CLASSES."
         )
+    _check_batches(config, model, shards)
+
+
+def _check_batches(config: RunConfig, model: nn.Module, shards: Sequence[Examples]) -> None:
+    """Let a model in training mode answer a batch of one example, if there will be one: BatchNorm may not."""
+    batches = {"batch-size": config.training.batch_size}
+    if config.finish.batchnorm == "clients" and batchnorm_layers(model):
+        smallest = min(len(shard) for shard in shards)  # type: ignore[arg-type]
+        batches["calibration-examples"] = min(config.finish.calibration_examples, smallest)
+    for option, size in batches.items():
+        if size == 1:
+            one, _ = fetch(shards[0], range(1))
+            with torch.no_grad(), enough_for_batchnorm(option):
+                model.train()(one)

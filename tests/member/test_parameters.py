@@ -231,6 +231,31 @@ def test_a_model_without_trainable_parameters_is_refused(refused):
         model_layout(model)
 
 
+@pytest.mark.parametrize("frozen", ["parameter", "buffer"])
+def test_what_cannot_be_handed_in_at_the_end_is_refused_at_the_beginning(frozen, refused):
+    model = nn.Sequential(nn.Linear(3, 2), nn.Linear(2, 2))
+    if frozen == "parameter":
+        model[1].requires_grad_(False)
+        model[1].bias.data = model[1].bias.data.bfloat16()
+    else:
+        model[1].register_buffer("scale", torch.ones(2, dtype=torch.bfloat16))
+    with refused(LayoutError, "'1.", "is bfloat16", "handed in", ".float() or .half()"):
+        model_layout(model)
+    assert model_layout(model.float()).size == (8 if frozen == "parameter" else 14)
+
+
+def test_a_state_dict_with_more_than_tensors_is_refused(refused):
+    class Counting(nn.Linear):
+        def get_extra_state(self) -> dict[str, int]:
+            return {"calls": 3}
+
+        def set_extra_state(self, state: dict[str, int]) -> None:
+            del state
+
+    with refused(LayoutError, "'_extra_state'", "is dict", "only tensors"):
+        model_layout(Counting(3, 2))
+
+
 def test_the_layout_names_the_slots():
     assert model_layout(nn.Linear(3, 2)).slots == (PARAMETER,)
     assert model_layout(nn.Linear(3, 2), ("momentum_buffer",)).slots == (PARAMETER, "momentum_buffer")

@@ -16,13 +16,17 @@ from torch.utils.data import TensorDataset
 
 from wash_fl.config import RunConfig, TrainingConfig
 from wash_fl.core.schedule import Schedule
+from wash_fl.core.terms import Terms
 from wash_fl.errors import ConfigError
 from wash_fl.member.member import Member
+from wash_fl.member.pace import Round
 from wash_fl.member.parameters import model_sha256
-from wash_fl.member.state import Progress, load, save
+from wash_fl.member.snapshot import Progress, Snapshot
+from wash_fl.member.state import FileStore
 from wash_fl.member.training import (
     CALIBRATION_BATCH,
     LocalTraining,
+    enough_for_batchnorm,
     learning_rate,
     make_optimizer,
     resolve_device,
@@ -87,6 +91,18 @@ def member_of(task: Task, index: int, config: RunConfig) -> Member:
     )
 
 
+def terms_of(config: RunConfig) -> Terms:
+    training = config.training
+    return Terms(
+        run_name="",
+        seed=training.seed,
+        members=training.members,
+        rounds=training.rounds,
+        local_steps=training.local_steps,
+        exchange=config.exchange,
+    )
+
+
 def disturb_global_generators(seed: int) -> None:
     torch.manual_seed(seed)
     torch.rand(seed)
@@ -112,17 +128,20 @@ def test_ten_steps_are_five_and_five_through_the_disk_with_dropout_and_augmentat
         disturb_global_generators(1)
         training.run(whole.model, whole.optimizer, 0, 10)
 
-        path = tmp_path / f"{index}"
+        run = bytes(16)
         progress = Progress(
-            run="", member=index, layout=whole.layout.fingerprint.hex(), settings="", initial=""
+            run=run.hex(), member=index, layout=whole.layout.fingerprint.hex(), settings="", initial=""
         )
-        save(path, member_of(task, index, training.config), progress)
+        store = FileStore(tmp_path, run, index)
+        store.save(Snapshot.of(member_of(task, index, training.config), progress))
         for first in (0, 5):
             disturb_global_generators(first + 2)
             part = member_of(task, index, training.config)
-            load(path, part, progress)
+            snapshot = store.load()
+            assert snapshot is not None
+            snapshot.restore(part)
             training_of(task, index, **options).run(part.model, part.optimizer, first, 5)
-            save(path, part, progress)
+            store.save(Snapshot.of(part, progress))
         assert model_sha256(part.model) == model_sha256(whole.model)
 
 
@@ -191,14 +210,14 @@ def test_each_member_has_an_augmentation_of_its_own_and_soft_targets_reach_the_l
 
 
 def test_the_cosine_begins_and_ends_where_the_options_say():
-    config = TrainingConfig(rounds=5, local_steps=20, learning_rate=0.3, learning_rate_end=0.1)
-    rates = [learning_rate(config, step) for step in range(101)]
+    config = TrainingConfig(learning_rate=0.3, learning_rate_end=0.1)
+    rates = [learning_rate(config, step / 100) for step in range(101)]
     assert rates[0] == 0.3
     assert rates[50] == pytest.approx(0.2)
     assert rates[25] == pytest.approx(0.1 + 0.2 * (0.5 + math.sqrt(0.125)))
     assert rates[100] == pytest.approx(0.1) and rates[99] > 0.1
     assert all(later < earlier for earlier, later in itertools.pairwise(rates))
-    assert learning_rate(config, 1000) == pytest.approx(0.1), "and stays there"
+    assert learning_rate(config, 10.0) == pytest.approx(0.1), "and stays there"
 
 
 def test_a_step_is_taken_at_its_rate_in_every_group(make_task):
@@ -211,8 +230,49 @@ def test_a_step_is_taken_at_its_rate_in_every_group(make_task):
         lambda stepped, *_: rates.append([group["lr"] for group in stepped.param_groups])
     )
     training.run(model, optimizer, 7, 3)
-    wanted = [learning_rate(training.config.training, step) for step in (7, 8, 9)]
+    wanted = [learning_rate(training.config.training, step / 20) for step in (7, 8, 9)]
     assert rates == [[rate] * len(optimizer.param_groups) for rate in wanted]
+    # By seconds it follows the rounds, of which this is the second of two, in steps of this device's own.
+    rates.clear()
+    training.run(model, optimizer, 7, 4, lambda step: (1 + step / 4) / 2)
+    wanted = [learning_rate(training.config.training, progress) for progress in (0.5, 0.625, 0.75, 0.875)]
+    assert rates == [[rate] * len(optimizer.param_groups) for rate in wanted]
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adam"])
+def test_by_steps_a_rounds_progress_gives_the_same_bits_as_the_steps_numbers(make_task, optimizer):
+    task = make_task()
+    training = training_of(task, **{"rounds": 7, "local-steps": 3, "optimizer": optimizer})
+    results = []
+    for by_round in (True, False):
+        member = member_of(task, 0, training.config)
+        for number in range(1, 8):
+            now = Round(number, (number - 1) * 3, 3, terms_of(training.config))
+            progress = (now.progress,) if by_round else ()
+            training.run(member.model, member.optimizer, now.first_step, now.steps, *progress)
+        results.append(model_sha256(member.model))
+    assert results[0] == results[1]
+
+
+# BatchNorm and a single example
+
+
+def test_a_batch_too_small_for_batchnorm_is_refused_in_terms_of_the_options(make_task, refused):
+    task = make_task()  # its model has a BatchNorm1d
+    training = training_of(task, **{"batch-size": 1})
+    model = initial_model("default", task, 0)
+    optimizer = make_optimizer(model, training.config.training)
+    with refused(ConfigError, "one example", "BatchNorm", "batch-size = 2"):
+        training.run(model, optimizer, 0, 1)
+    # One example in a batch of two is two values.
+    two = training_of(task, size=None, **{"batch-size": 2, "train-examples": 1})
+    assert math.isfinite(two.run(model, optimizer, 0, 1)["loss"])
+
+
+def test_other_errors_of_a_model_stay_what_they_are():
+    with pytest.raises(ValueError, match="mine") as caught, enough_for_batchnorm("batch-size"):
+        raise ValueError("mine")
+    assert type(caught.value) is ValueError
 
 
 # What the options ask for

@@ -40,6 +40,12 @@ def exchanged_parameters(model: nn.Module) -> list[tuple[str, nn.Parameter]]:
 def model_layout(model: nn.Module, slots: Sequence[str] = ()) -> Layout:
     """Return the layout of a model; ``slots`` names the optimizer state that travels along (WASH+Opt).
 
+    Raises
+    ------
+    LayoutError
+        If nothing is trainable, a trainable parameter is not float32, or the model could not be handed in at
+        the end: something else in its state dict is of a dtype that NumPy does not have.
+
     Examples
     --------
     >>> model_layout(nn.Linear(3, 2)).size
@@ -48,7 +54,24 @@ def model_layout(model: nn.Module, slots: Sequence[str] = ()) -> Layout:
     named = [(name, each.shape) for name, each in exchanged_parameters(model)]
     if not named:
         raise LayoutError("the model has no trainable parameter: unfreeze the parameters to be exchanged.")
+    for name, value in model.state_dict().items():
+        _check_collectable(name, value)
     return layout_of(named, (PARAMETER, *slots))
+
+
+def _check_collectable(name: str, value: object) -> None:
+    if not isinstance(value, torch.Tensor):
+        raise LayoutError(
+            f"{name!r} in the model's state dict is {type(value).__name__}, and only tensors can be handed "
+            "in at the end: leave it out of the state dict."
+        )
+    try:
+        torch.empty(0, dtype=value.dtype).numpy()
+    except TypeError:
+        raise LayoutError(
+            f"{name!r} is {str(value.dtype).removeprefix('torch.')}, and cannot be handed in at the end: "
+            "convert it with .float() or .half(), also if it is frozen."
+        ) from None
 
 
 def gather(tensors: Sequence[torch.Tensor], layout: Layout, coordinates: Coordinates) -> Values:

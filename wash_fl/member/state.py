@@ -1,67 +1,38 @@
-"""A member on disk: everything that must outlive its process, in one safetensors file.
+"""A member on disk: its last snapshot, and the one before.
 
-A Flower deployment starts a new process for every message, so this file, and nothing in memory, is the
-member. It is replaced as a whole: an interrupted write leaves the state before it.
+A Flower deployment starts a new process for every message, so these files, and nothing in memory, are the
+member. A new snapshot is written beside them and synced; then the current file becomes the previous one, and
+the new one current. Whenever the process dies or the power fails, at least one whole snapshot is there. A
+current file that is missing or damaged is noticed by its checksums, and the previous one is used.
+
+Why going back is safe: a member replies only after its snapshot is on the disk. If it died before that,
+nobody heard of what is lost: the server still has the delivery that was applied, and sends it again. If a
+disk lied, and forgot what it had said was written after the reply was sent, then the member is behind what
+the server has on record: the server notices it by the last exchange that the member says it applied, or
+the member by a delivery of an exchange that it does not know (:mod:`wash_fl.member.durable`). It then starts
+anew from another member's weights.
 """
 
-import hashlib
-import json
-from dataclasses import asdict, dataclass, replace
+import logging
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Self
 
-import numpy as np
-import torch
-from numpy.typing import NDArray
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save as to_safetensors
-from torch.optim import Optimizer
-
-from wash_fl.core.identity import weights_sha256
 from wash_fl.errors import StateError
-from wash_fl.files import write_bytes
-from wash_fl.member.member import Member
+from wash_fl.files import replacing
+from wash_fl.member.encoding import Damage, encode, read
+from wash_fl.member.lock import exclusive
+from wash_fl.member.snapshot import Snapshot
 
-FORMAT = "wash-fl member 1"
+logger = logging.getLogger("flwr.wash_fl")
+
 FILE = "state.safetensors"
+PREVIOUS = f"{FILE}.previous"
+LOCK = "lock"
 
-
-@dataclass(frozen=True, kw_only=True)
-class Progress:
-    """How far a member is.
-
-    Attributes
-    ----------
-    run : str
-        Identity of the run, hexadecimal.
-    member : int
-        Index of the member.
-    layout : str
-        Fingerprint of what it exchanges, hexadecimal.
-    settings : str
-        The terms of the run it agreed to when it joined, as JSON.
-    initial : str
-        Hash of the weights it started from.
-    round : int
-        The last round it trained in; 0 before the first.
-    step : int
-        Optimizer steps taken so far.
-    applied : int
-        The last exchange whose delivery it applied.
-    """
-
-    run: str
-    member: int
-    layout: str
-    settings: str
-    initial: str
-    round: int = 0
-    step: int = 0
-    applied: int = 0
-
-    def after(self, **changes: Any) -> Self:
-        """Return a copy with some fields changed."""
-        return replace(self, **changes)
+LOCK_SECONDS = 600.0
+"""How long a process waits for another that uses the same member."""
 
 
 def state_path(folder: Path, run: bytes, member: int) -> Path:
@@ -69,155 +40,179 @@ def state_path(folder: Path, run: bytes, member: int) -> Path:
     return folder / run.hex() / f"member-{member}" / FILE
 
 
-def save(path: Path, member: Member, progress: Progress, offer: NDArray[np.float32] | None = None) -> None:
-    """Write a member, how far it is, and the offer it has made, atomically and synced to disk.
+class FileStore:
+    """Keeps a member's snapshots of a run in files.
 
-    Raises
-    ------
-    StateError
-        If the disk is full or cannot be written; the state that was there before is kept.
+    Parameters
+    ----------
+    folder : Path
+        The device's state folder; it may hold other members and other runs.
+    run : bytes
+        Identity of the run.
+    member : int
+        The member's index.
+
+    Attributes
+    ----------
+    path, previous : Path
+        The last snapshot and the one before.
     """
-    optimizer, scalars = _pack_optimizer(member.optimizer)
-    tensors = {f"model.{name}": _owned(each) for name, each in member.model.state_dict().items()} | optimizer
-    if offer is not None:
-        tensors["offer"] = torch.from_numpy(offer.copy())
-    metadata = {
-        "format": FORMAT,
-        "progress": json.dumps(asdict(progress)),
-        "optimizer": json.dumps(scalars),
-        "tensors": _checksum(tensors),
-    }
-    metadata["checksum"] = _seal(metadata)
-    try:
-        write_bytes(path, to_safetensors(tensors, metadata))
-    except OSError as error:
-        raise StateError(
-            f"{path} cannot be written ({error.strerror or error}); the state before it is kept. "
-            "Free some space, or use another state-dir."
-        ) from error
 
+    def __init__(self, folder: Path, run: bytes, member: int) -> None:
+        self.path = state_path(folder, run, member)
+        self.previous = self.path.with_name(PREVIOUS)
+        self._run = run
+        self._member = member
+        self._current_is_good: bool | None = None
 
-def read_progress(path: Path) -> Progress | None:
-    """Return how far the member in a file is; None if there is no file.
+    @contextmanager
+    def locked(self, wait: float = LOCK_SECONDS) -> Iterator[None]:
+        """Keep other processes away from this member, from loading it until it is saved.
 
-    Raises
-    ------
-    StateError
-        If the file is damaged, or of another format.
-    """
-    if not path.exists():
-        return None
-    try:
-        with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-        if metadata.get("format") != FORMAT:
-            raise StateError(
-                f"{path} has the format {metadata.get('format')!r}, expected {FORMAT!r}: it is not a "
-                "member's state, or of another version. Move it away to start this member anew."
-            )
-        if metadata["checksum"] != _seal(metadata):
-            raise _damaged(path, "a bit of its header has changed")
-        return Progress(**json.loads(metadata["progress"]))
-    except (SafetensorError, KeyError, TypeError, json.JSONDecodeError) as error:
-        raise _damaged(path, error) from error
+        Raises
+        ------
+        StateError
+            If another process uses it for more than ``wait`` seconds.
+        """
+        lock = self.path.with_name(LOCK)
+        with exclusive(lock, wait=wait):
+            try:
+                self._current_is_good = None
+                yield
+            finally:
+                if not (self.path.exists() or self.previous.exists()):
+                    lock.unlink(missing_ok=True)
+                    _remove_empty(self.path.parent, self.path.parent.parent)
 
+    def load(self) -> Snapshot | None:
+        """Return the last snapshot that is whole; None if there is none at all.
 
-def load(path: Path, member: Member, progress: Progress) -> NDArray[np.float32] | None:
-    """Restore a member's model and optimizer, and return the offer it had made, if any.
-
-    Raises
-    ------
-    StateError
-        If the state is of another model or optimizer, or damaged.
-    """
-    if progress.layout != member.layout.fingerprint.hex():
-        raise StateError(
-            f"{path} is the state of another model: its layout is {progress.layout[:16]}, this model's is "
-            f"{member.layout.fingerprint.hex()[:16]}. Use the model the run began with, or another state-dir."
-        )
-    try:
-        with safe_open(path, framework="pt") as file:
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-            metadata = file.metadata()
-        intact = metadata["tensors"] == _checksum(tensors)
-        scalars = json.loads(metadata["optimizer"])
-        kind = scalars["class"]
-    except (SafetensorError, KeyError, TypeError, ValueError) as error:
-        raise _damaged(path, error) from error
-    if not intact:
-        raise _damaged(path, "a bit of its tensors has changed")
-    if kind != type(member.optimizer).__name__:
-        # PyTorch would take it, and fail at the next step.
-        raise StateError(
-            f"{path} holds the state of the optimizer {kind}, and this member's is "
-            f"{type(member.optimizer).__name__}: use the one the run began with, or another state-dir."
-        )
-    try:
-        model = {
-            name.removeprefix("model."): each for name, each in tensors.items() if name.startswith("model.")
-        }
-        member.model.load_state_dict(model)
-        _unpack_optimizer(member.optimizer, tensors, scalars)
-    except (KeyError, RuntimeError, TypeError, ValueError) as error:
-        raise _damaged(path, error) from error
-    member.applied = progress.applied
-    return tensors["offer"].numpy() if "offer" in tensors else None
-
-
-def _seal(metadata: dict[str, str]) -> str:
-    """Return the hash of the metadata: a digit of the round that changed would still be a round."""
-    sealed = [metadata[name] for name in ("format", "progress", "optimizer", "tensors")]
-    return hashlib.sha256(json.dumps(sealed).encode()).hexdigest()
-
-
-def _checksum(tensors: dict[str, torch.Tensor]) -> str:
-    """Return the hash of all tensors, their names and bits: the flash memory of small boards forgets."""
-    return weights_sha256(
-        {name: each.reshape(-1).view(torch.uint8).numpy() for name, each in tensors.items()}
-    )
-
-
-def _damaged(path: Path, error: Exception | str) -> StateError:
-    reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-    return StateError(f"{path} is damaged ({reason}): move it away to start this member anew.")
-
-
-def _pack_optimizer(optimizer: Optimizer) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
-    """Split an optimizer's state dict into tensors, by name, and the JSON of all the rest."""
-    content = optimizer.state_dict()
-    tensors: dict[str, torch.Tensor] = {}
-    scalars: dict[str, Any] = {
-        "class": type(optimizer).__name__,
-        "state": {},
-        "param_groups": content["param_groups"],
-    }
-    for index, entries in content["state"].items():
-        for key, value in entries.items():
-            if isinstance(value, torch.Tensor):
-                tensors[f"optimizer.{index}.{key}"] = _owned(value)
+        Raises
+        ------
+        StateError
+            If none of those that are there can be used, or one is of another run, member or version.
+        """
+        self._current_is_good = False
+        problem = ""
+        for path in (self.path, self.previous):
+            if not path.exists():
+                continue
+            try:
+                snapshot = read(path)
+            except Damage as damage:
+                problem = problem or f"{path} is damaged ({damage})"
+                continue
+            self._check_owner(path, snapshot)
+            if path == self.path:
+                self._current_is_good = True
             else:
-                scalars["state"].setdefault(str(index), {})[key] = value
-    try:
-        json.dumps(scalars)
-    except TypeError as error:
-        raise StateError(
-            f"the optimizer {type(optimizer).__name__} has a setting that cannot be saved ({error}): "
-            "use plain numbers."
-        ) from error
-    return tensors, scalars
+                logger.warning(
+                    "member %d: %s; it goes on from the state before, of round %d",
+                    self._member,
+                    problem or f"{self.path} is missing, for writing it was interrupted",
+                    snapshot.progress.round,
+                )
+            return snapshot
+        if problem:
+            raise StateError(
+                f"{problem}, and there is no whole state before it: move {self.path.parent} away to start "
+                "this member anew."
+            )
+        return None
+
+    def save(self, snapshot: Snapshot, *, anew: bool = False) -> None:
+        """Write a snapshot; it is on the disk when this returns.
+
+        Parameters
+        ----------
+        snapshot : Snapshot
+            What to keep.
+        anew : bool
+            Keep nothing from before: the snapshot does not follow from it.
+
+        Raises
+        ------
+        StateError
+            If the disk is full or cannot be written, or the snapshot is of another run or member; what was
+            there can still be used.
+        """
+        self._check_owner(self.path, snapshot)
+        content = encode(snapshot)
+        try:
+            for leftover in self.path.parent.glob(f".{FILE}.*.part"):
+                leftover.unlink()  # of a writer that was killed; it may fill the disk
+            with replacing(self.path) as scratch:
+                _write(scratch, content)
+                if anew:
+                    self.previous.unlink(missing_ok=True)
+                elif self._keeps_current():
+                    self.path.replace(self.previous)
+        except OSError as error:
+            raise StateError(
+                f"{self.path} cannot be written ({error.strerror or error}); the state before it is kept. "
+                "Free some space, or use another state-dir."
+            ) from error
+        self._current_is_good = True
+
+    def remove(self) -> None:
+        """Remove every snapshot.
+
+        Raises
+        ------
+        StateError
+            If the files cannot be removed.
+        """
+        try:
+            for path in (*self.path.parent.glob(f".{FILE}.*.part"), self.previous, self.path):
+                path.unlink(missing_ok=True)
+        except OSError as error:
+            raise StateError(
+                f"{self.path.parent} cannot be removed ({error.strerror or error}): remove it by hand."
+            ) from error
+
+    def _keeps_current(self) -> bool:
+        """Whether the current file is to become the previous one; a damaged one never is."""
+        if not self.path.exists():
+            return False
+        if self._current_is_good is None:
+            try:
+                read(self.path)
+            except (Damage, StateError):
+                return False
+            return True
+        return self._current_is_good
+
+    def _check_owner(self, path: Path, snapshot: Snapshot) -> None:
+        """Refuse what is of another run or member: a file that was copied here, or a slip of ours."""
+        progress = snapshot.progress
+        if (progress.run, progress.member) != (self._run.hex(), self._member):
+            raise StateError(
+                f"{path} is the state of member {progress.member} of run {progress.run[:16]}, and belongs to "
+                f"member {self._member} of run {self._run.hex()[:16]}: move it back to where it came from."
+            )
 
 
-def _unpack_optimizer(
-    optimizer: Optimizer, tensors: dict[str, torch.Tensor], scalars: dict[str, Any]
-) -> None:
-    state: dict[int, dict[str, Any]] = {int(index): dict(each) for index, each in scalars["state"].items()}
-    for name, tensor in tensors.items():
-        if name.startswith("optimizer."):
-            _, index, key = name.split(".", 2)
-            state.setdefault(int(index), {})[key] = tensor
-    optimizer.load_state_dict({"state": state, "param_groups": scalars["param_groups"]})
+def stored_members(folder: Path, run: bytes) -> list[int]:
+    """Return the indices of the members of a run that have a state under a device's state folder."""
+    found = {
+        path.parent.name.removeprefix("member-")
+        for name in (FILE, PREVIOUS)
+        for path in (folder / run.hex()).glob(f"member-*/{name}")
+    }
+    return sorted(int(index) for index in found if index.isdecimal())
 
 
-def _owned(tensor: torch.Tensor) -> torch.Tensor:
-    """Return a contiguous copy on the CPU: safetensors refuses tensors that share memory, as tied ones do."""
-    return tensor.detach().to("cpu", copy=True).contiguous()
+def _write(path: Path, content: bytes) -> None:
+    """Write a file that is there, through to the disk."""
+    with path.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _remove_empty(*folders: Path) -> None:
+    for folder in folders:
+        try:
+            folder.rmdir()
+        except OSError:  # not empty, or gone already
+            return

@@ -1,7 +1,8 @@
 """Local training: the same steps whether a member trains on a device, in a simulation, or in one process."""
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
@@ -67,13 +68,39 @@ class LocalTraining:
     examples: Examples
     member: int
 
-    def run(self, model: nn.Module, optimizer: Optimizer, first_step: int, steps: int) -> dict[str, float]:
+    def run(
+        self,
+        model: nn.Module,
+        optimizer: Optimizer,
+        first_step: int,
+        steps: int,
+        progress: Callable[[int], float] | None = None,
+    ) -> dict[str, float]:
         """Take optimizer steps ``first_step``, ``first_step + 1``, ... (from 0) and return the mean loss.
 
         The learning rate follows a per-step cosine over the whole run, from ``learning_rate`` to
         ``learning_rate_end``.
+
+        Parameters
+        ----------
+        model : torch.nn.Module
+            Is trained in place.
+        optimizer : torch.optim.Optimizer
+            Over its parameters.
+        first_step, steps : int
+            Which steps to take.
+        progress : callable, optional
+            Which part of the run is over before the n-th of these steps (from 0), 0 to 1: a
+            :meth:`Round.progress <wash_fl.member.pace.Round.progress>`. By default every round has
+            ``local_steps``.
+
+        Raises
+        ------
+        ConfigError
+            If a batch of one example is too small for the model's BatchNorm.
         """
         training = self.config.training
+        total = training.rounds * training.local_steps
         device = next(model.parameters()).device
         augmentation = (
             Augmentation.draw(training.seed, self.member) if self.config.task.augment == "grid" else None
@@ -89,10 +116,13 @@ class LocalTraining:
             inputs, targets = fetch(self.examples, rows)
             if augmentation is not None:
                 inputs, targets = augmentation.apply(inputs, targets, len(self.task.classes))
+            done = step / total if progress is None else progress(step - first_step)
             for group in optimizer.param_groups:
-                group["lr"] = learning_rate(training, step)
+                group["lr"] = learning_rate(training, done)
             optimizer.zero_grad(set_to_none=True)
-            loss = self.task.loss(model(inputs.to(device)), targets.to(device))
+            with enough_for_batchnorm("batch-size"):
+                outputs = model(inputs.to(device))
+            loss = self.task.loss(outputs, targets.to(device))
             torch.autograd.backward(loss)
             optimizer.step()
             losses.append(loss.detach())
@@ -129,8 +159,32 @@ CALIBRATION_BATCH = 256
 """Examples per batch when BatchNorm statistics are estimated: the variance within a batch counts."""
 
 
-def learning_rate(config: TrainingConfig, step: int) -> float:
-    """Return the learning rate of a step, counted from 0: a cosine over ``rounds * local_steps`` steps."""
-    progress = min(1.0, step / (config.rounds * config.local_steps))
+def learning_rate(config: TrainingConfig, progress: float) -> float:
+    """Return the learning rate when so much of the run is over, 0 to 1: a cosine."""
     span = config.learning_rate - config.learning_rate_end
-    return config.learning_rate_end + 0.5 * span * (1.0 + math.cos(math.pi * progress))
+    return config.learning_rate_end + 0.5 * span * (1.0 + math.cos(math.pi * min(1.0, progress)))
+
+
+@contextmanager
+def enough_for_batchnorm(option: str) -> Iterator[None]:
+    """Say in terms of the options what PyTorch says when BatchNorm sees one value per channel.
+
+    Parameters
+    ----------
+    option : str
+        What is to be raised.
+
+    Raises
+    ------
+    ConfigError
+        In place of PyTorch's ValueError.
+    """
+    try:
+        yield
+    except ValueError as error:
+        if "more than 1 value per channel" not in str(error):
+            raise
+        raise ConfigError(
+            "a batch of one example is too small for the model's BatchNorm: it has one value per channel. "
+            f"Use {option} = 2 or more (and give each member at least 2 examples), or another norm."
+        ) from error

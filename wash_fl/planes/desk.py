@@ -45,7 +45,7 @@ class Desk:
             logger.warning("member %d: its reply names member %d; it is ignored", member, given.member)
             return None
         if given.status is Status.NOT_JOINED:
-            self._reception.anew(member, "it has lost its state")
+            self._reception.anew(member, given.reason or "it has lost its state")
             return None
         if self._roster.fell_back(member, given.applied):
             self._reception.anew(member, "it fell back to a state before what it had acknowledged")

@@ -142,6 +142,12 @@ def field(message: Message, name: str, kind: type) -> Any:
     return value
 
 
+def optional_field(message: Message, name: str, kind: type, default: Any) -> Any:
+    """Return a field of a request, checked for its type; ``default`` if it is not there."""
+    record = message.content.config_records.get(RECORD)
+    return default if record is None or name not in record else field(message, name, kind)
+
+
 def layout_to_json(layout: Layout) -> str:
     """Return a layout as JSON, for the one message in which both sides compare theirs."""
     tensors = [[tensor.name, list(tensor.shape), tensor.dtype] for tensor in layout.tensors]

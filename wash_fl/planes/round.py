@@ -1,11 +1,12 @@
 """The member's side of the round plane: Flower message handlers around a user's model and training.
 
-Every message may find a new process, so a handler restores the member from disk, does what is asked,
-and saves it before it replies. Nothing is kept in memory between messages.
+A handler reads a message, has the member on this device's disk do what it asks
+(:mod:`wash_fl.member.durable`), and replies.
 """
 
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,37 +21,18 @@ from torch.optim import Optimizer
 
 from wash_fl.consensus import batchnorm
 from wash_fl.core.identity import run_identity
-from wash_fl.core.packet import Direction, Slice, decode, encode
-from wash_fl.core.terms import Terms
-from wash_fl.errors import ConfigError, ExchangeError, LayoutError, WashError
-from wash_fl.member.member import Member
-from wash_fl.member.parameters import model_sha256
-from wash_fl.member.state import Progress, load, read_progress, save, state_path
+from wash_fl.core.packet import RUN_BYTES
+from wash_fl.errors import ConfigError, ExchangeError, WashError
+from wash_fl.faults import points
+from wash_fl.member.durable import DurableMember, NotJoinedError, unfit
+from wash_fl.member.pace import Round
+from wash_fl.member.snapshot import Progress
+from wash_fl.member.state import FileStore
+from wash_fl.member.training import enough_for_batchnorm
 from wash_fl.planes import records
 from wash_fl.planes.records import Answer, Status
 
-
-@dataclass(frozen=True)
-class Round:
-    """What a member is asked to do in a round.
-
-    Attributes
-    ----------
-    number : int
-        From 1.
-    first_step : int
-        The number of its first optimizer step in the whole run, from 0: the same for all members, also for
-        one that missed rounds.
-    steps : int
-        How many optimizer steps to take.
-    terms : Terms
-        The terms of the run.
-    """
-
-    number: int
-    first_step: int
-    steps: int
-    terms: Terms
+__all__ = ["Participant", "Round", "Seat", "member_index", "participant", "state_folder"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,6 +85,9 @@ def participant(app: ClientApp) -> Callable[[Build], Build]:
                 index = member_index(context)
                 try:
                     return act(Seat(build(context), index, state_folder(context)), message)
+                except NotJoinedError as error:
+                    reason = str(error) if error.fell_back else ""
+                    return records.answer(message, Answer(Status.NOT_JOINED, index, reason))
                 except WashError as error:
                     # Said in the protocol's own words: an exception would reach the server as a stack trace.
                     return records.answer(message, Answer(Status.REFUSED, index, str(error)))
@@ -160,82 +145,60 @@ class Seat:
         self._folder = folder
 
     def join(self, message: Message) -> Message:
-        """Agree to a run's terms and start from its initial weights, or say how far this member is."""
+        """Say how far this member is in a run, or start it from the weights that the message brings."""
         terms = records.terms_of(message)
         if self._index >= terms.members:
             raise ConfigError(
                 f"this node's partition-id is {self._index} in a run of {terms.members} members: "
                 f"use 0 to {terms.members - 1}, or raise members."
             )
-        run = run_identity(terms)
-        path = state_path(self._folder, run, self._index)
-        progress = read_progress(path)
-        if progress is None:
-            arrays = message.content.array_records.get(records.ARRAYS)
+        layout = records.layout_from_json(records.field(message, "layout", str))
+        exchange = records.optional_field(message, "exchange", int, 0)
+        anew = records.optional_field(message, "anew", bool, False)
+        arrays = message.content.array_records.get(records.ARRAYS)
+        if arrays is None and anew:
+            raise ExchangeError("a request to start anew without weights: update the older side.")
+        with self._member(run_identity(terms)) as member:
             if arrays is None:
-                raise ExchangeError("a join request without initial weights: pass initial_arrays to start().")
-            progress = self._start(path, run, terms, arrays, message)
-        return records.answer(
-            message,
-            Answer(
-                Status.DONE,
-                self._index,
-                round=progress.round,
-                applied=progress.applied,
-                initial=progress.initial,
-            ),
-        )
+                progress = member.introduce(terms, layout)
+            else:
+                weights = _state_dict(arrays)
+                progress = member.start(terms, layout, weights, exchange=exchange, anew=anew)
+        if progress is None:
+            return records.answer(message, Answer(Status.NOT_JOINED, self._index))
+        return records.answer(message, self._done(progress, initial=progress.initial))
 
     def train(self, message: Message) -> Message:
         """Apply the delivery, train for a round, save, and offer a slice; a repeated round only offers."""
-        run = records.field(message, "run", bytes)
+        run = _run(message)
         number = records.field(message, "round", int)
-        path = state_path(self._folder, run, self._index)
-        progress = read_progress(path)
-        if progress is None:
-            return records.answer(message, Answer(Status.NOT_JOINED, self._index))
-        if number < progress.round:
-            raise ExchangeError(
-                f"round {number} is over for member {self._index}, which is at round {progress.round}."
-            )
-        terms = Terms.from_json(progress.settings)
-        member = self._member(terms)
-        offer = load(path, member, progress)
-        metrics: dict[str, float] = {}
-        if number > progress.round:
-            self._deliver(message, member, run)
-            step = (number - 1) * terms.local_steps
-            metrics = self._brought.train(Round(number, step, terms.local_steps, terms)) or {}
-            offer = member.offer(number)
-            # Encoding refuses a diverged member before its state replaces the last good one.
-            packet = self._packet(member, run, number, offer)
-            progress = progress.after(round=number, step=step + terms.local_steps, applied=member.applied)
-            save(path, member, progress, offer)
-        else:
-            assert offer is not None
-            packet = self._packet(member, run, number, offer)
-        if records.field(message, "evaluate", bool) and self._brought.evaluate is not None:
+        seconds = records.optional_field(message, "seconds", float, 0.0)
+        delivery = records.field(message, "delivery", bytes)
+        evaluate = records.field(message, "evaluate", bool)
+
+        def work(now: Round) -> dict[str, float] | None:
+            metrics = self._brought.train(now)
+            points.reach("trained", member=self._index, exchange=number)
+            return metrics
+
+        points.reach("asked", member=self._index, exchange=number)
+        with self._member(run) as member:
+            trained = member.train(number, delivery, work, seconds)
+        points.reach("saved", member=self._index, exchange=number)
+        metrics = trained.metrics or {}
+        if evaluate and self._brought.evaluate is not None:
             metrics |= self._brought.evaluate()
-        given = Answer(Status.DONE, self._index, round=progress.round, applied=progress.applied, offer=packet)
-        return records.answer(message, given, metrics=metrics)
+        return records.answer(message, self._done(trained.progress, offer=trained.offer), metrics=metrics)
 
     def collect(self, message: Message) -> Message:
         """Apply the last delivery and hand in the whole model."""
-        run = records.field(message, "run", bytes)
-        path = state_path(self._folder, run, self._index)
-        progress = read_progress(path)
-        if progress is None:
-            return records.answer(message, Answer(Status.NOT_JOINED, self._index))
-        member = self._member(Terms.from_json(progress.settings))
-        offer = load(path, member, progress)
-        if self._deliver(message, member, run):
-            progress = progress.after(applied=member.applied)
-            save(path, member, progress, offer)
+        delivery = records.field(message, "delivery", bytes)
+        with self._member(_run(message)) as member:
+            progress = member.collect(delivery)
         state: dict[str, NDArray[Any]] = {
-            name: each.detach().cpu().numpy() for name, each in member.model.state_dict().items()
+            name: each.detach().cpu().numpy() for name, each in self._brought.model.state_dict().items()
         }
-        given = Answer(Status.DONE, self._index, round=progress.round, applied=progress.applied)
-        return records.answer(message, given, arrays=records.array_record(state))
+        return records.answer(message, self._done(progress), arrays=records.array_record(state))
 
     def recalibrate(self, message: Message) -> Message:
         """Estimate the averaged model's BatchNorm statistics over this client's own data."""
@@ -244,76 +207,59 @@ class Seat:
                 "this client has no calibration data: give its Participant calibration=..., or choose "
                 'batchnorm = "average" or "server".'
             )
+        arrays = message.content.array_records.get(records.ARRAYS)
+        if arrays is None:
+            raise ExchangeError("a request to recalibrate without the averaged model: update the older side.")
         model = self._brought.model
-        _load_arrays(model, message.content.array_records[records.ARRAYS])
-        statistics = batchnorm.estimate(model, self._brought.calibration())
-        arrays = {**statistics.buffers(), records.EXAMPLES: np.array([statistics.examples])}
+        try:
+            model.load_state_dict(_state_dict(arrays))
+        except (RuntimeError, TypeError) as error:
+            raise unfit(error) from error
+        with enough_for_batchnorm("calibration-examples"):
+            statistics = batchnorm.estimate(model, self._brought.calibration())
+        found = {**statistics.buffers(), records.EXAMPLES: np.array([statistics.examples])}
         given = Answer(Status.DONE, self._index)
-        return records.answer(message, given, arrays=records.array_record(arrays))
+        return records.answer(message, given, arrays=records.array_record(found))
 
     def leave(self, message: Message) -> Message:
         """Remove this member's state of a finished run."""
-        path = state_path(self._folder, records.field(message, "run", bytes), self._index)
-        path.unlink(missing_ok=True)
-        for folder in (path.parent, path.parent.parent):
-            if folder.is_dir() and not any(folder.iterdir()):
-                folder.rmdir()
+        store = self._store(_run(message))
+        with store.locked():
+            store.remove()
         return records.answer(message, Answer(Status.DONE, self._index))
 
-    def _start(self, path: Path, run: bytes, terms: Terms, arrays: ArrayRecord, message: Message) -> Progress:
-        _load_arrays(self._brought.model, arrays)
-        member = self._member(terms)
-        theirs = records.layout_from_json(records.field(message, "layout", str))
-        if difference := theirs.difference(member.layout):
-            raise LayoutError(
-                f"member {self._index}'s model is not the server's: it has {difference}. "
-                "All members and the server need the same model and the same exchange-optimizer."
+    @contextmanager
+    def _member(self, run: bytes) -> Iterator[DurableMember]:
+        """Give this device's member of a run, with no other process at it meanwhile."""
+        store = self._store(run)
+        with store.locked():
+            yield DurableMember(
+                self._brought.model, self._brought.optimizer, index=self._index, run=run, store=store
             )
-        progress = Progress(
-            run=run.hex(),
-            member=self._index,
-            layout=member.layout.fingerprint.hex(),
-            settings=terms.to_json(),
-            initial=model_sha256(member.model),
-        )
-        save(path, member, progress)
-        return progress
 
-    def _member(self, terms: Terms) -> Member:
-        return Member(
-            self._brought.model,
-            self._brought.optimizer,
-            index=self._index,
-            seed=terms.seed,
-            schedule=terms.schedule,
-            exchange_optimizer=terms.exchange.exchange_optimizer,
+    def _store(self, run: bytes) -> FileStore:
+        return FileStore(self._folder, run, self._index)
+
+    def _done(self, progress: Progress, *, initial: str = "", offer: bytes = b"") -> Answer:
+        return Answer(
+            Status.DONE,
+            self._index,
+            round=progress.round,
+            applied=progress.applied,
+            initial=initial,
+            offer=offer,
         )
 
-    def _deliver(self, message: Message, member: Member, run: bytes) -> bool:
-        """Apply the delivery in a request, if there is one and it was not applied before."""
-        packet = records.field(message, "delivery", bytes)
-        if not packet:
-            return False
-        delivery = decode(
-            packet,
-            direction=Direction.DELIVERY,
-            run=run,
-            layout=member.layout,
-            member=member.index,
-            count=member.draw.count,
-        )
-        return member.deliver(delivery.exchange, delivery.values)
 
-    @staticmethod
-    def _packet(member: Member, run: bytes, exchange: int, offer: NDArray[np.float32]) -> bytes:
-        if offer.size == 0:
-            return b""
-        return encode(Slice(Direction.OFFER, run, member.layout, exchange, member.index, offer))
+def _run(message: Message) -> bytes:
+    run: bytes = records.field(message, "run", bytes)
+    if len(run) != RUN_BYTES:
+        raise ExchangeError(f"a request of a run with an identity of {len(run)} bytes; it has {RUN_BYTES}.")
+    return run
 
 
-def _load_arrays(model: nn.Module, arrays: ArrayRecord) -> None:
+def _state_dict(arrays: ArrayRecord) -> dict[str, torch.Tensor]:
     try:
-        model.load_state_dict(arrays.to_torch_state_dict())
-    except RuntimeError as error:
-        reason = " ".join(str(error).split())
-        raise LayoutError(f"the server's weights do not fit this client's model: {reason[:300]}") from error
+        return dict(arrays.to_torch_state_dict())
+    except (RuntimeError, ValueError, TypeError, KeyError) as error:  # what NumPy's reader raises
+        raise unfit(error) from error

@@ -1,0 +1,363 @@
+"""A member's side of the protocol: what it does when asked, on a store that outlives its process.
+
+Each operation restores the member from its store, does what is asked, and saves it before it returns:
+everything is on disk before anybody hears of it. Nothing is kept in memory from one operation to the next, so
+each may be the first of a new process, and what was done twice is as if it were done once.
+"""
+
+import logging
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+import torch
+from torch import nn
+from torch.optim import Optimizer
+
+from wash_fl.core.identity import run_identity
+from wash_fl.core.layout import Layout
+from wash_fl.core.packet import Direction, Slice, decode, encode
+from wash_fl.core.terms import Terms
+from wash_fl.errors import ExchangeError, LayoutError, StateError
+from wash_fl.member.member import Member
+from wash_fl.member.pace import Round, checked_seconds, plan, smoothed
+from wash_fl.member.parameters import Values, model_sha256
+from wash_fl.member.snapshot import Progress, Snapshot, Store
+
+logger = logging.getLogger("flwr.wash_fl")
+
+Work = Callable[[Round], Mapping[str, float] | None]
+"""Takes a round's optimizer steps and returns metrics by name."""
+
+
+class NotJoinedError(ExchangeError):
+    """A member holds no state of the run that it could go on with, and is to be started.
+
+    Attributes
+    ----------
+    fell_back : bool
+        It holds one, from before the last exchange in which it took part.
+    """
+
+    def __init__(self, message: str, *, fell_back: bool = False) -> None:
+        super().__init__(message)
+        self.fell_back = fell_back
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What became of a round.
+
+    Attributes
+    ----------
+    progress : Progress
+        How far the member is now.
+    offer : bytes
+        The packet it offers; empty if the exchange has no coordinates.
+    metrics : dict of str to float, or None
+        What training reported; None if the round was repeated, and nothing trained.
+    """
+
+    progress: Progress
+    offer: bytes
+    metrics: dict[str, float] | None
+
+
+class DurableMember:
+    """A member of a run that may die at any moment.
+
+    After an operation the model is the member's, as it is in the store; after an error it may be anything.
+
+    Parameters
+    ----------
+    model : torch.nn.Module
+        Its weights are replaced by the member's.
+    optimizer : torch.optim.Optimizer
+        Over the model's parameters; its state is replaced, too.
+    index : int
+        The member's index.
+    run : bytes
+        Identity of the run.
+    store : Store
+        Where the member is kept. Nobody else may use it during an operation.
+    now : callable
+        Seconds on a clock that never goes back; rounds by seconds are measured by it.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        optimizer: Optimizer,
+        *,
+        index: int,
+        run: bytes,
+        store: Store,
+        now: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._model = model
+        self._optimizer = optimizer
+        self._index = index
+        self._run = run
+        self._store = store
+        self._now = now
+        self._made: tuple[Terms, Member] | None = None
+
+    def introduce(self, terms: Terms, layout: Layout) -> Progress | None:
+        """Return how far this member is in a run; None if it holds no state of it.
+
+        Parameters
+        ----------
+        terms : Terms
+            The run's terms.
+        layout : Layout
+            What the server exchanges.
+
+        Raises
+        ------
+        LayoutError
+            If this member's model is another.
+        StateError
+            If its state cannot be used.
+        """
+        member = self._member_for(terms, layout)
+        snapshot = self._store.load()
+        if snapshot is None:
+            return None
+        snapshot.restore(member)
+        return snapshot.progress
+
+    def start(
+        self,
+        terms: Terms,
+        layout: Layout,
+        weights: Mapping[str, torch.Tensor],
+        *,
+        exchange: int = 0,
+        anew: bool = False,
+    ) -> Progress:
+        """Agree to a run's terms and start from weights, unless it has started already.
+
+        Parameters
+        ----------
+        terms, layout
+            As for :meth:`introduce`.
+        weights : mapping of str to torch.Tensor
+            A whole state dict: the run's initial weights, or those of a donor.
+        exchange : int
+            The last settled exchange: no delivery up to it is for this member. 0 at the beginning.
+        anew : bool
+            Replace a state that there is.
+
+        Returns
+        -------
+        Progress
+            How far it is: at the start, or, if it had started before, farther.
+
+        Raises
+        ------
+        LayoutError
+            If this member's model, or the weights, are of another.
+        ExchangeError
+            If ``exchange`` is not one of the run's, or the request to start anew is older than the state.
+        StateError
+            If its state cannot be used or saved.
+        """
+        if not 0 <= exchange <= terms.rounds:
+            raise ExchangeError(
+                f"a start after exchange {exchange}: it must be from 0 to {terms.rounds}, the run's rounds."
+            )
+        member = self._member_for(terms, layout)
+        if not anew:
+            snapshot = self._store.load()
+            if snapshot is not None:
+                return snapshot.progress
+        try:
+            member.model.load_state_dict(weights)
+        except (RuntimeError, TypeError, AttributeError) as error:
+            raise unfit(error) from error
+        progress = Progress(
+            run=self._run.hex(),
+            member=self._index,
+            layout=member.layout.fingerprint.hex(),
+            settings=terms.to_json(),
+            initial=model_sha256(member.model),
+            joined=exchange,
+            applied=exchange,
+        )
+        if anew and (before := self._unless_unusable()) is not None:
+            if (before.joined, before.initial) == (exchange, progress.initial):
+                return before  # the same request once more
+            if before.round > exchange + 1 or before.applied > exchange:
+                # Delayed on its way: to follow it now would undo all that this member has exchanged since.
+                raise ExchangeError(
+                    f"a request to start anew after exchange {exchange} is older than what member "
+                    f"{self._index} holds, of round {before.round}: it goes on from there."
+                )
+        self._store.save(Snapshot.of(member, progress), anew=anew)
+        return progress
+
+    def train(self, number: int, delivery: bytes, work: Work, seconds: float = 0.0) -> Trained:
+        """Apply a delivery, train for a round, and offer a slice; a repeated round offers the same again.
+
+        Parameters
+        ----------
+        number : int
+            Number of the round, from 1.
+        delivery : bytes
+            The packet that waits for this member; empty if none does.
+        work : callable
+            Takes the round's optimizer steps; not called for a repeated round.
+        seconds : float
+            About how long the round is to take; 0 if it is measured in steps.
+
+        Raises
+        ------
+        NotJoinedError
+            If it holds no state of this run, or one from before what is delivered.
+        ExchangeError
+            If the round is over, or training diverged; the state is what it was.
+        PacketError
+            If the delivery is refused; the state is what it was.
+        StateError
+            If its state cannot be used or saved.
+        """
+        snapshot = self._load()
+        progress, offer = snapshot.progress, snapshot.offer
+        terms = _terms(progress.settings)
+        seconds = checked_seconds(seconds)
+        if not 1 <= number <= terms.rounds:
+            raise ExchangeError(f"round {number} is none of this run: it has rounds 1 to {terms.rounds}.")
+        if number < progress.round or (number > progress.round and number <= progress.applied):
+            raise ExchangeError(
+                f"round {number} is over for member {self._index}, which is at round {progress.round} and "
+                f"has seen exchange {progress.applied}."
+            )
+        member = self._restore(snapshot)
+        del snapshot  # as large as the member
+        if number == progress.round:
+            assert offer is not None
+            return Trained(progress, self._packet(member, number, offer), None)
+        self._deliver(delivery, member, progress)
+        now = plan(number, seconds, progress, terms)
+        began = self._now()
+        metrics = dict(work(now) or {})
+        if seconds:
+            took = self._now() - began
+            pace = smoothed(progress.seconds_per_step, seconds=took, steps=now.steps)
+            progress = progress.after(seconds_per_step=pace, last_steps=now.steps)
+        offer = member.offer(number)
+        # A diverged member is refused before its state replaces the last good one.
+        self._check_finite(member, number)
+        packet = self._packet(member, number, offer)
+        progress = progress.after(round=number, step=now.first_step + now.steps, applied=member.applied)
+        self._store.save(Snapshot.of(member, progress, offer))
+        return Trained(progress, packet, metrics)
+
+    def collect(self, delivery: bytes) -> Progress:
+        """Apply the last delivery; the model then is what this member hands in.
+
+        Raises
+        ------
+        NotJoinedError, PacketError, StateError
+            As for :meth:`train`.
+        """
+        snapshot = self._load()
+        progress, offer = snapshot.progress, snapshot.offer
+        member = self._restore(snapshot)
+        del snapshot
+        if self._deliver(delivery, member, progress):
+            progress = progress.after(applied=member.applied)
+            self._store.save(Snapshot.of(member, progress, offer))
+        return progress
+
+    def _load(self) -> Snapshot:
+        snapshot = self._store.load()
+        if snapshot is None:
+            raise NotJoinedError(f"member {self._index} holds no state of this run: let it join first.")
+        return snapshot
+
+    def _unless_unusable(self) -> Progress | None:
+        """Return how far a state is that is to be replaced: whatever is wrong with it does not matter."""
+        try:
+            snapshot = self._store.load()
+        except StateError as error:
+            logger.warning("member %d starts anew, and loses its state: %s", self._index, error)
+            return None
+        return None if snapshot is None else snapshot.progress
+
+    def _restore(self, snapshot: Snapshot) -> Member:
+        member = self._member(_terms(snapshot.progress.settings))
+        snapshot.restore(member)
+        return member
+
+    def _member(self, terms: Terms) -> Member:
+        if self._made is None or self._made[0] != terms:
+            assert run_identity(terms) == self._run, "terms of another run"
+            member = Member(
+                self._model,
+                self._optimizer,
+                index=self._index,
+                seed=terms.seed,
+                schedule=terms.schedule,
+                exchange_optimizer=terms.exchange.exchange_optimizer,
+            )
+            self._made = terms, member
+        return self._made[1]
+
+    def _member_for(self, terms: Terms, layout: Layout) -> Member:
+        """Return the member if it exchanges what the server does."""
+        member = self._member(terms)
+        if difference := layout.difference(member.layout):
+            raise LayoutError(
+                f"member {self._index}'s model is not the server's: it has {difference}. "
+                "All members and the server need the same model and the same exchange-optimizer."
+            )
+        return member
+
+    def _deliver(self, packet: bytes, member: Member, progress: Progress) -> bool:
+        """Apply a delivery, if there is one and it was not applied before."""
+        if not packet:
+            return False
+        delivery = decode(
+            packet,
+            direction=Direction.DELIVERY,
+            run=self._run,
+            layout=member.layout,
+            member=member.index,
+            count=member.draw.count,
+        )
+        if delivery.exchange > max(progress.round, progress.applied):
+            # Who takes part in an exchange has saved its round. Deliveries before this one may be lost, too.
+            raise NotJoinedError(
+                "it fell back to a state before what it had offered: it is at round "
+                f"{progress.round}, and has a delivery of exchange {delivery.exchange}.",
+                fell_back=True,
+            )
+        return member.deliver(delivery.exchange, delivery.values)
+
+    def _packet(self, member: Member, exchange: int, offer: Values) -> bytes:
+        if offer.size == 0:
+            return b""
+        return encode(Slice(Direction.OFFER, self._run, member.layout, exchange, member.index, offer))
+
+    def _check_finite(self, member: Member, number: int) -> None:
+        """Refuse a member that diverged, also where this exchange does not look."""
+        values = member.parameters()
+        if not np.isfinite(values).all():
+            raise ExchangeError(
+                f"member {self._index} has {int((~np.isfinite(values)).sum())} parameters that are infinite "
+                f"or not numbers after round {number}: its training diverged; lower learning-rate."
+            )
+
+
+def unfit(error: Exception) -> LayoutError:
+    """Return what is to be said of weights that PyTorch does not load."""
+    reason = " ".join(str(error).split())[:300].rstrip(".")
+    return LayoutError(f"the server's weights do not fit this client's model: {reason}.")
+
+
+@lru_cache(maxsize=8)
+def _terms(settings: str) -> Terms:
+    return Terms.from_json(settings)

@@ -1,0 +1,187 @@
+"""A member at one moment: everything of it that must outlive its process, as one value."""
+
+import copy
+from dataclasses import dataclass, replace
+from typing import Any, Protocol, Self
+
+import torch
+
+from wash_fl.errors import StateError
+from wash_fl.member.member import Member
+from wash_fl.member.parameters import Values
+
+
+@dataclass(frozen=True, kw_only=True)
+class Progress:
+    """How far a member is.
+
+    Attributes
+    ----------
+    run : str
+        Identity of the run, hexadecimal.
+    member : int
+        Index of the member.
+    layout : str
+        Fingerprint of what it exchanges, hexadecimal.
+    settings : str
+        The terms of the run it agreed to when it joined, as JSON.
+    initial : str
+        Hash of the weights it started from.
+    joined : int
+        The exchange after which it started; 0 is the beginning of the run.
+    round : int
+        The last round it trained in; 0 before the first.
+    step : int
+        The number of its next optimizer step.
+    applied : int
+        The last exchange whose delivery it applied; of one that joined late, the one after which it did.
+    seconds_per_step : float
+        How long its optimizer steps take; 0 as long as no round by seconds was measured.
+    last_steps : int
+        Optimizer steps in the last round by seconds; 0 before the first.
+    """
+
+    run: str
+    member: int
+    layout: str
+    settings: str
+    initial: str
+    joined: int = 0
+    round: int = 0
+    step: int = 0
+    applied: int = 0
+    seconds_per_step: float = 0.0
+    last_steps: int = 0
+
+    def after(self, **changes: Any) -> Self:
+        """Return a copy with some fields changed."""
+        return replace(self, **changes)
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Snapshot:
+    """A copy of a member, on the CPU; nothing changes it.
+
+    Attributes
+    ----------
+    progress : Progress
+        How far it is.
+    model : dict of str to torch.Tensor
+        Its model's state dict.
+    optimizer : dict
+        Its optimizer's state dict.
+    optimizer_class : str
+        Name of the optimizer's class.
+    offer : ndarray of float32, shape (slots, count), or None
+        What it offered in the round of ``progress``; None before the first.
+    source : str
+        Where it was kept, for messages.
+    """
+
+    progress: Progress
+    model: dict[str, torch.Tensor]
+    optimizer: dict[str, Any]
+    optimizer_class: str
+    offer: Values | None = None
+    source: str = "the saved state"
+
+    @classmethod
+    def of(cls, member: Member, progress: Progress, offer: Values | None = None) -> Self:
+        """Return a copy of a member as it is now."""
+        optimizer = member.optimizer.state_dict()
+        state = {
+            index: {
+                key: owned(value) if isinstance(value, torch.Tensor) else copy.deepcopy(value)
+                for key, value in entries.items()
+            }
+            for index, entries in optimizer["state"].items()
+        }
+        return cls(
+            progress=progress,
+            model={name: owned(each) for name, each in member.model.state_dict().items()},
+            optimizer={"state": state, "param_groups": copy.deepcopy(optimizer["param_groups"])},
+            optimizer_class=type(member.optimizer).__name__,
+            offer=None if offer is None else offer.copy(),
+        )
+
+    def restore(self, member: Member) -> None:
+        """Make a member what it was.
+
+        Raises
+        ------
+        StateError
+            If the snapshot is of another model or optimizer; nothing is changed then, unless two models have
+            the same parameters and other buffers.
+        """
+        fingerprint = member.layout.fingerprint.hex()
+        if self.progress.layout != fingerprint:
+            raise StateError(
+                f"{self.source} is of another model: its layout is {self.progress.layout[:16]}, this model's "
+                f"is {fingerprint[:16]}. Use the model the run began with, or another state-dir."
+            )
+        kind = type(member.optimizer).__name__
+        if self.optimizer_class != kind:
+            # PyTorch would take it, and fail at the next step.
+            raise StateError(
+                f"{self.source} is of the optimizer {self.optimizer_class}, and this member's is {kind}: use "
+                "the one the run began with, or another state-dir."
+            )
+        # PyTorch copies a model's tensors, and takes over an optimizer's.
+        state = {
+            index: {
+                key: value.clone() if isinstance(value, torch.Tensor) else copy.deepcopy(value)
+                for key, value in entries.items()
+            }
+            for index, entries in self.optimizer["state"].items()
+        }
+        try:
+            member.model.load_state_dict(self.model)
+            member.optimizer.load_state_dict({**self.optimizer, "state": state})
+        except (KeyError, RuntimeError, TypeError, ValueError) as error:
+            reason = " ".join(str(error).split())[:200]
+            raise StateError(
+                f"{self.source} does not fit this member's model and optimizer ({reason}): use those the run "
+                "began with, or another state-dir."
+            ) from error
+        member.applied = self.progress.applied
+
+
+def owned(tensor: torch.Tensor) -> torch.Tensor:
+    """Return a contiguous copy on the CPU that shares its memory with no other tensor, as tied ones do."""
+    return tensor.detach().to("cpu", copy=True).contiguous()
+
+
+class Store(Protocol):
+    """Where a member's last snapshot of a run is kept."""
+
+    def load(self) -> Snapshot | None:
+        """Return the last snapshot that was saved; None if there is none."""
+
+    def save(self, snapshot: Snapshot, *, anew: bool = False) -> None:
+        """Keep a snapshot, as a whole or not at all; it outlasts the process when this returns.
+
+        With ``anew`` nothing from before remains.
+        """
+
+    def remove(self) -> None:
+        """Keep nothing."""
+
+
+class MemoryStore:
+    """Keeps a snapshot as long as the process lives."""
+
+    def __init__(self) -> None:
+        self._kept: Snapshot | None = None
+
+    def load(self) -> Snapshot | None:
+        """Return the last snapshot."""
+        return self._kept
+
+    def save(self, snapshot: Snapshot, *, anew: bool = False) -> None:
+        """Keep a snapshot."""
+        del anew  # there is only one to keep
+        self._kept = snapshot
+
+    def remove(self) -> None:
+        """Keep nothing."""
+        self._kept = None
