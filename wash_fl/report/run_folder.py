@@ -17,7 +17,7 @@ from wash_fl.errors import RunError
 from wash_fl.files import write_bytes, write_text
 
 CONFIG, METRICS, SUMMARY = "config.toml", "metrics.jsonl", "summary.json"
-JOURNAL = "journal.sqlite"
+JOURNAL, MEMBERS = "journal.sqlite", "members"
 PLACES = ("run-dir", "run-name", "state-dir")
 MAY_CHANGE = (
     "min-members",
