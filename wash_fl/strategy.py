@@ -23,9 +23,10 @@ from wash_fl.core.terms import Terms
 from wash_fl.errors import RunError
 from wash_fl.faults import points
 from wash_fl.planes import records
+from wash_fl.planes.arrays import spec_of
 from wash_fl.planes.asking import wait_for_nodes
 from wash_fl.planes.clock import Clock
-from wash_fl.planes.collection import ModelSpec, collect_members, done, recalibrate
+from wash_fl.planes.collection import collect_members, done, recalibrate
 from wash_fl.planes.deadline import Deadline
 from wash_fl.planes.desk import Desk
 from wash_fl.planes.joining import JoinRequest, Reception
@@ -325,9 +326,7 @@ class WashStrategy(Strategy):
             logger.info(
                 "the journal has %d settled exchanges of this run: going on after them", self._escrow.settled
             )
-        self._request = JoinRequest(
-            self._run, terms, self._layout, weights_sha256(arrays), ModelSpec.of(arrays)
-        )
+        self._request = JoinRequest(self._run, terms, self._layout, weights_sha256(arrays), spec_of(arrays))
         post = Post(grid, self._clock)
         reception = Reception(
             grid,
@@ -412,6 +411,7 @@ class WashStrategy(Strategy):
             model=self._request.model,
             timeout=self._timeout,
             traffic=self.traffic,
+            on_applied=self._roster.acknowledge,
             on_member=self._watcher.on_member,
             clock=self._clock,
         )

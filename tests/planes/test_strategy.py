@@ -377,8 +377,9 @@ def test_the_server_holds_no_model_while_the_members_train(tmp_path: Path) -> No
         held.append(sum(type(each) is Array for each in gc.get_objects()))
 
     fleet = Fleet(tmp_path, on_round=look)
+    look(None)  # what other tests of this process have left
     fleet.run()
-    assert held == [0] * fleet.rounds
+    assert set(held[1:]) == {held[0]}
 
 
 def test_bytes_are_those_of_the_values_and_of_the_messages(tmp_path: Path) -> None:

@@ -2,18 +2,16 @@
 
 import logging
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
-from typing import Any
 
-import numpy as np
 from flwr.app import Message
 from flwr.serverapp import Grid
 
 from wash_fl.consensus.averaging import ModelAverage
 from wash_fl.consensus.batchnorm import BatchNormStatistics, pool
-from wash_fl.errors import RunError, WashError
+from wash_fl.errors import ExchangeError, RunError
 from wash_fl.faults import points
 from wash_fl.planes import records
+from wash_fl.planes.arrays import Spec, read_arrays, read_statistics
 from wash_fl.planes.asking import ask, understand
 from wash_fl.planes.clock import Clock
 from wash_fl.planes.records import Answer, Arrays, Status
@@ -25,33 +23,14 @@ IN_FLIGHT = 2
 """Whole models on their way to the server at a time: enough to keep it busy, few enough to hold."""
 
 
-@dataclass(frozen=True)
-class ModelSpec:
-    """What a member's whole model must look like: the shape and dtype of each array by name."""
-
-    arrays: Mapping[str, tuple[tuple[int, ...], np.dtype[Any]]]
-
-    @classmethod
-    def of(cls, arrays: Arrays) -> "ModelSpec":
-        """Return the description of a state dict."""
-        return cls({name: (each.shape, each.dtype) for name, each in arrays.items()})
-
-    def read(self, member: int, reply: Message) -> Arrays | None:
-        """Return the model in a member's reply, or None, with the reason in the log, if it is not one."""
-        try:
-            arrays = records.named_arrays(reply.content.array_records[records.ARRAYS])
-        except (KeyError, ValueError) as error:
-            logger.warning("member %d: its model cannot be read: %s", member, error)
-            return None
-        if ModelSpec.of(arrays) != self:
-            # One member must not decide for the others what a model looks like.
-            logger.warning("member %d: its model has other names, shapes or dtypes than the run's", member)
-            return None
-        for name, each in arrays.items():
-            if each.dtype.kind == "f" and not np.isfinite(each).all():
-                logger.warning("member %d: its model is not finite in %s", member, name)
-                return None
-        return arrays
+def model_of(member: int, reply: Message, expected: Spec) -> Arrays | None:
+    """Return the whole model in a member's reply, or None, with the reason in the log, if it is not one."""
+    try:
+        # One member must not decide for the others what a model looks like.
+        return read_arrays(reply.content.array_records.get(records.ARRAYS), expected)
+    except ExchangeError as error:
+        logger.warning("member %d: its model is not used: %s", member, error)
+        return None
 
 
 def done(
@@ -74,9 +53,10 @@ def collect_members(
     grid: Grid,
     requests: Mapping[int, Message],
     *,
-    model: ModelSpec,
+    model: Spec,
     timeout: float,
     traffic: Traffic,
+    on_applied: Callable[[int, int], None],
     on_member: Callable[[int, Arrays], None],
     clock: Clock,
 ) -> ModelAverage:
@@ -89,11 +69,12 @@ def collect_members(
     """
     average = ModelAverage()
     for member, reply, given in done(grid, requests, timeout=timeout, in_flight=IN_FLIGHT, clock=clock):
+        on_applied(member, given.applied)
         if given.round == 0:
             logger.warning("member %d: it never trained, so it is not averaged", member)
             continue
         traffic.model_up(member, requests[member], reply)
-        arrays = model.read(member, reply)
+        arrays = model_of(member, reply, model)
         if arrays is not None:
             average.add(member, arrays)
             on_member(member, arrays)
@@ -119,14 +100,10 @@ def recalibrate(
     for member, reply, _ in done(grid, requests, timeout=timeout, clock=clock):
         traffic.model_down(member, requests[member], reply)
         try:
-            arrays = records.named_arrays(reply.content.array_records[records.ARRAYS])
-            examples = int(arrays.pop(records.EXAMPLES)[0])
-            estimate = BatchNormStatistics.from_buffers(arrays, examples)
-            estimate.applied_to(averaged)
-        except (WashError, KeyError, ValueError, IndexError) as error:
-            logger.warning("member %d: its BatchNorm statistics are no use: %s", member, error)
-            continue
-        estimates[member] = estimate
+            record = reply.content.array_records.get(records.ARRAYS)
+            estimates[member] = read_statistics(record, averaged)
+        except ExchangeError as error:
+            logger.warning("member %d: its BatchNorm statistics are not used: %s", member, error)
     if not estimates:
         logger.warning("no client re-estimated BatchNorm: its statistics are the members' average")
         return averaged

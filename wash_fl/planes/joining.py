@@ -22,9 +22,10 @@ from wash_fl.core.packet import Direction, Slice, encode
 from wash_fl.core.terms import Terms
 from wash_fl.errors import RunError
 from wash_fl.planes import records
+from wash_fl.planes.arrays import Spec
 from wash_fl.planes.asking import ask, understand
 from wash_fl.planes.clock import Clock
-from wash_fl.planes.collection import ModelSpec, done
+from wash_fl.planes.collection import done, model_of
 from wash_fl.planes.post import Errand, Post
 from wash_fl.planes.records import Answer, Arrays, Status
 from wash_fl.planes.roster import Roster
@@ -47,15 +48,15 @@ class JoinRequest:
         What is exchanged; the client's model must have the same.
     initial : str
         Hash of the weights that all members start from, which each of them confirms.
-    model : ModelSpec
-        Names, shapes and dtypes of a member's whole model.
+    model : mapping
+        Shape and dtype of each array of a member's whole model, by name.
     """
 
     run: bytes
     terms: Terms
     layout: Layout
     initial: str
-    model: ModelSpec
+    model: Spec
 
     def delivery(self, escrow: Escrow, member: int) -> bytes:
         """Return the packet that waits for a member; empty if none does."""
@@ -212,7 +213,7 @@ class Reception:
         request = records.request(node, records.COLLECT, fields, self._timeout)
         for _, reply, given in done(self._grid, {donor: request}, timeout=self._timeout, clock=self._clock):
             self._traffic.model_up(donor, request, reply)
-            arrays = self._request.model.read(donor, reply)
+            arrays = model_of(donor, reply, self._request.model)
             if arrays is not None:
                 self._roster.acknowledge(donor, given.applied)
             return arrays
