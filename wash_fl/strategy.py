@@ -354,6 +354,7 @@ class WashStrategy(Strategy):
             reception,
             post,
             Deadline(self._timeout, self._deadline_spread),
+            last_round=self._last_round,
             timeout=self._timeout,
             min_members=self._min_members,
             give_up_after=self._give_up_after,

@@ -408,3 +408,12 @@ def test_a_member_that_says_it_applied_less_than_it_acknowledged_starts_anew(
     assert "member 1 starts anew: it fell back to a state before what it had acknowledged" in caplog.text
     assert "member 1 joins after exchange 5 with the weights of member 0" in caplog.text
     assert sorted(fleet.collected) == [0, 1, 2, 3]
+
+
+def test_a_member_that_has_been_away_for_a_while_is_not_waited_for_at_the_end(tmp_path: Path) -> None:
+    fleet = Fleet(tmp_path)
+    fleet.on_round = lambda report: fleet.grid.offline.add(1) if report.round == 3 else None
+    began = fleet.clock.now()
+    fleet.start(fleet.strategy(start_timeout=500.0))
+    assert sorted(fleet.collected) == [0, 2, 3]
+    assert fleet.clock.now() - began < 100.0

@@ -45,6 +45,8 @@ class Rounds:
         What is on its way.
     deadline : Deadline
         How long a round waits.
+    last_round : int
+        Rounds in the run.
     timeout : float
         The longest a round waits, seconds.
     min_members : int
@@ -59,8 +61,6 @@ class Rounds:
         The requests of the current round by message id.
     began : float
         When that round began, in seconds of the clock.
-    number : int
-        Its number.
     """
 
     grid: Grid
@@ -68,6 +68,7 @@ class Rounds:
     reception: Reception
     post: Post
     deadline: Deadline
+    last_round: int
     timeout: float
     min_members: int
     give_up_after: int
@@ -75,7 +76,6 @@ class Rounds:
     clock: Clock
     asked: dict[str, Errand] = field(default_factory=dict)
     began: float = 0.0
-    number: int = 0
 
     def gather(self, number: int) -> dict[int, int]:
         """Return the node of each member that can be asked, once there are enough of them.
@@ -113,7 +113,7 @@ class Rounds:
     def replies(self, number: int, requests: dict[int, Message]) -> Iterator[Message]:
         """Send a round's requests, by member, and yield the replies until all are in or it is too late."""
         nodes = self.roster.nodes
-        self.began, self.number = self.clock.now(), number
+        self.began = self.clock.now()
         self.asked = {}
         self._send([(member, nodes[member], request) for member, request in requests.items()], number)
         points.reach("sent", exchange=number)
@@ -146,21 +146,25 @@ class Rounds:
         """Return the node of each member that can be collected.
 
         Members that still work on a request are waited for, for a node answers nothing else meanwhile; and
-        for ``patience`` seconds those that are not connected, for who is missing now is not in the average.
+        for ``patience`` seconds those that are not connected, for who is missing now is not in the average;
+        but not those that were missing in the last two rounds already.
         """
         began = self.clock.now()
+        lately = {
+            member for member in self.roster.active() if self.roster.took_part[member] >= self.last_round - 1
+        }
         pause = Pause(self.clock)
         while True:
             self._news()
             connected = set(self.grid.get_node_ids())
             here = self.roster.here(connected)
-            missing = set(self.roster.active()) - here.keys() - self.reception.newcomers
+            missing = lately - here.keys() - self.reception.newcomers
             limit = began + max(
                 self.timeout if self.post.waiting(records.TRAIN) else 0.0, patience if missing else 0.0
             )
             if self.clock.now() >= limit:
                 return here
-            self.reception.greet(connected, self.number)
+            self.reception.greet(connected, self.last_round)
             pause.wait(limit)
 
     def _send(self, requests: list[tuple[int, int, Message]], number: int) -> None:
