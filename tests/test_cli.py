@@ -152,7 +152,7 @@ def test_every_option_can_be_given_and_is_read(wash, given):
         elif isinstance(value, int):
             other[key] = value + 3
         elif isinstance(value, float):
-            other[key] = value / 2
+            other[key] = value / 2 or 0.5
         else:
             other[key] = f"{value}x"
     flags = [
@@ -260,7 +260,9 @@ def test_a_model_that_does_not_fit_is_one_line(wash, task_file):
     assert_one_line(wash("simulate", "--task", task_file), "(2, 3)", "(2, 2)")
 
 
-@pytest.mark.parametrize(("package", "extra"), [("psutil", "simulation"), ("matplotlib.figure", "server")])
+@pytest.mark.parametrize(
+    ("package", "extra"), [("sklearn", "simulation"), ("psutil", "server"), ("matplotlib.figure", "server")]
+)
 def test_a_package_that_is_missing_is_named_with_the_extra_that_brings_it(wash, monkeypatch, package, extra):
     def missing(config: RunConfig) -> None:
         raise ModuleNotFoundError(f"No module named {package!r}", name=package)

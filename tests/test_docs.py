@@ -83,7 +83,7 @@ def commands(text: str) -> list[str]:
 def test_commands_and_options_in_the_docs_exist(page: str) -> None:
     for command in commands((ROOT / page).read_text()):
         words = command.split()[1:]
-        path = words[:2] if words[0] == "bench" and len(words) > 1 else words[:1]
+        path = words[:2] if words[0] in ("bench", "fleet") and len(words) > 1 else words[:1]
         shown = CliRunner().invoke(command_line, [*path, "--help"], env={"COLUMNS": "200"})
         assert shown.exit_code == 0, command
         for option in (word for word in words if word.startswith("--") and word != "--help"):

@@ -15,6 +15,7 @@ from rich.markup import escape
 from rich.table import Table
 
 import wash_fl
+from wash_fl import cli_fleet
 from wash_fl.config import GROUPS, RunConfig, fields
 from wash_fl.errors import WashError
 
@@ -32,6 +33,7 @@ INTERRUPTED = 130
 EXTRAS = {
     "torch": "client",
     "flwr": "client",
+    "cryptography": "client",
     "grpc": "client",
     "onnx": "server",
     "onnxscript": "server",
@@ -219,6 +221,45 @@ def evaluate(run: Run, as_json: Json = False) -> None:
 
 
 @app.command()
+def audit(
+    run: Run,
+    states: Annotated[
+        list[Path] | None,
+        typer.Argument(help="State folders of the devices, or copies; by default those of a simulation."),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Check on a stopped fleet that every value is held once: journal and members' states side by side.
+
+    RUN is a run's folder on the server, such as runs/digits-2026-01-31-120000; STATES are the folders in
+    which the devices keep their members.
+    """
+    from wash_fl.audit import as_json as to_json
+    from wash_fl.audit import audit as look
+    from wash_fl.report.run_folder import MEMBERS, RunFolder
+
+    found = look(RunFolder.open(run), states or [run / MEMBERS])
+    if as_json:
+        print(json.dumps(to_json(found)))
+    else:
+        table = Table("member", "state", title=f"{escape(found.run)}: {found.settled} exchanges settled")
+        for member, text in sorted(found.members.items()):
+            table.add_row(str(member), escape(text))
+        out.print(table)
+        for line in [
+            f"{found.waiting} deliveries wait in the journal; "
+            f"{found.values} values of the last exchange were compared",
+            *(f"not checked: {each}" for each in found.unchecked),
+            *(f"PROBLEM: {each}" for each in found.problems),
+            "" if found.problems else "no value is lost or held twice, as far as was checked",
+        ]:
+            if line:
+                out.print(line, markup=False, highlight=False, soft_wrap=True)
+    if found.problems:
+        raise typer.Exit(1)
+
+
+@app.command()
 def predict(
     model: Annotated[Path, typer.Argument(help="An ONNX file that wash-fl exported.")],
     inputs: Annotated[list[Path], typer.Argument(help=".npy files, each one example or a batch.")],
@@ -246,6 +287,8 @@ def predict(
     out.print(table)
 
 
+cli_fleet.register(app, _with_run_options)
+
 bench = typer.Typer(
     name="bench", help="Measure on this machine; each prints what it measured.", no_args_is_help=True
 )
@@ -268,3 +311,38 @@ def exchange(as_json: Json = False) -> None:
     from wash_fl.bench.machine import report
 
     report(out, "exchange", measure.run(), as_json)
+
+
+Seed = Annotated[int, typer.Option(help="Another seed, other examples.", min=0)]
+
+
+@bench.command()
+def packets(
+    examples: Annotated[int, typer.Option(help="How many packets.", min=0)] = 100_000,
+    seed: Seed = 0,
+    as_json: Json = False,
+) -> None:
+    """Mutated packets: each must be refused by name, or be the slice that was sent."""
+    from wash_fl.bench import packets as measure
+    from wash_fl.bench.machine import report
+
+    figures = measure.run(examples, seed)
+    report(out, "packets", figures, as_json)
+    raise typer.Exit(1 if figures["violations"] else 0)
+
+
+@bench.command()
+def faults(
+    examples: Annotated[int, typer.Option(help="How many runs of a small fleet.", min=0)] = 1000,
+    seed: Seed = 0,
+    first: Annotated[int, typer.Option(help="Number of the first, to see one again.", min=0)] = 0,
+    workers: Annotated[int, typer.Option(help="Processes; 0 for one per core.", min=0)] = 0,
+    as_json: Json = False,
+) -> None:
+    """Fleets in which all goes wrong that can: every value must be held once, always and at the end."""
+    from wash_fl.bench import faults as measure
+    from wash_fl.bench.machine import report
+
+    figures = measure.run(examples, seed, workers=workers or None, first=first)
+    report(out, "faults", figures, as_json)
+    raise typer.Exit(1 if figures["violations"] else 0)

@@ -2,6 +2,7 @@
 
 import logging
 import math
+import os
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +49,7 @@ def run_job(grid: Grid, config: RunConfig) -> RunFolder:
         version=wash_fl.__version__,
         task=config.task.task,
         rounds=config.training.rounds,
+        pid=os.getpid(),  # whoever follows the run sees when this process is gone
     )
     try:
         outcome, strategy = _train(grid, config, task, folder)

@@ -8,7 +8,7 @@ from rich.console import Console
 from wash_fl.bench import machine
 from wash_fl.bench.machine import report
 
-FIGURES = {"ratio": 1.23456, "count": 7, "times": [0.1, 2.0]}
+FIGURES = {"ratio": 1.23456, "count": 7, "times": [0.1, 2.0], "kinds": {"drop": 11, "kill": 3}}
 
 
 def test_the_machine_is_described_by_what_makes_figures_comparable():
@@ -34,7 +34,18 @@ def test_a_table_has_every_figure_and_the_machine_below(capsys):
     stream = StringIO()
     report(Console(file=stream, width=200), "wire", FIGURES, as_json=False)
     text = stream.getvalue()
-    for part in ("bench wire", "ratio", "1.235", "count", "7", "times", "0.1, 2"):
+    for part in (
+        "bench wire",
+        "ratio",
+        "1.235",
+        "count",
+        "7",
+        "times",
+        "0.1, 2",
+        "kinds: drop",
+        "11",
+        "kinds: kill",
+    ):
         assert part in text
     last = text.splitlines()[-1]
     assert machine.machine()["system"] in last and "cores" in last

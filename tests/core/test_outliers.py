@@ -259,11 +259,10 @@ def test_the_trainer_goes_on_without_a_member_that_is_set_aside(make_task):
     trainer.round(1)
     member = trainer.members[2]
     honest_offer = member.offer
-    member.offer = lambda number: honest_offer(number) * np.float32(1000)
+    member.offer = lambda number: honest_offer(number) * np.float32(100)
     settlement, losses = trainer.round(2)
     assert list(settlement.aside) == [2] and sorted(losses) == [0, 1, 2, 3]
     settlement, losses = trainer.round(3)
     assert settlement == replace(settlement, members=(0, 1, 3), aside={}) and sorted(losses) == [0, 1, 3]
     assert list(trainer.aside) == [2]
-    outcome = trainer.finish()
-    assert sorted(outcome.accuracies if hasattr(outcome, "accuracies") else [0, 1, 3]) == [0, 1, 3]
+    assert sorted(trainer.finish().members) == [0, 1, 3]

@@ -13,12 +13,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from wash_fl.core import sqlite_journal
 from wash_fl.core.journal import Delivery, Enrolment, Standing
 from wash_fl.core.sqlite_journal import SqliteJournal
 from wash_fl.errors import RunError, StateError, WashError
 
 RUN, LAYOUT = bytes(range(16)), bytes(range(32))
 MEMBERS = (0, 1, 2)
+
+
+@pytest.fixture(autouse=True)
+def _no_long_wait_for_a_lock(monkeypatch):
+    monkeypatch.setattr(sqlite_journal, "LOCK_SECONDS", 0.2)
 
 
 @pytest.fixture
@@ -57,7 +63,9 @@ import sys
 from pathlib import Path
 sys.path.insert(0, sys.argv[2])
 from test_sqlite_journal import LAYOUT, MEMBERS, RUN, settle
+from wash_fl.core import sqlite_journal
 from wash_fl.core.sqlite_journal import SqliteJournal
+sqlite_journal.LOCK_SECONDS = 0.2
 
 journal = SqliteJournal.open(Path(sys.argv[1]), RUN, LAYOUT)
 last, waiting = journal.restore()

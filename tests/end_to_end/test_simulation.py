@@ -150,6 +150,7 @@ def test_a_run_shows_its_progress_and_leaves_a_complete_folder(digits: tuple[str
         "figures",
         "summary.json",
         "flower.log",
+        "journal.sqlite",
     }
     assert {each.name for each in (run.path / "figures").iterdir()} == {
         "accuracy.png",

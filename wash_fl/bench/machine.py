@@ -38,7 +38,11 @@ def report(console: Console, name: str, figures: dict[str, Any], as_json: bool) 
         return
     table = Table("figure", "value", title=f"bench {name}", title_justify="left")
     for key, value in figures.items():
-        table.add_row(key, ", ".join(map(_number, value)) if isinstance(value, list) else _number(value))
+        if isinstance(value, dict):
+            for kind, count in value.items():
+                table.add_row(f"{key}: {kind}", _number(count))
+        else:
+            table.add_row(key, ", ".join(map(_number, value)) if isinstance(value, list) else _number(value))
     console.print(table)
     packages = ", ".join(f"{package} {number}" for package, number in where["versions"].items())
     console.print(

@@ -98,7 +98,7 @@ class Record:
 
 def values_hash(values: Values) -> str:
     """Return the BLAKE2b-64, in hexadecimal, of a slice's values as they lie in a packet."""
-    return hashlib.blake2b(np.ascontiguousarray(values, dtype="<f4"), digest_size=8).hexdigest()
+    return hashlib.blake2b(np.ascontiguousarray(values, dtype="<f4").data, digest_size=8).hexdigest()
 
 
 class Journal(Protocol):

@@ -14,8 +14,6 @@ old copy. Such a journal is consistent, and behind its members, which then have 
 not settled; the escrow ignores these.
 """
 
-import hashlib
-import json
 import sqlite3
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
@@ -26,26 +24,25 @@ from typing import Any, Final, Self
 import numpy as np
 
 from wash_fl.core.journal import Delivery, Enrolment, Record, Standing, Values
+from wash_fl.core.journal_rows import (
+    META,
+    SCHEMA,
+    TABLES,
+    enrolment_of,
+    enrolment_row,
+    hashes_from_json,
+    hashes_to_json,
+    insert,
+    seal,
+    xor,
+)
 from wash_fl.errors import RunError, StateError
 from wash_fl.files import replacing
 
 FORMAT: Final = "wash-fl journal 1"
-LOCK_SECONDS: Final = 1.0
+LOCK_SECONDS: Final = 15.0
 """How long to wait for a server that is about to end, or an audit, to let go of the file."""
 
-# The first column tells a table's rows apart. There is one row of meta; its digest is the exclusive or of
-# the checksums of all other rows, so that a change of one row changes it without reading the others.
-_TABLES: Final = {
-    "meta": ("id", "format", "run", "layout", "settled", "digest"),
-    "deliveries": ("member", "exchange", "slots", "slice"),
-    "enrolments": ("member", "initial", "joined", "seen", "applied", "standing", "reason"),
-    "records": ("exchange", "offers", "deliveries"),
-}
-_SCHEMA: Final = {
-    name: f"CREATE TABLE {name} ({key} INTEGER PRIMARY KEY, {', '.join(columns)}, checksum BLOB)"
-    for name, (key, *columns) in _TABLES.items()
-}
-_META: Final = 1
 _DISK: Final = (
     sqlite3.SQLITE_FULL,
     sqlite3.SQLITE_IOERR,
@@ -156,11 +153,11 @@ class SqliteJournal:
                 assert not self._has("deliveries", member), "a delivery would replace one that waits"
                 values = np.ascontiguousarray(delivery.values, dtype="<f4")
                 self._put("deliveries", (member, delivery.exchange, len(values), values.tobytes()))
-            self._put("records", (exchange, _to_json(record.offers), _to_json(record.deliveries)))
+            self._put("records", (exchange, hashes_to_json(record.offers), hashes_to_json(record.deliveries)))
             for member in offers:
                 known = self._enrolment(member)
                 if known is not None:
-                    self._put("enrolments", _enrolment_row(member, replace(known, seen=exchange)))
+                    self._put("enrolments", enrolment_row(member, replace(known, seen=exchange)))
             self._meta["settled"] = exchange
 
     def acknowledged(self, member: int, applied: int) -> None:
@@ -169,7 +166,7 @@ class SqliteJournal:
             self._drop_delivery(member, applied)
             known = self._enrolment(member)
             if known is not None and known.applied < applied:
-                self._put("enrolments", _enrolment_row(member, replace(known, applied=applied)))
+                self._put("enrolments", enrolment_row(member, replace(known, applied=applied)))
 
     def released(self, member: int) -> None:
         """Drop a member's delivery for good."""
@@ -179,7 +176,7 @@ class SqliteJournal:
     def enrolled(self, member: int, enrolment: Enrolment) -> None:
         """Record what is known of a member, and drop a delivery that it has no use for."""
         with self._transaction():
-            self._put("enrolments", _enrolment_row(member, enrolment))
+            self._put("enrolments", enrolment_row(member, enrolment))
             if enrolment.standing is Standing.ACTIVE:
                 self._drop_delivery(member, enrolment.applied)
             else:
@@ -197,13 +194,13 @@ class SqliteJournal:
     def enrolments(self) -> dict[int, Enrolment]:
         """Return what is known of the members."""
         with _explained(self.path, "read"):
-            return {row[0]: _enrolment_of(row) for row in self._rows("enrolments")}
+            return {row[0]: enrolment_of(row) for row in self._rows("enrolments")}
 
     def records(self) -> Iterator[Record]:
         """Return the settled exchanges in order, one after the other from the disk."""
         with _explained(self.path, "read"):
             for exchange, offers, deliveries in self._rows("records"):
-                yield Record(exchange, _from_json(offers), _from_json(deliveries))
+                yield Record(exchange, hashes_from_json(offers), hashes_from_json(deliveries))
 
     def close(self) -> None:
         """Close the file and let go of it; closing again does nothing."""
@@ -214,10 +211,10 @@ class SqliteJournal:
 
     def _enrolment(self, member: int) -> Enrolment | None:
         row = next(self._rows("enrolments", f"WHERE member = {member:d}"), None)
-        return None if row is None else _enrolment_of(row)
+        return None if row is None else enrolment_of(row)
 
     def _has(self, table: str, key: int) -> bool:
-        query = f"SELECT 1 FROM {table} WHERE {_TABLES[table][0]} = ?"
+        query = f"SELECT 1 FROM {table} WHERE {TABLES[table][0]} = ?"
         return self._database.execute(query, (key,)).fetchone() is not None
 
     def _drop_delivery(self, member: int, up_to: int | None = None) -> None:
@@ -229,24 +226,24 @@ class SqliteJournal:
 
     def _put(self, table: str, row: tuple[Any, ...]) -> None:
         """Write a row in place of the one with the same key."""
-        query = f"SELECT checksum FROM {table} WHERE {_TABLES[table][0]} = ?"
+        query = f"SELECT checksum FROM {table} WHERE {TABLES[table][0]} = ?"
         for (replaced,) in self._database.execute(query, row[:1]).fetchall():
             self._count(replaced)
-        checksum = _seal(table, row)
+        checksum = seal(table, row)
         self._count(checksum)
-        self._database.execute(_insert(table), (*row, checksum))
+        self._database.execute(insert(table), (*row, checksum))
 
     def _count(self, checksum: bytes) -> None:
         """Put a row's checksum into the digest, or take it out."""
-        self._meta["digest"] = _xor(self._meta["digest"], checksum)
+        self._meta["digest"] = xor(self._meta["digest"], checksum)
 
     def _rows(self, table: str, where: str = "") -> Iterator[tuple[Any, ...]]:
         """Read rows in order of their key; each must be as it was written."""
-        columns = ", ".join((*_TABLES[table], "checksum"))
-        query = f"SELECT {columns} FROM {table} {where} ORDER BY {_TABLES[table][0]}"
+        columns = ", ".join((*TABLES[table], "checksum"))
+        query = f"SELECT {columns} FROM {table} {where} ORDER BY {TABLES[table][0]}"
         with closing(self._database.execute(query)) as cursor:
             for *row, checksum in cursor:
-                if checksum != _seal(table, row):
+                if checksum != seal(table, row):
                     raise _damaged(self.path, f"row {row[0]} of its {table} is altered")
                 yield tuple(row)
 
@@ -261,7 +258,7 @@ class SqliteJournal:
                 yield
                 if self._meta != before:
                     row = tuple(self._meta.values())
-                    self._database.execute(_insert("meta"), (*row, _seal("meta", row)))
+                    self._database.execute(insert("meta"), (*row, seal("meta", row)))
                 self._database.execute("COMMIT")
             except BaseException:
                 self._meta = before
@@ -283,7 +280,7 @@ class SqliteJournal:
                 f"{self.path} has the format {found[0]!r}, this version reads {FORMAT!r}: finish this run "
                 "with the version it began with, or choose another run-name."
             )
-        if schema != _SCHEMA:
+        if schema != SCHEMA:
             raise _damaged(self.path, "its tables are altered")
         problem = self._database.execute("PRAGMA quick_check(1)").fetchone()[0]
         if problem != "ok":
@@ -294,11 +291,11 @@ class SqliteJournal:
         digest = bytes(8)
         for table in ("deliveries", "enrolments", "records"):
             for row in self._rows(table):
-                digest = _xor(digest, _seal(table, row))
+                digest = xor(digest, seal(table, row))
         found = next(self._rows("meta"), None)
         if found is None:
             raise _damaged(self.path, "its first row is missing")
-        meta = dict(zip(_TABLES["meta"], found, strict=True))
+        meta = dict(zip(TABLES["meta"], found, strict=True))
         if digest != meta["digest"]:
             raise _damaged(self.path, "rows are missing, or of another time")
         return meta
@@ -315,10 +312,10 @@ def _create(path: Path, run: bytes, layout: bytes) -> None:
         closing(_connect(scratch.absolute().as_uri())) as database,
     ):
         database.execute("PRAGMA journal_mode=WAL")
-        for statement in _SCHEMA.values():
+        for statement in SCHEMA.values():
             database.execute(statement)
-        row = (_META, FORMAT, run, layout, 0, bytes(8))
-        database.execute(_insert("meta"), (*row, _seal("meta", row)))
+        row = (META, FORMAT, run, layout, 0, bytes(8))
+        database.execute(insert("meta"), (*row, seal("meta", row)))
         # Closed before it is renamed: the log goes into the file.
 
 
@@ -356,46 +353,3 @@ def _damaged(path: Path, reason: str) -> StateError:
     return StateError(
         f"{path} is damaged ({' '.join(reason.split())}): choose another run-name to begin anew."
     )
-
-
-def _seal(table: str, row: tuple[Any, ...] | list[Any]) -> bytes:
-    """Return the checksum of a row: of its table, and of each value's type, length and bytes."""
-    digest = hashlib.blake2b(table.encode(), digest_size=8)
-    for value in row:
-        content = value if isinstance(value, bytes) else str(value).encode()
-        digest.update(f"{type(value).__name__} {len(content)} ".encode())
-        digest.update(content)
-    return digest.digest()
-
-
-def _insert(table: str) -> str:
-    return f"INSERT OR REPLACE INTO {table} VALUES ({', '.join('?' * (len(_TABLES[table]) + 1))})"
-
-
-def _xor(one: bytes, other: bytes) -> bytes:
-    return bytes(a ^ b for a, b in zip(one, other, strict=True))
-
-
-def _enrolment_row(member: int, enrolment: Enrolment) -> tuple[Any, ...]:
-    return (
-        member,
-        enrolment.initial,
-        enrolment.joined,
-        enrolment.seen,
-        enrolment.applied,
-        enrolment.standing.value,
-        enrolment.reason,
-    )
-
-
-def _enrolment_of(row: tuple[Any, ...]) -> Enrolment:
-    initial, joined, seen, applied, standing, reason = row[1:]
-    return Enrolment(initial, joined, seen, applied, Standing(standing), reason)
-
-
-def _to_json(hashes: dict[int, str]) -> str:
-    return json.dumps(hashes)
-
-
-def _from_json(text: str) -> dict[int, str]:
-    return {int(member): value for member, value in json.loads(text).items()}

@@ -56,7 +56,7 @@ class FolderLedger:
         while not times or number < times:
             with suppress(FileExistsError):
                 # O_EXCL is what makes a claim atomic between processes.
-                os.close(os.open(self._folder / f"{fault}-{number}.{kind}", os.O_CREAT | os.O_EXCL))
+                os.close(os.open(self._folder / f"{fault}-{number}.{kind}", os.O_CREAT | os.O_EXCL, 0o666))
                 return True
             number += 1
         return False

@@ -21,17 +21,20 @@ class Progress:
         Where to.
     rounds : int
         Rounds in the whole run.
+    opening : str
+        What happens before the server is up.
     """
 
-    def __init__(self, console: Console, rounds: int) -> None:
+    def __init__(self, console: Console, rounds: int, opening: str = "starting Flower") -> None:
+        self._opening = opening
         self._console = console
         self._rounds = rounds
         self._status: Status | None = None
         self._started = time.monotonic()
 
     def __enter__(self) -> Self:
-        self._say("starting Flower; this takes a quarter of a minute")
-        self._status = self._console.status("starting Flower")
+        self._say(f"{self._opening}; this takes a quarter of a minute")
+        self._status = self._console.status(self._opening)
         self._status.start()
         return self
 

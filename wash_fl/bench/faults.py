@@ -1,0 +1,134 @@
+"""A fleet with every fault that is known, as often as asked: no value is ever lost, and none is made."""
+
+import multiprocessing
+import os
+import time
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, field
+from itertools import repeat
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import torch
+
+from wash_fl.bench.fault_fleet.moments import Killed
+from wash_fl.bench.fault_fleet.walk import walk
+from wash_fl.errors import ConfigError
+
+PORTION = 250
+"""Examples that a process does at a time."""
+
+FEW = 200
+"""Examples for which it does not pay to start processes."""
+
+MEMORY = Path("/dev/shm")
+"""Where a folder is in memory, on systems that have it."""
+
+
+@dataclass
+class _Found:
+    """What came out of some examples."""
+
+    faults: Counter[str] = field(default_factory=Counter)
+    violations: int = 0
+    first: str = ""
+
+
+def run(examples: int, seed: int = 0, *, workers: int | None = None, first: int = 0) -> dict[str, Any]:
+    """Walk through examples of :mod:`wash_fl.bench.fault_fleet` and count what goes wrong.
+
+    In each example a fleet of 3 to 5 members goes through several rounds, with messages that are dropped,
+    delayed, duplicated, reordered and corrupted, members and servers that are killed at any moment, disks
+    that fail, and members that leave, return and join late. After everything that happens the values that the
+    members hold are compared with those they should, and at the end those that are collected.
+
+    Parameters
+    ----------
+    examples : int
+        How many.
+    seed : int
+        Another seed, other examples.
+    workers : int, optional
+        Processes; by default as many as there are cores.
+    first : int
+        Number of the first example, to see one again.
+
+    Returns
+    -------
+    dict
+        ``examples``; ``faults`` (a count by kind); ``violations``, with the first one as ``first_violation``;
+        ``workers`` and ``seconds``.
+    """
+    if examples < 0 or first < 0 or (workers is not None and workers < 1):
+        raise ConfigError(
+            f"{examples} examples from number {first} in {workers} processes: take 0 or more examples, from "
+            "0 or more, in 1 process or more."
+        )
+    begin = time.perf_counter()
+    wanted = workers if workers is not None else _cores()
+    used = 1 if examples < FEW else min(wanted, -(-examples // PORTION))
+    portions = [
+        range(start, min(start + PORTION, first + examples))
+        for start in range(first, first + examples, PORTION)
+    ]
+    total = _Found()
+    for found in _results(seed, portions, used):
+        total.faults += found.faults
+        total.violations += found.violations
+        total.first = total.first or found.first
+    figures: dict[str, Any] = {
+        "examples": examples,
+        "faults": dict(sorted(total.faults.items())),
+        "violations": total.violations,
+    }
+    if total.first:
+        figures["first_violation"] = total.first
+    return figures | {"workers": used, "seconds": time.perf_counter() - begin}
+
+
+def _results(seed: int, portions: list[range], workers: int) -> Iterator[_Found]:
+    """Yield what came out of each portion, in order, whoever did it."""
+    if workers == 1:
+        yield from map(_walk, repeat(seed), portions)
+        return
+    # Not forked: torch has threads.
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(workers, mp_context=context) as pool:
+        yield from pool.map(_walk, repeat(seed), portions)
+
+
+def _walk(seed: int, examples: Iterable[int]) -> _Found:
+    found = _Found()
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        for example in examples:
+            _one(seed, example, found)
+    finally:
+        torch.set_num_threads(threads)
+    return found
+
+
+def _one(seed: int, example: int, found: _Found) -> None:
+    # In memory if possible: what is tested dies with the process, not with the power.
+    where = MEMORY if os.access(MEMORY, os.W_OK) else None
+    with TemporaryDirectory(prefix="wash-fl-faults-", dir=where) as folder:
+        try:
+            walk(seed, example, Path(folder), found.faults)
+        except (Exception, Killed) as error:
+            found.violations += 1
+            reason = " ".join(str(error).split()) or "no reason"
+            found.first = found.first or (
+                f"example {example} of seed {seed}: {type(error).__name__}: {reason} "
+                f"(again: wash-fl bench faults --examples 1 --first {example} --seed {seed})"
+            )
+
+
+def _cores() -> int:
+    """Return how many cores this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
