@@ -134,7 +134,7 @@ def test_a_member_that_lost_what_it_acknowledged_is_found(tmp_path: Path) -> Non
     folder, states = run(tmp_path)
     path = state_of(states, 1)
     rewrite(path, progress=read(path).progress.after(applied=1))
-    assert "member 1 has applied 1 and acknowledged 3" in problem(folder, states)
+    assert "member 1 has applied 1 and acknowledged 4" in problem(folder, states)
 
 
 def test_two_states_of_one_member_are_found(tmp_path: Path) -> None:

@@ -1,0 +1,205 @@
+"""Processes of a real fleet are killed with SIGKILL, at named points or from outside: nothing is lost.
+
+One fleet on loopback, with TLS and node authentication, does a run after the other. The weights that must
+come out are those of the in-process trainer, which are those of an undisturbed run
+(``tests/end_to_end/test_fleet.py``).
+"""
+
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from wash_fl.audit import audit
+from wash_fl.compare.trainer import Trainer
+from wash_fl.config import RunConfig
+from wash_fl.faults import points
+from wash_fl.faults.ledger import FolderLedger
+from wash_fl.fleet.launch import Fleet
+from wash_fl.report.run_folder import RunFolder
+from wash_fl.serving import serve
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
+
+QUICK = Path(__file__).with_name("quick_heartbeats")
+
+MEMBERS, ROUNDS = 3, 3
+OPTIONS = {
+    "members": MEMBERS,
+    "rounds": ROUNDS,
+    "local-steps": 2,
+    "train-examples": 200,
+    "test-examples": 100,
+    "p": 0.3,
+    # The fewer requests the better: each starts a process, with torch, on every device.
+    "evaluate-every": 0,
+    "batchnorm": "server",
+    "keep-members": True,
+    # Rounds wait for whoever is there: on a loaded machine a member's second attempt may take long.
+    "deadline-spread": 0.0,
+    "round-timeout": 600.0,
+    "start-timeout": 300.0,
+}
+
+Act = Callable[[dict[str, Any]], None]
+
+
+@dataclass
+class Served:
+    """A run on the fleet, and what happened meanwhile."""
+
+    folder: RunFolder
+    events: list[dict[str, Any]]
+    restarts: list[str]
+    injected: dict[str, int]
+
+    @property
+    def sha256(self) -> str:
+        return str(self.folder.summary()["weights_sha256"])
+
+    @property
+    def participants(self) -> list[list[int]]:
+        return [event["participants"] for event in self.events if event["event"] == "round"]
+
+
+@dataclass
+class Rig:
+    """A fleet whose processes look into a file for what is to happen to them."""
+
+    root: Path
+    fleet: Fleet = field(init=False)
+
+    @property
+    def plan(self) -> Path:
+        return self.root / "plan"
+
+    @property
+    def ledger(self) -> Path:
+        return self.root / "ledger"
+
+    @property
+    def environment(self) -> dict[str, str]:
+        faults = {points.PLAN: f"@{self.plan}", points.FOLDER: str(self.ledger)}
+        return faults | {"PYTHONPATH": str(QUICK)}
+
+    @property
+    def states(self) -> list[Path]:
+        return [self.fleet.parts.state(member) for member in range(MEMBERS)]
+
+    def config(self, name: str) -> RunConfig:
+        return RunConfig.from_mapping({**OPTIONS, "run-dir": str(self.root / "runs"), "run-name": name})
+
+    def serve(self, name: str, plan: str = "", act: Act = lambda event: None) -> Served:
+        """Do a run under a plan of faults; ``act`` is told of its events."""
+        for injected in self.ledger.glob("*"):
+            injected.unlink()
+        self.plan.write_text(plan)
+        events: list[dict[str, Any]] = []
+        said: list[str] = []
+
+        def on_event(event: dict[str, Any]) -> None:
+            events.append(event)
+            act(event)
+
+        folder = serve(self.config(name), self.fleet.control, on_event, say=said.append)
+        return Served(
+            folder,
+            events,
+            [line for line in said if "submitting it again" in line],
+            FolderLedger(self.ledger).count(),
+        )
+
+
+@pytest.fixture(scope="module")
+def rig(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rig]:
+    made = Rig(tmp_path_factory.mktemp("crash"))
+    with Fleet.up(made.root / "fleet", MEMBERS, env=made.environment) as made.fleet:
+        yield made
+    assert made.fleet.pids() == {}
+
+
+@pytest.fixture(scope="module")
+def undisturbed(rig: Rig) -> str:
+    return Trainer(rig.config("trainer")).run().sha256
+
+
+def after_round(number: int, act: Callable[[], object]) -> Act:
+    """Do something once, beside the run, as soon as it has done a round."""
+    done = threading.Event()
+
+    def on_event(event: dict[str, Any]) -> None:
+        if event["event"] == "round" and event["round"] == number and not done.is_set():
+            done.set()
+            threading.Thread(target=act, daemon=True).start()
+
+    return on_event
+
+
+def check_audit(rig: Rig, served: Served) -> None:
+    found = audit(served.folder, rig.states)
+    assert found.problems == []
+    assert found.settled == ROUNDS
+    assert found.values > 0
+
+
+def test_a_serverapp_killed_again_and_again_ends_with_the_weights_of_the_undisturbed_run(
+    rig: Rig, undisturbed: str
+) -> None:
+    served = rig.serve(
+        "serverapp",
+        "kill server exchange=1 at=sent; kill server exchange=2 at=settled; kill server at=collected; "
+        "duplicate reply member=1 exchange=2; reorder reply member=0 exchange=3",
+    )
+    print(f"\n{served.sha256} after {len(served.restarts)} restarts, undisturbed {undisturbed}")
+    assert served.injected == {"kill": 3, "duplicate": 1, "reorder": 1}
+    assert len(served.restarts) == 3
+    assert served.sha256 == undisturbed
+    check_audit(rig, served)
+
+
+def test_a_superlink_killed_in_the_middle_ends_with_the_weights_of_the_undisturbed_run(
+    rig: Rig, undisturbed: str
+) -> None:
+    def kill_and_restart() -> None:
+        rig.fleet.kill("superlink")
+        rig.fleet.restart_superlink()
+
+    served = rig.serve("superlink", act=after_round(1, kill_and_restart))
+    print(f"\n{served.sha256} after {len(served.restarts)} restarts, undisturbed {undisturbed}")
+    assert served.restarts
+    assert served.sha256 == undisturbed
+    check_audit(rig, served)
+
+
+def test_members_killed_while_they_train_and_after_they_saved_answer_again_in_the_same_round(
+    rig: Rig, undisturbed: str
+) -> None:
+    served = rig.serve("members", "kill member=1 exchange=2 at=trained; kill member=2 exchange=2 at=saved")
+    print(f"\n{served.sha256} with members {served.participants}, undisturbed {undisturbed}")
+    assert served.injected == {"kill": 2}
+    assert served.restarts == []
+    assert served.participants == [[0, 1, 2]] * ROUNDS
+    assert served.sha256 == undisturbed
+    check_audit(rig, served)
+
+
+# Last, for the fleet is not what it was after it.
+def test_when_a_supernode_is_killed_for_good_the_run_completes_with_the_others(rig: Rig) -> None:
+    def kill() -> None:
+        for role in ("supernode 2", "superexec 2", "clientapp 2"):
+            if role in rig.fleet.pids():
+                rig.fleet.kill(role)
+
+    served = rig.serve("supernode", "corrupt reply member=0 exchange=1", act=after_round(1, kill))
+    summary = served.folder.summary()
+    print(f"\nmembers {summary['members']}, left out {summary['left_out']}")
+    assert summary["members"] == [0, 1]
+    assert list(summary["left_out"]) == ["2"]
+    assert served.injected == {"corrupt": 1}
+    assert served.participants[0] == [1, 2]
+    assert served.participants[-1] == [0, 1]
+    assert served.restarts == []
+    check_audit(rig, served)
