@@ -412,7 +412,7 @@ class WashStrategy(Strategy):
             model=self._request.model,
             timeout=self._timeout,
             traffic=self.traffic,
-            on_applied=self._roster.acknowledge,
+            roster=self._roster,
             on_member=self._watcher.on_member,
             clock=self._clock,
         )

@@ -151,7 +151,9 @@ class FaultyGrid(Grid):
                 give_reply_to(reply, errand.given)
                 self._learn(errand.node, reply)
                 passed += self._reply(reply, errand)
-        late = _taken(self._replies, lambda held: held.due <= self._round or (held.behind and bool(passed)))
+        # One behind which nothing comes any more waits no longer: there is nothing to overtake it.
+        overtaken = bool(passed) or not self._out
+        late = _taken(self._replies, lambda held: held.due <= self._round or (held.behind and overtaken))
         return passed + [held.message for held in late if held.errand.given in wanted]
 
     def send_and_receive(

@@ -5,10 +5,11 @@ from collections.abc import Iterator, Mapping
 
 from flwr.app import Message
 from flwr.serverapp import Grid
+from google.protobuf.message import DecodeError
 
 from wash_fl.errors import ExchangeError, RunError
 from wash_fl.planes.clock import Clock, Pause
-from wash_fl.planes.records import Answer, Status, read_answer
+from wash_fl.planes.records import Answer, Status, printable, read_answer
 
 logger = logging.getLogger("flwr.wash_fl")
 
@@ -93,7 +94,7 @@ def ask(
             else:
                 asked[message_id] = (who, clock.now() + timeout)
         answered = False
-        for reply in grid.pull_messages(list(asked)) if asked else ():
+        for reply in pull(grid, list(asked)):
             who, _ = asked.pop(reply.metadata.reply_to_message_id, (-1, 0.0))
             if who >= 0:
                 answered = True
@@ -105,6 +106,19 @@ def ask(
             pause.reset()
         elif asked:
             pause.wait(min(deadline for _, deadline in asked.values()))
+
+
+def pull(grid: Grid, message_ids: list[str]) -> list[Message]:
+    """Return the replies that came.
+
+    A reply whose bytes are none of Flower's objects makes Flower's own grid raise whatever reading them does,
+    and lose what it had read before it in the same call; that is as if those replies were lost on the way.
+    """
+    try:
+        return list(grid.pull_messages(message_ids)) if message_ids else []
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError, DecodeError) as error:
+        logger.warning("replies were lost, for one of them cannot be read: %r", error)
+        return []
 
 
 def understand(who: str, asked_for: str, reply: Message | None) -> Answer | None:
@@ -120,7 +134,7 @@ def understand(who: str, asked_for: str, reply: Message | None) -> Answer | None
             asked_for,
             ERRORS.get(reply.error.code, "unknown error"),
             reply.error.code,
-            f", {reason[-1][:200]}" if reason else "",
+            f", {printable(reason[-1])}" if reason else "",
         )
         return None
     try:

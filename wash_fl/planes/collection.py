@@ -1,6 +1,7 @@
 """The end of a run: each member's whole model, once; their mean; its BatchNorm statistics."""
 
 import logging
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 
 from flwr.app import Message
@@ -15,6 +16,7 @@ from wash_fl.planes.arrays import Spec, read_arrays, read_statistics
 from wash_fl.planes.asking import ask, understand
 from wash_fl.planes.clock import Clock
 from wash_fl.planes.records import Answer, Arrays, Status
+from wash_fl.planes.roster import Roster
 from wash_fl.planes.traffic import Traffic
 
 logger = logging.getLogger("flwr.wash_fl")
@@ -56,7 +58,7 @@ def collect_members(
     model: Spec,
     timeout: float,
     traffic: Traffic,
-    on_applied: Callable[[int, int], None],
+    roster: Roster,
     on_member: Callable[[int, Arrays], None],
     clock: Clock,
 ) -> ModelAverage:
@@ -69,7 +71,10 @@ def collect_members(
     """
     average = ModelAverage()
     for member, reply, given in done(grid, requests, timeout=timeout, in_flight=IN_FLIGHT, clock=clock):
-        on_applied(member, given.applied)
+        if reason := roster.astray(member, given.initial, given.applied):
+            logger.warning("member %d: %s, so it is not averaged", member, reason)
+            continue
+        roster.acknowledge(member, given.applied)
         if given.round == 0:
             logger.warning("member %d: it never trained, so it is not averaged", member)
             continue
@@ -108,4 +113,14 @@ def recalibrate(
         logger.warning("no client re-estimated BatchNorm: its statistics are the members' average")
         return averaged
     # In order of members, for float addition is not associative.
-    return pool([estimates[member] for member in sorted(estimates)]).applied_to(averaged)
+    return pool(_of_the_same_layers(estimates)).applied_to(averaged)
+
+
+def _of_the_same_layers(estimates: Mapping[int, BatchNormStatistics]) -> list[BatchNormStatistics]:
+    """Return the estimates of those layers of which most members have some, in order of members."""
+    layers = {member: frozenset(estimates[member].mean) for member in sorted(estimates)}
+    usual, _ = Counter(layers.values()).most_common(1)[0]
+    for member, own in layers.items():
+        if own != usual:
+            logger.warning("member %d: its BatchNorm statistics are not of the others' layers", member)
+    return [estimates[member] for member, own in layers.items() if own == usual]

@@ -1,6 +1,7 @@
 """Where members' replies to a round are taken: acknowledgement, offer, metrics; each checked."""
 
 import logging
+from itertools import islice
 
 from flwr.app import Message, MetricRecord
 
@@ -10,8 +11,11 @@ from wash_fl.core.packet import Direction, PacketError, decode
 from wash_fl.planes import records
 from wash_fl.planes.asking import understand
 from wash_fl.planes.joining import Reception
-from wash_fl.planes.records import Status
+from wash_fl.planes.records import Status, printable
 from wash_fl.planes.roster import Roster
+
+MOST_METRICS = 100
+"""Metrics of a member and round that are kept: they are written to the run's log for good."""
 
 logger = logging.getLogger("flwr.wash_fl")
 
@@ -47,14 +51,22 @@ class Desk:
         if given.status is Status.NOT_JOINED:
             self._reception.anew(member, given.reason or "it has lost its state")
             return None
-        if self._roster.fell_back(member, given.applied):
-            self._reception.anew(member, "it fell back to a state before what it had acknowledged")
+        if reason := self._roster.astray(member, given.initial, given.applied):
+            self._reception.anew(member, reason)
+            return None
+        if given.applied > self._escrow.settled:
+            logger.warning(
+                "member %d: it acknowledges exchange %d, which is not settled", member, given.applied
+            )
             return None
         self._roster.acknowledge(member, given.applied)
         if given.offer and not self._offered(number, member, given.offer):
             return None
         found = reply.content.metric_records.get(records.METRICS, MetricRecord())
-        return {name: float(value) for name, value in found.items() if isinstance(value, (int, float))}
+        numbers = {
+            printable(name): float(value) for name, value in found.items() if isinstance(value, (int, float))
+        }
+        return dict(islice(numbers.items(), MOST_METRICS))
 
     def _offered(self, number: int, member: int, packet: bytes) -> bool:
         """Hand a member's offer to the escrow; False if it is no offer."""

@@ -213,6 +213,9 @@ class Reception:
         request = records.request(node, records.COLLECT, fields, self._timeout)
         for _, reply, given in done(self._grid, {donor: request}, timeout=self._timeout, clock=self._clock):
             self._traffic.model_up(donor, request, reply)
+            if reason := self._roster.astray(donor, given.initial, given.applied):
+                self.anew(donor, reason)
+                return None
             arrays = model_of(donor, reply, self._request.model)
             if arrays is not None:
                 self._roster.acknowledge(donor, given.applied)
@@ -264,8 +267,7 @@ class Reception:
                 f"{given.applied}; the journal ends at {self._escrow.settled}): the journal is an older "
                 "copy. Bring the newest one back, or start a run of another name."
             )
-        wanted = roster[member].initial if member in roster else self._request.initial
-        if given.initial != wanted:
+        if member not in roster and given.initial != self._request.initial:
             return f"member {member} started from other weights than the server's."
         return ""
 
@@ -281,7 +283,7 @@ class Reception:
         elif roster[member].standing is Standing.GIVEN_UP:
             self.anew(member, f"it is back after it was given up ({roster[member].reason})")
             return
-        elif roster.fell_back(member, given.applied):
-            self.anew(member, "it fell back to a state before what it had acknowledged")
+        elif reason := roster.astray(member, given.initial, given.applied):
+            self.anew(member, reason)
             return
         roster.acknowledge(member, given.applied)

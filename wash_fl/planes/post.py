@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from flwr.app import Message
 from flwr.serverapp import Grid
 
+from wash_fl.planes.asking import pull
 from wash_fl.planes.clock import Clock
 
 
@@ -71,7 +72,7 @@ class Post:
 
     def replies(self) -> Iterator[tuple[Errand, Message]]:
         """Yield what has come back; a reply that came twice is yielded twice."""
-        came = list(self._grid.pull_messages(list(self._out))) if self._out else []
+        came = pull(self._grid, list(self._out))
         answered: dict[str, Errand] = {}
         for reply in came:
             # A failed node's reply says only which message it is about.

@@ -104,7 +104,7 @@ def read_answer(reply: Message) -> Answer:
     ExchangeError
         If the reply is not one of this protocol.
     """
-    record = reply.content.config_records.get(RECORD)
+    record = reply.content.config_records.get(RECORD) if reply.has_content() else None
     if record is None:
         raise ExchangeError("a reply without a record 'wash': that client does not run wash_fl's ClientApp.")
     kinds = {"member": int, "reason": str, "round": int, "applied": int, "initial": str, "offer": bytes}
@@ -113,11 +113,17 @@ def read_answer(reply: Message) -> Answer:
         if name != "status":
             if type(value) is not kinds.get(name) or (isinstance(value, int) and value < 0):
                 raise ExchangeError(f"a reply whose {name} is {str(value)[:40]!r}; update the older side.")
-            given[name] = value
+            # Ends up in logs and messages on one line.
+            given[name] = printable(value) if isinstance(value, str) else value
     try:
         return Answer(status=Status(str(record["status"])), **given)
     except (KeyError, ValueError, TypeError) as error:
         raise ExchangeError(f"a reply that cannot be read ({error}); update the older side.") from error
+
+
+def printable(text: str) -> str:
+    """Return a stranger's text on one line, without control characters and not too long."""
+    return " ".join("".join(each if each.isprintable() else " " for each in text[:1000]).split())[:500]
 
 
 def request(

@@ -69,9 +69,17 @@ class Roster:
         if known.applied < applied <= self._escrow.settled:
             self._enrolments[member] = replace(known, applied=applied)
 
-    def fell_back(self, member: int, applied: int) -> bool:
-        """Whether a member has forgotten a delivery that it acknowledged: its disk did not keep its word."""
-        return applied < self._enrolments[member].applied
+    def astray(self, member: int, initial: str, applied: int) -> str:
+        """Return why a member is not the one on record, by what it says of itself; empty if it is.
+
+        Its disk may not have kept its word. Or two requests to start anew have overtaken one another.
+        """
+        known = self._enrolments[member]
+        if initial != known.initial:
+            return "it did not start from the weights that it was last given"
+        if applied < known.applied:
+            return "it fell back to a state before what it had acknowledged"
+        return ""
 
     def active(self) -> list[int]:
         """Return the members that the run counts on, in order."""

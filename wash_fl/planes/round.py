@@ -166,7 +166,7 @@ class Seat:
                 progress = member.start(terms, layout, weights, exchange=exchange, anew=anew)
         if progress is None:
             return records.answer(message, Answer(Status.NOT_JOINED, self._index))
-        return records.answer(message, self._done(progress, initial=progress.initial))
+        return records.answer(message, self._done(progress))
 
     def train(self, message: Message) -> Message:
         """Apply the delivery, train for a round, save, and offer a slice; a repeated round only offers."""
@@ -217,7 +217,8 @@ class Seat:
             raise unfit(error) from error
         with enough_for_batchnorm("calibration-examples"):
             statistics = batchnorm.estimate(model, self._brought.calibration())
-        found = {**statistics.buffers(), records.EXAMPLES: np.array([statistics.examples])}
+        count: NDArray[Any] = np.array([statistics.examples], dtype=np.int64)
+        found = {**statistics.buffers(), records.EXAMPLES: count}
         given = Answer(Status.DONE, self._index)
         return records.answer(message, given, arrays=records.array_record(found))
 
@@ -240,13 +241,13 @@ class Seat:
     def _store(self, run: bytes) -> FileStore:
         return FileStore(self._folder, run, self._index)
 
-    def _done(self, progress: Progress, *, initial: str = "", offer: bytes = b"") -> Answer:
+    def _done(self, progress: Progress, *, offer: bytes = b"") -> Answer:
         return Answer(
             Status.DONE,
             self._index,
             round=progress.round,
             applied=progress.applied,
-            initial=initial,
+            initial=progress.initial,
             offer=offer,
         )
 

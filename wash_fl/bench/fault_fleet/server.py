@@ -105,6 +105,9 @@ class Server:
         given = self._ask(self._request(donor, Kind.COLLECT))
         if given is None or given.weights is None or given.status is not Status.DONE:
             return
+        if self.roster.astray(donor, given.initial, given.applied):
+            self._anew(donor)
+            return
         self.roster.acknowledge(donor, given.applied)
         settled, initial = self.escrow.settled, weights_sha256(given.weights)
         for member in waiting:
@@ -177,7 +180,7 @@ class Server:
         for member in self.roster.here(present):
             given = self._ask(self._request(member, Kind.COLLECT))
             if given is not None and given.status is Status.DONE and given.weights is not None:
-                if self.roster.fell_back(member, given.applied):
+                if self.roster.astray(member, given.initial, given.applied):
                     continue
                 self.roster.acknowledge(member, given.applied)
                 found[member] = given.weights
@@ -202,11 +205,8 @@ class Server:
                 self._anew(member)
                 return
             roster.enrol(member, Enrolment(reply.initial))
-        elif (
-            roster[member].standing is Standing.GIVEN_UP
-            # The weights that it was to start from have not reached it.
-            or reply.initial != roster[member].initial
-            or roster.fell_back(member, reply.applied)
+        elif roster[member].standing is Standing.GIVEN_UP or roster.astray(
+            member, reply.initial, reply.applied
         ):
             self._anew(member)
             return
@@ -216,7 +216,7 @@ class Server:
         member, roster = request.member, self.roster
         if member not in roster.nodes or reply.status is Status.REFUSED or reply.member != member:
             return
-        if reply.status is Status.NOT_JOINED or roster.fell_back(member, reply.applied):
+        if reply.status is Status.NOT_JOINED or roster.astray(member, reply.initial, reply.applied):
             self._anew(member)
             return
         roster.acknowledge(member, reply.applied)
