@@ -134,10 +134,12 @@ def _wait_for(
     """Hand out the run's events as they are written, until it has finished."""
     for event in follow(folder, lambda: run.poll() is not None, before):
         on_event(event)
+        if event["event"] in ("failed", "finished"):
+            # Let Flower end the run in its own way, for a while: what is in its log comes with a delay.
+            with suppress(subprocess.TimeoutExpired):
+                run.wait(processes.STOP_SECONDS)
         if event["event"] == "failed":
             raise RunError(f"the run failed: {event['reason']} (Flower's log: {folder / LOG})")
         if event["event"] == "finished":
-            with suppress(subprocess.TimeoutExpired):  # let Flower end the run in its own way, for a while
-                run.wait(processes.STOP_SECONDS)
             return RunFolder.open(folder)
     raise RunError(f"Flower ended before the run did: {processes.last_words(log)}.")
