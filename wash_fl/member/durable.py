@@ -189,8 +189,7 @@ class DurableMember:
         if anew and (before := self._unless_unusable()) is not None:
             if (before.joined, before.initial) == (exchange, progress.initial):
                 return before  # the same request once more
-            gone_on = before.joined == exchange and before.round > exchange
-            if before.round > exchange + 1 or before.applied > exchange or gone_on:
+            if before.round > exchange + 1 or before.applied > exchange:
                 # Delayed on its way: to follow it now would undo all that this member has exchanged since.
                 raise ExchangeError(
                     f"a request to start anew after exchange {exchange} is older than what member "
