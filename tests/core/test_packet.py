@@ -215,7 +215,7 @@ def test_an_altered_value_run_or_checksum_that_nothing_else_shows_is_found_by_th
 
 
 def test_every_refusal_has_a_test_here():
-    elsewhere = {Refusal.MALFORMED, Refusal.TRAILING, Refusal.CHECKSUM}
+    elsewhere = {Refusal.MALFORMED, Refusal.TRAILING, Refusal.CHECKSUM, Refusal.ENCODING}
     assert set(FAULTS) | elsewhere == set(Refusal)
 
 

@@ -6,22 +6,31 @@ explains it byte by byte.
 
 import hashlib
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import Enum, StrEnum
-from typing import NoReturn
+from typing import Final, NoReturn
 
 import numpy as np
 from google.protobuf.message import DecodeError
 from google.protobuf.unknown_fields import UnknownFieldSet
 from numpy.typing import NDArray
 
+from wash_fl.core.codec import BFLOAT16, FLOAT16, FLOAT32, INT8, decode_values, encode_values, encoded_size
 from wash_fl.core.layout import Layout
 from wash_fl.core.wire import exchange_pb2 as wire
 from wash_fl.errors import WashError
 
 VERSION = 1
 RUN_BYTES = 16
+
+DTYPES: Final[Mapping[str, wire.DType]] = {
+    FLOAT32: wire.DTYPE_FLOAT32,
+    BFLOAT16: wire.DTYPE_BFLOAT16,
+    FLOAT16: wire.DTYPE_FLOAT16,
+    INT8: wire.DTYPE_INT8,
+}
+"""The number of each dtype on the wire."""
 
 Values = NDArray[np.float32]
 
@@ -37,10 +46,11 @@ class Refusal(StrEnum):
     LAYOUT = "layout"  # of a model with other parameters
     EXCHANGE = "exchange"  # of another exchange
     MEMBER = "member"  # from or for another member
-    DTYPE = "dtype"  # values in an encoding that is not known
+    DTYPE = "dtype"  # values in another encoding than the run's
     LENGTH = "length"  # not one value per slot and coordinate
     CHECKSUM = "checksum"  # altered on the way
     NON_FINITE = "non-finite"  # a value is infinite or not a number
+    ENCODING = "encoding"  # bytes that encoding these values does not give
 
 
 class PacketError(WashError):
@@ -82,6 +92,8 @@ class Slice:
         Index of the member.
     values : ndarray of float32, shape (slots, count)
         In the order of the exchange's coordinates.
+    dtype : str
+        How they are encoded (:mod:`wash_fl.core.codec`); they may lose something by it.
     """
 
     direction: Direction
@@ -90,6 +102,7 @@ class Slice:
     exchange: int
     member: int
     values: Values
+    dtype: str = FLOAT32
 
 
 def encode(slice_: Slice) -> bytes:
@@ -108,8 +121,8 @@ def encode(slice_: Slice) -> bytes:
         layout=slice_.layout.fingerprint,
         exchange=slice_.exchange,
         member=slice_.member,
-        dtype=wire.DTYPE_FLOAT32,
-        values=np.ascontiguousarray(slice_.values, dtype="<f4").tobytes(),
+        dtype=DTYPES[slice_.dtype],
+        values=encode_values(slice_.values, slice_.dtype),
     )
     message.checksum = _checksum(message)
     return message.SerializeToString(deterministic=True)
@@ -124,6 +137,7 @@ def decode(
     member: int,
     count: Callable[[int], int],
     exchange: int | None = None,
+    dtype: str = FLOAT32,
 ) -> Slice:
     """Return the slice of a packet, if it is what the receiver expects in every respect.
 
@@ -137,11 +151,13 @@ def decode(
         Number of coordinates by exchange: :meth:`wash_fl.core.draw.Draw.count`.
     exchange : int, optional
         The exchange that is expected; None takes any from 1.
+    dtype : str
+        The encoding that is expected.
 
     Returns
     -------
     Slice
-        Its values are a read-only view of ``packet``.
+        Its values are as they travelled, and read-only.
 
     Raises
     ------
@@ -172,20 +188,24 @@ def decode(
         )
     if message.member != member:
         _refuse(Refusal.MEMBER, f"it names member {message.member}, expected {member}.")
-    if message.dtype != wire.DTYPE_FLOAT32:
-        _refuse(Refusal.DTYPE, f"its dtype is {message.dtype}, known is {wire.DTYPE_FLOAT32} (float32).")
+    if message.dtype != DTYPES[dtype]:
+        _refuse(Refusal.DTYPE, f"its dtype is {message.dtype}, expected {DTYPES[dtype]} ({dtype}).")
     slots, columns = len(layout.slots), count(message.exchange)
-    if len(message.values) != 4 * slots * columns:
+    expected = encoded_size(dtype, slots, columns)
+    if len(message.values) != expected:
         _refuse(
             Refusal.LENGTH,
-            f"it holds {len(message.values)} bytes of values, expected {4 * slots * columns} "
-            f"({slots} x {columns} float32).",
+            f"it holds {len(message.values)} bytes of values, expected {expected} "
+            f"({slots} x {columns} {dtype}).",
         )
     if message.checksum != _checksum(message):
         _refuse(Refusal.CHECKSUM, "its contents do not match its checksum; it was altered on the way.")
-    values = np.frombuffer(message.values, dtype="<f4").reshape(slots, columns)
-    decoded = Slice(direction, run, layout, message.exchange, member, values)
+    values = decode_values(message.values, dtype, slots, columns)
+    decoded = Slice(direction, run, layout, message.exchange, member, values, dtype)
     _check_finite(values, decoded)
+    if encode_values(values, dtype) != message.values:
+        # It would travel on as other bytes than it came, and its sender's residual would not fit.
+        _refuse(Refusal.ENCODING, f"its bytes are not those that encoding its values as {dtype} gives.")
     return decoded
 
 

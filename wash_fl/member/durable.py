@@ -16,6 +16,8 @@ import torch
 from torch import nn
 from torch.optim import Optimizer
 
+from wash_fl.config import ExchangeConfig
+from wash_fl.core.codec import FLOAT32, delivery_dtype, taken_over
 from wash_fl.core.identity import run_identity
 from wash_fl.core.layout import Layout
 from wash_fl.core.packet import Direction, Slice, decode, encode
@@ -239,7 +241,7 @@ class DurableMember:
         if number == progress.round:
             assert offer is not None
             return Trained(progress, self._packet(member, number, offer), None)
-        self._deliver(delivery, member, progress)
+        self._deliver(delivery, member, progress, offer)
         now = plan(number, seconds, progress, terms)
         began = self._now()
         metrics = dict(work(now) or {})
@@ -267,7 +269,7 @@ class DurableMember:
         progress, offer = snapshot.progress, snapshot.offer
         member = self._restore(snapshot)
         del snapshot
-        if self._deliver(delivery, member, progress):
+        if self._deliver(delivery, member, progress, offer):
             progress = progress.after(applied=member.applied)
             self._store.save(Snapshot.of(member, progress, offer))
         return progress
@@ -316,10 +318,11 @@ class DurableMember:
             )
         return member
 
-    def _deliver(self, packet: bytes, member: Member, progress: Progress) -> bool:
+    def _deliver(self, packet: bytes, member: Member, progress: Progress, offer: Values | None) -> bool:
         """Apply a delivery, if there is one and it was not applied before."""
         if not packet:
             return False
+        config = self._exchange
         delivery = decode(
             packet,
             direction=Direction.DELIVERY,
@@ -327,6 +330,7 @@ class DurableMember:
             layout=member.layout,
             member=member.index,
             count=member.draw.count,
+            dtype=delivery_dtype(config),
         )
         if delivery.exchange > max(progress.round, progress.applied):
             # Who takes part in an exchange has saved its round. Deliveries before this one may be lost, too.
@@ -335,12 +339,27 @@ class DurableMember:
                 f"{progress.round}, and has a delivery of exchange {delivery.exchange}.",
                 fell_back=True,
             )
-        return member.deliver(delivery.exchange, delivery.values)
+        values = delivery.values
+        if config.dtype != FLOAT32 and delivery.exchange > progress.applied:
+            if offer is None or delivery.exchange != progress.round:
+                raise ExchangeError(
+                    f"a delivery of exchange {delivery.exchange} for member {self._index}, whose last offer "
+                    f"is of round {progress.round}: what its offer then left out is not known any more."
+                )
+            values = taken_over(values, offered=offer, dtype=config.dtype)
+        return member.deliver(delivery.exchange, values)
+
+    @property
+    def _exchange(self) -> ExchangeConfig:
+        """What the terms say about exchanges; there are terms as soon as there is a member."""
+        assert self._made is not None
+        return self._made[0].exchange
 
     def _packet(self, member: Member, exchange: int, offer: Values) -> bytes:
         if offer.size == 0:
             return b""
-        return encode(Slice(Direction.OFFER, self._run, member.layout, exchange, member.index, offer))
+        dtype = self._exchange.dtype
+        return encode(Slice(Direction.OFFER, self._run, member.layout, exchange, member.index, offer, dtype))
 
     def _check_finite(self, member: Member, number: int) -> None:
         """Refuse a member that diverged, also where this exchange does not look."""

@@ -79,6 +79,7 @@ class Desk:
                 member=member,
                 exchange=number,
                 count=self._draw.count,
+                dtype=self._draw.schedule.config.dtype,
             )
         except PacketError as error:
             logger.warning("member %d: %s It keeps its own values", member, error)

@@ -14,6 +14,7 @@ from flwr.app import Message
 from flwr.serverapp import Grid
 from safetensors.numpy import load_file
 
+from wash_fl.core.codec import delivery_dtype
 from wash_fl.core.escrow import Escrow
 from wash_fl.core.identity import weights_sha256
 from wash_fl.core.journal import Enrolment, Standing
@@ -63,8 +64,9 @@ class JoinRequest:
         waiting = escrow.delivery(member)
         if waiting is None:
             return b""
+        dtype = delivery_dtype(self.terms.exchange)
         return encode(
-            Slice(Direction.DELIVERY, self.run, self.layout, waiting.exchange, member, waiting.values)
+            Slice(Direction.DELIVERY, self.run, self.layout, waiting.exchange, member, waiting.values, dtype)
         )
 
     def to(self, node: int, ttl: float, start: "Start | None" = None) -> Message:
