@@ -47,7 +47,24 @@ def configs(draw: st.DrawFn) -> RunConfig:
             chosen[lower], chosen[upper] = sorted(pair)
             if not chosen[upper] > 0 or (upper == "members" and chosen[upper] < 2):
                 chosen[upper] = defaults[upper]
+    if chosen.get("exchange-plane", "round") == "round":
+        chosen.pop("every", None)
+        chosen.pop("overlap", None)
+    else:
+        chosen["every"] = 1 + chosen.get("every", 1) % chosen.get("local-steps", defaults["local-steps"])
     return RunConfig.from_mapping(chosen)
+
+
+@pytest.mark.parametrize("option", [{"every": 2}, {"overlap": True}])
+def test_what_only_the_stream_plane_has_is_refused_on_the_round_plane(option):
+    with pytest.raises(ConfigError, match="add exchange-plane = stream"):
+        RunConfig.from_mapping(option)
+    assert RunConfig.from_mapping({**option, "exchange-plane": "stream"}).exchange.exchange_plane == "stream"
+
+
+def test_an_interval_longer_than_the_run_is_refused():
+    with pytest.raises(ConfigError, match="nothing would be exchanged; lower every"):
+        RunConfig.from_mapping({"exchange-plane": "stream", "rounds": 2, "local-steps": 3, "every": 7})
 
 
 # One list of options

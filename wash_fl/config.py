@@ -172,6 +172,29 @@ class ExchangeConfig(_Checked):
         choices=("pairs", "permutation"),
     )
     exchange_optimizer: bool = option(False, "WASH+Opt: optimizer state travels with the values")
+    dtype: str = option(
+        "float32",
+        "How offered values are encoded; what a smaller one leaves out stays with the sender, so the mean is "
+        "not disturbed",
+        choices=("float32", "bfloat16", "float16", "int8"),
+    )
+    exchange_plane: str = option(
+        "round",
+        "How slices travel: round (inside Flower's messages, one exchange per round) or stream (over gRPC, "
+        "every few optimizer steps)",
+        choices=("round", "stream"),
+    )
+    every: int = option(1, "Optimizer steps between two exchanges on the stream plane; 1 is the paper", low=1)
+    overlap: bool = option(False, "On the stream plane, train on while a slice is on its way")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name, unused in (("every", 1), ("overlap", False)):
+            if self.exchange_plane == "round" and getattr(self, name) != unused:
+                raise ConfigError(
+                    f"{name} = {getattr(self, name)} has no meaning on the round plane, which exchanges once "
+                    "per round: add exchange-plane = stream, or leave it out."
+                )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -205,6 +228,12 @@ class FleetConfig(_Checked):
     )
     start_timeout: float = option(120.0, "Seconds to wait for the clients to connect", above=0)
     round_timeout: float = option(3600.0, "Seconds to wait for the members in one round", above=0)
+    exchange_deadline: float = option(
+        10.0,
+        "Seconds an exchange on the stream plane waits for the members that are expected in that time; who "
+        "is late keeps its own values",
+        above=0,
+    )
     deadline_spread: float = option(
         6.0,
         "A round waits for the median of what members took lately plus so many times their spread, never "
@@ -250,7 +279,13 @@ class RunConfig:
     fleet: FleetConfig = FleetConfig()
 
     def __post_init__(self) -> None:
-        training, fleet = self.training, self.fleet
+        training, fleet, exchange = self.training, self.fleet, self.exchange
+        steps = training.rounds * training.local_steps
+        if exchange.exchange_plane == "stream" and exchange.every > steps:
+            raise ConfigError(
+                f"every = {exchange.every} is more than the run's {steps} optimizer steps: nothing would be "
+                "exchanged; lower every."
+            )
         if fleet.min_members > training.members:
             raise ConfigError(
                 f"min-members = {fleet.min_members} is more than members = {training.members}: "

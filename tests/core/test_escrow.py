@@ -26,7 +26,7 @@ from wash_fl.core import escrow as room
 from wash_fl.core.draw import Draw
 from wash_fl.core.escrow import Escrow, Settlement, Verdict
 from wash_fl.core.gauge import measure
-from wash_fl.core.journal import Delivery, MemoryJournal
+from wash_fl.core.journal import NOTHING, Delivery, MemoryJournal
 from wash_fl.core.layout import layout_of
 from wash_fl.core.schedule import Schedule
 from wash_fl.errors import ExchangeError
@@ -69,8 +69,8 @@ class CrashingJournal(MemoryJournal):
 
     crash: str = ""
 
-    def settled(self, exchange, deliveries, offers):
-        self._record(lambda: super(CrashingJournal, self).settled(exchange, deliveries, offers))
+    def settled(self, exchange, deliveries, offers, acknowledged=NOTHING):
+        self._record(lambda: super(CrashingJournal, self).settled(exchange, deliveries, offers, acknowledged))
 
     def acknowledged(self, member, applied):
         self._record(lambda: super(CrashingJournal, self).acknowledged(member, applied))

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from wash_fl.config import ExchangeConfig
 from wash_fl.core.identity import run_identity
-from wash_fl.core.terms import Terms
+from wash_fl.core.terms import LATER, Terms
 from wash_fl.errors import ConfigError
 
 ALWAYS_THE_SAME = settings(derandomize=True, deadline=None, database=None, max_examples=200)
@@ -130,7 +130,18 @@ def test_terms_with_a_value_this_version_does_not_know_are_refused(fields, messa
         Terms.from_json(changed(**fields))
 
 
-@pytest.mark.parametrize("option", [field.name for field in dataclasses.fields(ExchangeConfig)])
+OF_THE_FIRST_VERSION = [field.name for field in dataclasses.fields(ExchangeConfig) if field.name not in LATER]
+
+
+def test_terms_say_of_later_options_only_what_the_run_uses():
+    exchange = ExchangeConfig(exchange_plane="stream", every=3, dtype="int8")
+    used = dataclasses.replace(TERMS, exchange=exchange)
+    assert LATER.keys() & json.loads(TERMS.to_json())["exchange"].keys() == set()
+    assert LATER.keys() - json.loads(used.to_json())["exchange"].keys() == {"overlap"}
+    assert (Terms.from_json(TERMS.to_json()), Terms.from_json(used.to_json())) == (TERMS, used)
+
+
+@pytest.mark.parametrize("option", OF_THE_FIRST_VERSION)
 def test_terms_that_leave_an_option_out_are_refused_and_not_filled_with_a_default(option):
     # The server of an older version has no such option, and may not behave as this version's default.
     with pytest.raises(ConfigError, match="leave options out: update the older side"):

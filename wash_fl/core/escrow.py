@@ -99,6 +99,7 @@ class Escrow:
         self._open = 0
         self._expected: frozenset[int] = frozenset()
         self._offers: dict[int, Values] = {}
+        self._acknowledged: dict[int, int] = {}
 
     def open(self, exchange: int, members: Collection[int]) -> None:
         """Begin an exchange among ``members``; the one before must be settled.
@@ -159,7 +160,8 @@ class Escrow:
             }
         assert not deliveries.keys() & self._pending.keys(), "a delivery would replace one that waits"
         # Written down first: a decision that could be lost must not be heard of.
-        self._journal.settled(exchange, deliveries, offers)
+        self._journal.settled(exchange, deliveries, offers, self._acknowledged)
+        self._acknowledged = {}
         self._pending.update(deliveries)
         absent = tuple(sorted(self._expected - self._offers.keys()))
         self.settled, self._open, self._expected, self._offers = exchange, 0, frozenset(), {}
@@ -169,15 +171,26 @@ class Escrow:
         """Return what waits for a member, again and again until it is acknowledged."""
         return self._pending.get(member)
 
-    def acknowledge(self, member: int, applied: int) -> None:
+    def acknowledge(self, member: int, applied: int, *, lazily: bool = False) -> None:
         """Take note that the last delivery a member applied was of exchange ``applied``.
 
         One that is not settled cannot have been applied: such a number is ignored, and the member's delivery
         goes on waiting.
+
+        Parameters
+        ----------
+        member, applied : int
+            Who, and up to which exchange.
+        lazily : bool
+            Record it with the next exchange that is settled. After a crash before that the delivery waits
+            again, and the member acknowledges it again.
         """
         waiting = self._pending.get(member)
         if waiting is not None and waiting.exchange <= applied <= self.settled:
-            self._journal.acknowledged(member, applied)
+            if lazily:
+                self._acknowledged[member] = applied
+            else:
+                self._journal.acknowledged(member, applied)
             del self._pending[member]
 
     def release(self, member: int) -> None:
@@ -188,6 +201,7 @@ class Escrow:
         dies between the two then releases it when it is back.
         """
         self._journal.released(member)
+        self._acknowledged.pop(member, None)
         self._pending.pop(member, None)
         self._offers.pop(member, None)
         self._expected -= {member}

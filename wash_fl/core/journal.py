@@ -5,16 +5,20 @@ on from its journal alone.
 """
 
 import hashlib
+import secrets
 from collections import deque
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
-from typing import Protocol
+from types import MappingProxyType
+from typing import Final, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 Values = NDArray[np.float32]
+
+SECRET_BYTES: Final = 32
 
 
 class Standing(StrEnum):
@@ -101,6 +105,9 @@ def values_hash(values: Values) -> str:
     return hashlib.blake2b(np.ascontiguousarray(values, dtype="<f4").data, digest_size=8).hexdigest()
 
 
+NOTHING: Final[Mapping[int, int]] = MappingProxyType({})
+
+
 class Journal(Protocol):
     """A record of settled exchanges, of deliveries that are not acknowledged, and of the members.
 
@@ -108,10 +115,29 @@ class Journal(Protocol):
     at most one delivery.
     """
 
+    @property
+    def secret(self) -> bytes:
+        """Drawn at random when the journal began; what members prove themselves by is made from it."""
+
+    @property
+    def rounds(self) -> int:
+        """Rounds that have ended, on the stream plane; on the round plane they are the settled exchanges."""
+
     def settled(
-        self, exchange: int, deliveries: Mapping[int, Delivery], offers: Mapping[int, Values]
+        self,
+        exchange: int,
+        deliveries: Mapping[int, Delivery],
+        offers: Mapping[int, Values],
+        acknowledged: Mapping[int, int] = NOTHING,
     ) -> None:
-        """Record a settled exchange: its number, its deliveries by member, and who offered what."""
+        """Record a settled exchange: its number, its deliveries by member, and who offered what.
+
+        With it are recorded the acknowledgements that came since the last one, by member: the exchange up to
+        which it needs no delivery.
+        """
+
+    def ended(self, number: int) -> None:
+        """Record that a round has ended."""
 
     def acknowledged(self, member: int, applied: int) -> None:
         """Record that a member applied the delivery of exchange ``applied``: it needs none up to that."""
@@ -151,11 +177,19 @@ class MemoryJournal:
     pending: dict[int, Delivery] = field(default_factory=dict)
     members: dict[int, Enrolment] = field(default_factory=dict)
     history: deque[Record] = field(default_factory=lambda: deque(maxlen=HISTORY))
+    secret: bytes = field(default_factory=lambda: secrets.token_bytes(SECRET_BYTES))
+    rounds: int = 0
 
     def settled(
-        self, exchange: int, deliveries: Mapping[int, Delivery], offers: Mapping[int, Values]
+        self,
+        exchange: int,
+        deliveries: Mapping[int, Delivery],
+        offers: Mapping[int, Values],
+        acknowledged: Mapping[int, int] = NOTHING,
     ) -> None:
         """Record a settled exchange."""
+        for member, applied in acknowledged.items():
+            self.acknowledged(member, applied)
         assert not self.pending.keys() & deliveries.keys(), "a delivery would replace one that waits"
         record = Record.of(exchange, deliveries, offers)
         self.last = exchange
@@ -163,6 +197,10 @@ class MemoryJournal:
         self.history.append(record)
         for member in offers.keys() & self.members.keys():
             self.members[member] = replace(self.members[member], seen=exchange)
+
+    def ended(self, number: int) -> None:
+        """Take note of the round."""
+        self.rounds = number
 
     def acknowledged(self, member: int, applied: int) -> None:
         """Forget what the member does not need any more."""

@@ -10,7 +10,7 @@ from wash_fl.core.journal import Enrolment, Standing
 # The first column tells a table's rows apart. There is one row of meta; its digest is the exclusive or of
 # the checksums of all other rows, so that a change of one row changes it without reading the others.
 TABLES: Final = {
-    "meta": ("id", "format", "run", "layout", "settled", "digest"),
+    "meta": ("id", "format", "run", "layout", "settled", "rounds", "secret", "digest"),
     "deliveries": ("member", "exchange", "slots", "slice"),
     "enrolments": ("member", "initial", "joined", "seen", "applied", "standing", "reason"),
     "records": ("exchange", "offers", "deliveries"),

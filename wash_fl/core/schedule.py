@@ -38,8 +38,15 @@ class Schedule:
 
     @classmethod
     def of(cls, config: RunConfig) -> "Schedule":
-        """Return the schedule of a run with one exchange per round."""
-        return cls(config.exchange, config.training.rounds, config.training.local_steps)
+        """Return the schedule of a run: one exchange per round, or one every few steps."""
+        return cls.between(config.exchange, config.training.rounds, config.training.local_steps)
+
+    @classmethod
+    def between(cls, config: ExchangeConfig, rounds: int, local_steps: int) -> "Schedule":
+        """Return the schedule of a run of so many rounds and optimizer steps per round."""
+        if config.exchange_plane == "round":
+            return cls(config, rounds, local_steps)
+        return cls(config, max(1, rounds * local_steps // config.every), config.every)
 
     def probabilities(self, layout: Layout, exchange: int) -> list[float]:
         """Return the probability per tensor, each from 0 to 1, at an exchange numbered from 1."""

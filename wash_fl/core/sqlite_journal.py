@@ -14,6 +14,7 @@ old copy. Such a journal is consistent, and behind its members, which then have 
 not settled; the escrow ignores these.
 """
 
+import secrets
 import sqlite3
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
@@ -23,7 +24,7 @@ from typing import Any, Final, Self
 
 import numpy as np
 
-from wash_fl.core.journal import Delivery, Enrolment, Record, Standing, Values
+from wash_fl.core.journal import NOTHING, SECRET_BYTES, Delivery, Enrolment, Record, Standing, Values
 from wash_fl.core.journal_rows import (
     META,
     SCHEMA,
@@ -39,7 +40,7 @@ from wash_fl.core.journal_rows import (
 from wash_fl.errors import RunError, StateError
 from wash_fl.files import replacing
 
-FORMAT: Final = "wash-fl journal 1"
+FORMAT: Final = "wash-fl journal 2"
 LOCK_SECONDS: Final = 15.0
 """How long to wait for a server that is about to end, or an audit, to let go of the file."""
 
@@ -65,6 +66,8 @@ class SqliteJournal:
         The file. Beside it SQLite keeps ``<path>-wal``, which is part of it.
     run, layout : bytes
         Identity of the run, and fingerprint of what it exchanges.
+    secret : bytes
+        Drawn when the journal began.
     """
 
     def __init__(self, path: Path, database: sqlite3.Connection) -> None:
@@ -73,6 +76,12 @@ class SqliteJournal:
         self._meta = self._verify()
         self.run: bytes = self._meta["run"]
         self.layout: bytes = self._meta["layout"]
+        self.secret: bytes = self._meta["secret"]
+
+    @property
+    def rounds(self) -> int:
+        """Rounds that have ended, on the stream plane."""
+        return int(self._meta["rounds"])
 
     @classmethod
     def open(cls, path: Path, run: bytes, layout: bytes, *, synchronous: str = "FULL") -> Self:
@@ -144,11 +153,17 @@ class SqliteJournal:
             raise
 
     def settled(
-        self, exchange: int, deliveries: Mapping[int, Delivery], offers: Mapping[int, Values]
+        self,
+        exchange: int,
+        deliveries: Mapping[int, Delivery],
+        offers: Mapping[int, Values],
+        acknowledged: Mapping[int, int] = NOTHING,
     ) -> None:
         """Record a settled exchange, its deliveries, its record, and that its members were seen."""
         record = Record.of(exchange, deliveries, offers)
         with self._transaction():
+            for member, applied in acknowledged.items():
+                self._acknowledge(member, applied)
             for member, delivery in deliveries.items():
                 assert not self._has("deliveries", member), "a delivery would replace one that waits"
                 values = np.ascontiguousarray(delivery.values, dtype="<f4")
@@ -163,10 +178,12 @@ class SqliteJournal:
     def acknowledged(self, member: int, applied: int) -> None:
         """Record that a member needs no delivery of an exchange up to ``applied``."""
         with self._transaction():
-            self._drop_delivery(member, applied)
-            known = self._enrolment(member)
-            if known is not None and known.applied < applied:
-                self._put("enrolments", enrolment_row(member, replace(known, applied=applied)))
+            self._acknowledge(member, applied)
+
+    def ended(self, number: int) -> None:
+        """Record that a round has ended."""
+        with self._transaction():
+            self._meta["rounds"] = number
 
     def released(self, member: int) -> None:
         """Drop a member's delivery for good."""
@@ -208,6 +225,12 @@ class SqliteJournal:
             self._database.close()
 
     # Rows
+
+    def _acknowledge(self, member: int, applied: int) -> None:
+        self._drop_delivery(member, applied)
+        known = self._enrolment(member)
+        if known is not None and known.applied < applied:
+            self._put("enrolments", enrolment_row(member, replace(known, applied=applied)))
 
     def _enrolment(self, member: int) -> Enrolment | None:
         row = next(self._rows("enrolments", f"WHERE member = {member:d}"), None)
@@ -314,7 +337,7 @@ def _create(path: Path, run: bytes, layout: bytes) -> None:
         database.execute("PRAGMA journal_mode=WAL")
         for statement in SCHEMA.values():
             database.execute(statement)
-        row = (META, FORMAT, run, layout, 0, bytes(8))
+        row = (META, FORMAT, run, layout, 0, 0, secrets.token_bytes(SECRET_BYTES), bytes(8))
         database.execute(insert("meta"), (*row, seal("meta", row)))
         # Closed before it is renamed: the log goes into the file.
 

@@ -3,11 +3,14 @@
 import dataclasses
 import json
 from dataclasses import dataclass
-from typing import Self
+from typing import Final, Self
 
 from wash_fl.config import ExchangeConfig, RunConfig
 from wash_fl.core.schedule import Schedule
 from wash_fl.errors import ConfigError
+
+LATER: Final = {"dtype": "float32", "exchange_plane": "round", "every": 1, "overlap": False}
+"""Options of the exchange that runs of the first version did not have, as they were without them."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,11 +43,15 @@ class Terms:
     @property
     def schedule(self) -> Schedule:
         """How probable an exchange is, over depth and over the run."""
-        return Schedule(self.exchange, self.rounds, self.local_steps)
+        return Schedule.between(self.exchange, self.rounds, self.local_steps)
 
     def to_json(self) -> str:
-        """Return the terms as JSON with sorted keys."""
-        return json.dumps(dataclasses.asdict(self), sort_keys=True)
+        """Return the terms as JSON with sorted keys; what came later is left out where it is not used."""
+        content = dataclasses.asdict(self)
+        for name, unused in LATER.items():
+            if content["exchange"][name] == unused:
+                del content["exchange"][name]
+        return json.dumps(content, sort_keys=True)
 
     @classmethod
     def from_json(cls, text: str) -> Self:
@@ -64,7 +71,7 @@ class Terms:
             raise ConfigError(f"the run's terms are not possible: {error}") from error
         except (ValueError, RecursionError, KeyError, TypeError) as error:
             raise ConfigError(f"the run's terms cannot be read ({error}): update the older side.") from error
-        if given["exchange"].keys() != content["exchange"].keys():
+        if given["exchange"].keys() - LATER.keys() != content["exchange"].keys() - LATER.keys():
             raise ConfigError("the run's terms leave options out: update the older side.")
         # An option that means something else here, or nothing, would draw other coordinates unnoticed.
         options = {**given, **given["exchange"]}

@@ -4,7 +4,15 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 from wash_fl.bench.fault_fleet.moments import Fuse
-from wash_fl.core.journal import Delivery, Enrolment, Journal, MemoryJournal, Record, Values
+from wash_fl.core.journal import (
+    NOTHING,
+    Delivery,
+    Enrolment,
+    Journal,
+    MemoryJournal,
+    Record,
+    Values,
+)
 from wash_fl.core.sqlite_journal import SqliteJournal
 
 LOG = "-wal"
@@ -64,11 +72,31 @@ class WatchedJournal:
             path.write_bytes(content)
         self._file = None
 
+    @property
+    def secret(self) -> bytes:
+        """What the file says."""
+        return self._open.secret
+
+    @property
+    def rounds(self) -> int:
+        """What the file says."""
+        return self._open.rounds
+
     def settled(
-        self, exchange: int, deliveries: Mapping[int, Delivery], offers: Mapping[int, Values]
+        self,
+        exchange: int,
+        deliveries: Mapping[int, Delivery],
+        offers: Mapping[int, Values],
+        acknowledged: Mapping[int, int] = NOTHING,
     ) -> None:
         """Record a settled exchange."""
-        self._write(lambda journal: journal.settled(exchange, deliveries, offers), "a settled exchange")
+        self._write(
+            lambda journal: journal.settled(exchange, deliveries, offers, acknowledged), "a settled exchange"
+        )
+
+    def ended(self, number: int) -> None:
+        """Record that a round has ended."""
+        self._write(lambda journal: journal.ended(number), "the end of a round")
 
     def acknowledged(self, member: int, applied: int) -> None:
         """Record an acknowledgement."""

@@ -24,17 +24,31 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16wash/v1/exchange.proto\x12\x07wash.v1\"\xbf\x01\n\x05Slice\x12\x0f\n\x07version\x18\x01 \x01(\r\x12%\n\tdirection\x18\x02 \x01(\x0e\x32\x12.wash.v1.Direction\x12\x0b\n\x03run\x18\x03 \x01(\x0c\x12\x0e\n\x06layout\x18\x04 \x01(\x0c\x12\x10\n\x08\x65xchange\x18\x05 \x01(\x04\x12\x0e\n\x06member\x18\x06 \x01(\r\x12\x1d\n\x05\x64type\x18\x07 \x01(\x0e\x32\x0e.wash.v1.DType\x12\x0e\n\x06values\x18\x08 \x01(\x0c\x12\x10\n\x08\x63hecksum\x18\t \x01(\x06*1\n\x05\x44Type\x12\x15\n\x11\x44TYPE_UNSPECIFIED\x10\x00\x12\x11\n\rDTYPE_FLOAT32\x10\x01*S\n\tDirection\x12\x19\n\x15\x44IRECTION_UNSPECIFIED\x10\x00\x12\x13\n\x0f\x44IRECTION_OFFER\x10\x01\x12\x16\n\x12\x44IRECTION_DELIVERY\x10\x02\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16wash/v1/exchange.proto\x12\x07wash.v1\"\xbf\x01\n\x05Slice\x12\x0f\n\x07version\x18\x01 \x01(\r\x12%\n\tdirection\x18\x02 \x01(\x0e\x32\x12.wash.v1.Direction\x12\x0b\n\x03run\x18\x03 \x01(\x0c\x12\x0e\n\x06layout\x18\x04 \x01(\x0c\x12\x10\n\x08\x65xchange\x18\x05 \x01(\x04\x12\x0e\n\x06member\x18\x06 \x01(\r\x12\x1d\n\x05\x64type\x18\x07 \x01(\x0e\x32\x0e.wash.v1.DType\x12\x0e\n\x06values\x18\x08 \x01(\x0c\x12\x10\n\x08\x63hecksum\x18\t \x01(\x06\"\x80\x01\n\rMemberMessage\x12\x1f\n\x05hello\x18\x01 \x01(\x0b\x32\x0e.wash.v1.HelloH\x00\x12\x1f\n\x05offer\x18\x02 \x01(\x0b\x32\x0e.wash.v1.OfferH\x00\x12%\n\x08\x66\x61rewell\x18\x03 \x01(\x0b\x32\x11.wash.v1.FarewellH\x00\x42\x06\n\x04kind\"\x85\x01\n\x05Hello\x12\x0f\n\x07version\x18\x01 \x01(\r\x12\x0b\n\x03run\x18\x02 \x01(\x0c\x12\x0e\n\x06layout\x18\x03 \x01(\x0c\x12\x0e\n\x06member\x18\x04 \x01(\r\x12\r\n\x05token\x18\x05 \x01(\x0c\x12\r\n\x05round\x18\x06 \x01(\x04\x12\x0f\n\x07\x61pplied\x18\x07 \x01(\x04\x12\x0f\n\x07initial\x18\x08 \x01(\t\"H\n\x05Offer\x12\x0f\n\x07\x61pplied\x18\x01 \x01(\x04\x12\x0e\n\x06packet\x18\x02 \x01(\x0c\x12\x0c\n\x04more\x18\x03 \x01(\x08\x12\x10\n\x08\x65xchange\x18\x04 \x01(\x04\"\x1b\n\x08\x46\x61rewell\x12\x0f\n\x07\x61pplied\x18\x01 \x01(\x04\"o\n\rServerMessage\x12\x1f\n\x06status\x18\x01 \x01(\x0e\x32\x0f.wash.v1.Status\x12\x0f\n\x07settled\x18\x02 \x01(\x04\x12\x0e\n\x06packet\x18\x03 \x01(\x0c\x12\x0c\n\x04more\x18\x04 \x01(\x08\x12\x0e\n\x06reason\x18\x05 \x01(\t*h\n\x05\x44Type\x12\x15\n\x11\x44TYPE_UNSPECIFIED\x10\x00\x12\x11\n\rDTYPE_FLOAT32\x10\x01\x12\x12\n\x0e\x44TYPE_BFLOAT16\x10\x02\x12\x11\n\rDTYPE_FLOAT16\x10\x03\x12\x0e\n\nDTYPE_INT8\x10\x04*S\n\tDirection\x12\x19\n\x15\x44IRECTION_UNSPECIFIED\x10\x00\x12\x13\n\x0f\x44IRECTION_OFFER\x10\x01\x12\x16\n\x12\x44IRECTION_DELIVERY\x10\x02*\xe5\x01\n\x06Status\x12\x16\n\x12STATUS_UNSPECIFIED\x10\x00\x12\x12\n\x0eSTATUS_WELCOME\x10\x01\x12\x14\n\x10STATUS_DELIVERED\x10\x02\x12\x10\n\x0cSTATUS_ALONE\x10\x03\x12\x0f\n\x0bSTATUS_LATE\x10\x04\x12\x16\n\x12STATUS_UNDELIVERED\x10\x05\x12\x10\n\x0cSTATUS_EARLY\x10\x06\x12\x12\n\x0eSTATUS_REFUSED\x10\x07\x12\x10\n\x0cSTATUS_ASIDE\x10\x08\x12\x11\n\rSTATUS_DENIED\x10\t\x12\x13\n\x0fSTATUS_REPLACED\x10\n2J\n\x08\x45xchange\x12>\n\x08\x45xchange\x12\x16.wash.v1.MemberMessage\x1a\x16.wash.v1.ServerMessage(\x01\x30\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'wash.v1.exchange_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_DTYPE']._serialized_start=229
-  _globals['_DTYPE']._serialized_end=278
-  _globals['_DIRECTION']._serialized_start=280
-  _globals['_DIRECTION']._serialized_end=363
+  _globals['_DTYPE']._serialized_start=712
+  _globals['_DTYPE']._serialized_end=816
+  _globals['_DIRECTION']._serialized_start=818
+  _globals['_DIRECTION']._serialized_end=901
+  _globals['_STATUS']._serialized_start=904
+  _globals['_STATUS']._serialized_end=1133
   _globals['_SLICE']._serialized_start=36
   _globals['_SLICE']._serialized_end=227
+  _globals['_MEMBERMESSAGE']._serialized_start=230
+  _globals['_MEMBERMESSAGE']._serialized_end=358
+  _globals['_HELLO']._serialized_start=361
+  _globals['_HELLO']._serialized_end=494
+  _globals['_OFFER']._serialized_start=496
+  _globals['_OFFER']._serialized_end=568
+  _globals['_FAREWELL']._serialized_start=570
+  _globals['_FAREWELL']._serialized_end=597
+  _globals['_SERVERMESSAGE']._serialized_start=599
+  _globals['_SERVERMESSAGE']._serialized_end=710
+  _globals['_EXCHANGE']._serialized_start=1135
+  _globals['_EXCHANGE']._serialized_end=1209
 # @@protoc_insertion_point(module_scope)
