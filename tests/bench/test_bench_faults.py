@@ -161,7 +161,7 @@ class JournalsTooLate(Escrow):
             else self._kept.acknowledged(member, applied)
         )
 
-    def _keep(self, exchange, deliveries, offers):
+    def _keep(self, exchange, deliveries, offers, acknowledged):
         self._unwritten = exchange, deliveries, offers
 
     def settle(self):
@@ -269,8 +269,8 @@ def records_half_of_a_settled_exchange():
     for kind in (SqliteJournal, MemoryJournal):
         settled = kind.settled
 
-        def half(self, exchange, deliveries, offers, settled=settled):
-            settled(self, exchange, dict(list(deliveries.items())[:-1]), offers)
+        def half(self, exchange, deliveries, offers, acknowledged, *, settled=settled):
+            settled(self, exchange, dict(list(deliveries.items())[:-1]), offers, acknowledged)
 
         stack.enter_context(mock.patch.object(kind, "settled", half))
     return stack
@@ -305,7 +305,7 @@ def test_requests_to_start_anew_that_overtake_one_another_are_noticed():
 
 
 def applies_what_it_never_offered_for():
-    def deliver(self, packet, member, progress):
+    def deliver(self, packet, member, progress, offer):
         if not packet:
             return False
         delivery = decode(

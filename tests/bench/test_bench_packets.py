@@ -37,7 +37,7 @@ def test_every_mutation_happens_and_every_refusal_is_met(figures):
     assert sorted(figures["mutations"]) == sorted(MUTATIONS)
     assert min(figures["mutations"].values()) > 800
     assert list(figures["refusals"]) == [refusal.value for refusal in Refusal]
-    assert min(figures["refusals"].values()) > 50, figures["refusals"]
+    assert min(figures["refusals"].values()) > 20, figures["refusals"]
 
 
 def test_hardly_any_mutation_changes_nothing(figures):
@@ -58,8 +58,16 @@ def test_the_valid_packets_differ_in_everything_that_a_receiver_checks():
         slice_ = decode(case.packet, **case.expected)
         kinds.update({("direction", slice_.direction), ("member", slice_.member), ("run", slice_.run)})
         kinds.update({("exchange", slice_.exchange), ("size", slice_.values.shape)})
+        kinds.update({("dtype", slice_.dtype)})
         assert case.packet in case.valid
-    for name, least in (("direction", 2), ("member", 5), ("run", 2), ("exchange", 6), ("size", 8)):
+    for name, least in (
+        ("direction", 2),
+        ("member", 5),
+        ("run", 2),
+        ("exchange", 6),
+        ("size", 8),
+        ("dtype", 4),
+    ):
         assert len([kind for kind in kinds if kind[0] == name]) >= least, name
 
 

@@ -1,6 +1,7 @@
 """Tests of what becomes of the offers: who receives from whom, and that no value is lost or made."""
 
 from collections import Counter
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from wash_fl.config import ExchangeConfig
+from wash_fl.core import mix as room
 from wash_fl.core.mix import average, matching, mix, permute
 
 ALWAYS_THE_SAME = settings(derandomize=True, deadline=None, database=None, max_examples=150)
@@ -156,6 +158,17 @@ def test_every_permutation_of_four_members_is_equally_frequent():
     counts = permutation_counts(4, 500_000, seed=18)
     assert counts.size == 24
     assert stats.chisquare(counts).pvalue > RARELY
+
+
+@ALWAYS_THE_SAME
+@given(
+    members=st.integers(2, 9), slots=st.integers(1, 2), count=st.integers(1, 90), block=st.integers(4, 900)
+)
+def test_a_permutation_taken_in_blocks_is_the_same(members, slots, count, block):
+    offers = random_offers(members, slots, count)
+    whole = permute(offers, seed=5, exchange=3)
+    with mock.patch.object(room, "_BLOCK_BYTES", block):
+        assert np.array_equal(bits(permute(offers, seed=5, exchange=3)), bits(whole))
 
 
 def test_coordinates_are_permuted_independently_of_each_other():

@@ -183,8 +183,17 @@ def random_bytes(packet: bytes, other: bytes, dice: Dice) -> bytes:
     return struct.pack(f"<{len(words)}Q", *words)[dice.below(8) :]
 
 
+# Values that are no numbers; for int8 a scale that is none, and two that no encoder chooses.
+_STRANGE: Final[Mapping[int, tuple[bytes, bytes, bytes]]] = {
+    wire.DTYPE_FLOAT32: (b"\0\0\xc0\x7f", b"\0\0\x80\x7f", b"\0\0\x80\xff"),
+    wire.DTYPE_BFLOAT16: (b"\xc0\x7f", b"\x80\x7f", b"\x80\xff"),
+    wire.DTYPE_FLOAT16: (b"\0\x7e", b"\0\x7c", b"\0\xfc"),
+    wire.DTYPE_INT8: (b"\0\0\xc0\x7f", b"\x01\0\x80\x3f", b"\0\0\x80\xbf"),
+}
+
+
 def reseal(packet: bytes, other: bytes, dice: Dice) -> bytes:
-    """Lie in one field, or send a value that is no number, under a checksum that fits."""
+    """Lie in one field, or send values that are none, under a checksum that fits."""
     message = wire.Slice.FromString(packet)
     kind = dice.below(7)
     if kind == 0:
@@ -201,9 +210,10 @@ def reseal(packet: bytes, other: bytes, dice: Dice) -> bytes:
     elif kind == 5:
         message.dtype = wire.DTYPE_UNSPECIFIED
     else:
-        strange = struct.pack("<f", (float("nan"), float("inf"), float("-inf"))[dice.below(3)])
-        place = 4 * dice.below(len(message.values) // 4) if message.values else 0
-        message.values = message.values[:place] + strange + message.values[place + 4 :]
+        strange = _STRANGE[message.dtype][dice.below(3)]
+        whole = len(message.values) // len(strange)
+        place = len(strange) * dice.below(whole) if whole and message.dtype != wire.DTYPE_INT8 else 0
+        message.values = message.values[:place] + strange + message.values[place + len(strange) :]
     return seal(message)
 
 

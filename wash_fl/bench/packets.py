@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 
 from wash_fl.bench.mutation import MUTATIONS, Dice
+from wash_fl.core.codec import rounded
 from wash_fl.core.layout import layout_of
-from wash_fl.core.packet import Direction, PacketError, Refusal, Slice, decode, encode
+from wash_fl.core.packet import DTYPES, Direction, PacketError, Refusal, Slice, decode, encode
 
 SIZES = (0, 1, 2, 31, 128, 300)
 MEMBERS = (0, 1, 127, 128, 2**32 - 1)
@@ -107,7 +108,9 @@ def _cases(seed: int) -> list[Case]:
     """Return packets of every direction, size, member, and of small and large exchanges."""
     draw = np.random.Generator(np.random.Philox(seed))
     found = []
+    dtypes = list(DTYPES)
     for number, size in enumerate(SIZES * len(MEMBERS)):
+        dtype = dtypes[number % len(dtypes)]
         layout = LAYOUTS[number // 2 % 2]
         slices = [
             Slice(
@@ -116,7 +119,9 @@ def _cases(seed: int) -> list[Case]:
                 layout,
                 EXCHANGES[(number + later) % len(EXCHANGES)],
                 MEMBERS[number % len(MEMBERS)],
-                draw.normal(0, 0.1, (len(layout.slots), size)).astype(np.float32),
+                # As they are once they have travelled, so that they stay what they are.
+                rounded(draw.normal(0, 0.1, (len(layout.slots), size)).astype(np.float32), dtype),
+                dtype,
             )
             for direction in Direction
             for later in (0, 1)
@@ -141,5 +146,6 @@ def _case(slice_: Slice, siblings: list[Slice]) -> Case:
         "member": slice_.member,
         "exchange": slice_.exchange if offer else None,
         "count": lambda exchange: size,
+        "dtype": slice_.dtype,
     }
     return Case(encode(slice_), expected, frozenset(map(encode, welcome)))

@@ -73,8 +73,8 @@ def permute(offers: Sequence[Values], *, seed: int, exchange: int) -> list[Value
     members, slots, count = mixed.shape
     # Coordinates do not depend on each other, so they are taken a block at a time: as many as the cache holds
     # of all members, for the swaps go all over it.
-    blocks = -(-mixed.nbytes // _BLOCK_BYTES)
-    edges = [count * number // blocks for number in range(blocks + 1)]
+    blocks = min(count, -(-mixed.nbytes // _BLOCK_BYTES))
+    edges = [count * number // blocks for number in range(blocks + 1)] if blocks else []
     for begin, end in pairwise(edges):
         columns = range(begin, end)
         words = _words(philox.stream(seed, "permute", index=exchange), members - 1, count, columns)

@@ -1,0 +1,142 @@
+"""Tests of the encodings: what bytes are which values, and that what is left out is not lost."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as arrays
+
+from wash_fl.config import ExchangeConfig
+from wash_fl.core.codec import (
+    BLOCK,
+    decode_values,
+    delivery_dtype,
+    encode_values,
+    encoded_size,
+    rounded,
+    taken_over,
+)
+from wash_fl.core.mix import mix
+from wash_fl.core.packet import DTYPES
+
+ALWAYS_THE_SAME = settings(derandomize=True, deadline=None, database=None, max_examples=150)
+
+FLOATS = st.floats(width=32, allow_nan=False, allow_infinity=False)
+SHAPES = st.tuples(st.integers(1, 3), st.integers(0, 2 * BLOCK + 3))
+VALUES = SHAPES.flatmap(lambda shape: arrays.arrays(np.float32, shape, elements=FLOATS))
+CONFIGS = pytest.mark.parametrize("config", [{}, {"topology": "permutation"}, {"mix": "average"}])
+EVERY = pytest.mark.parametrize("dtype", list(DTYPES))
+
+
+def same_bits(one, other):
+    return np.array_equal(one.view(np.uint32), other.view(np.uint32))
+
+
+def row(*values):
+    return np.array([values], dtype=np.float32)
+
+
+@EVERY
+@ALWAYS_THE_SAME
+@given(values=VALUES)
+def test_what_is_decoded_is_encoded_to_the_same_bytes_again(dtype, values):
+    data = encode_values(values, dtype)
+    assert len(data) == encoded_size(dtype, *values.shape)
+    decoded = decode_values(data, dtype, *values.shape)
+    assert decoded.dtype == np.float32 and decoded.shape == values.shape
+    assert np.isfinite(decoded).all() and not decoded.flags.writeable
+    assert encode_values(decoded, dtype) == data
+    assert same_bits(rounded(decoded, dtype), decoded)
+
+
+@ALWAYS_THE_SAME
+@given(values=VALUES)
+def test_float32_is_bit_for_bit(values):
+    assert same_bits(rounded(values, "float32"), values)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "values", "data"),
+    [
+        ("float32", row(1.0, -2.5), "0000803f000020c0"),
+        # 1 + 2^-8 lies between two: the even one; a little more is the upper one.
+        ("bfloat16", row(1.0, 1.00390625, 1.004, -0.0), "803f803f813f0080"),
+        ("bfloat16", row(3.4028235e38, -3.4028235e38), "7f7f7fff"),
+        ("float16", row(1.0, 1.00048828125, 65504.0, 1e6, -1e6), "003c003cff7bff7bfffb"),
+        ("int8", row(127.0, -127.0, 0.5, 1.5, -63.6), "0000803f" + "7f810002c0"),
+        ("int8", row(0.0, -0.0), "00000000" + "0000"),
+        # Too small for a scale: all of it stays with the sender.
+        ("int8", row(1e-37, -1e-40), "00000000" + "0000"),
+    ],
+)
+def test_the_bytes_are_these(dtype, values, data):
+    assert encode_values(values, dtype).hex() == data
+
+
+def test_each_block_of_int8_has_a_scale_of_its_own():
+    values = np.concatenate([np.full(BLOCK, 127.0), np.full(3, 254.0)]).astype(np.float32)[np.newaxis]
+    data = encode_values(values, "int8")
+    assert data[:8] == np.array([1.0, 2.0], dtype="<f4").tobytes()
+    assert data[8:] == b"\x7f" * (BLOCK + 3)
+
+
+@pytest.mark.parametrize(("dtype", "bits"), [("bfloat16", 8), ("float16", 11), ("int8", 7)])
+def test_values_are_rounded_to_the_nearest(dtype, bits):
+    values = np.random.default_rng(1).uniform(0.5, 1.0, (1, 5000)).astype(np.float32)
+    error = np.abs(rounded(values, dtype) - values)
+    # Half a step, and what rounding the scale of int8 to 17 bits adds.
+    assert 0.45 * 2.0**-bits < error.max() < 0.52 * 2.0**-bits
+
+
+@EVERY
+@CONFIGS
+@ALWAYS_THE_SAME
+@given(seed=st.integers(0, 2**32), members=st.integers(2, 7), trained=st.booleans())
+def test_the_sum_over_the_members_is_conserved(dtype, config, *, seed, members, trained):
+    exchange = ExchangeConfig(dtype=dtype, **config)
+    draw = np.random.default_rng(seed)
+    held = draw.standard_normal((members, 2, 300)).astype(np.float32)
+    now = held + (0.01 * trained * draw.standard_normal(held.shape)).astype(np.float32)
+    received = mix([rounded(each, dtype) for each in held], seed=seed, exchange=1, config=exchange)
+    received = [rounded(np.ascontiguousarray(each), delivery_dtype(exchange)) for each in received]
+    after = [
+        taken_over(got, offered=mine, dtype=dtype, now=later)
+        for got, mine, later in zip(received, held, now, strict=True)
+    ]
+    drift = np.abs(np.sum(after, axis=0, dtype=np.float64) - np.sum(now, axis=0, dtype=np.float64))
+    # Each member rounds to float32 twice, an average once more; no value is beyond 8.
+    assert drift.max() <= 3 * members * 2.0**-24 * 8
+    if dtype != "float32":
+        lost = np.abs(np.sum(received, axis=0, dtype=np.float64) - np.sum(held, axis=0, dtype=np.float64))
+        assert lost.max() > 3 * drift.max()
+
+
+@EVERY
+@ALWAYS_THE_SAME
+@given(values=VALUES)
+def test_a_member_that_gets_its_own_offer_back_holds_what_it_held_up_to_a_rounding(dtype, values):
+    back = taken_over(rounded(values, dtype), offered=values, dtype=dtype)
+    assert np.allclose(back, values, rtol=2.0**-22, atol=1e-44)
+
+
+def test_float32_without_training_is_exactly_what_was_received():
+    received, offered = row(-0.0, 1e30, 3.0), row(1.0, 2.0, -0.0)
+    assert same_bits(taken_over(received, offered=offered, dtype="float32"), received)
+
+
+@EVERY
+@CONFIGS
+def test_a_delivery_loses_nothing(dtype, config):
+    exchange = ExchangeConfig(dtype=dtype, **config)
+    draw = np.random.default_rng(3)
+    offers = [rounded(draw.standard_normal((2, 300)).astype(np.float32), dtype) for _ in range(5)]
+    for mixed in map(np.ascontiguousarray, mix(offers, seed=1, exchange=4, config=exchange)):
+        assert same_bits(rounded(mixed, delivery_dtype(exchange)), mixed)
+
+
+@EVERY
+@pytest.mark.parametrize("change", [-1, 1])
+def test_a_wrong_number_of_bytes_is_refused(dtype, change):
+    data = encode_values(np.ones((2, 5), dtype=np.float32), dtype)
+    with pytest.raises(ValueError, match="are not 2 x 5 values"):
+        decode_values(data[:change] if change < 0 else data + b"x", dtype, 2, 5)
