@@ -3,6 +3,7 @@
 import logging
 import math
 import os
+import time
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,8 @@ from wash_fl.member.parameters import model_layout
 from wash_fl.member.slots import optimizer_slots
 from wash_fl.member.training import make_optimizer
 from wash_fl.planes.records import Arrays
+from wash_fl.planes.stream.exchanges import ExchangeReport
+from wash_fl.planes.stream.place import Place
 from wash_fl.planes.watching import RoundReport, Watcher
 from wash_fl.report.figures import draw_figures
 from wash_fl.report.run_folder import AVERAGED, FIGURES, JOURNAL, MODEL, SUMMARY, RunFolder
@@ -30,6 +33,9 @@ from wash_fl.tasks.models import initial_model
 from wash_fl.tasks.task import Task, load_task
 
 logger = logging.getLogger("flwr.wash_fl")
+
+SHOW_SECONDS = 2.0
+"""How often a run's exchanges over streams are shown while a round lasts."""
 
 PARITY_EXAMPLES = 256
 """Test inputs on which the ONNX file is compared with PyTorch."""
@@ -71,9 +77,18 @@ def _train(grid: Grid, config: RunConfig, task: Task, folder: RunFolder) -> tupl
     layout = model_layout(model, slots)
     del model
     examination = Examination(task, config)
+    shown = 0.0
 
     def on_round(report: RoundReport) -> None:
         folder.log("round", **_round_fields(report))
+
+    def on_exchange(report: ExchangeReport) -> None:
+        nonlocal shown
+        folder.log_exchange(**_exchange_fields(report))
+        if time.monotonic() - shown >= SHOW_SECONDS:
+            shown = time.monotonic()
+            sums = strategy.traffic.total()
+            folder.log("exchange", exchange=report.settlement.exchange, bytes=sums)
 
     def on_member(member: int, weights: Arrays) -> None:
         folder.log("member", member=member, accuracy=examination.add_member(member, weights))
@@ -99,7 +114,11 @@ def _train(grid: Grid, config: RunConfig, task: Task, folder: RunFolder) -> tupl
         evaluate_every=config.finish.evaluate_every,
         recalibrate=config.finish.batchnorm == "clients",
         keep_members=True,
-        watcher=Watcher(on_round, on_member, on_average),
+        exchange_deadline=fleet.exchange_deadline,
+        place=Place.from_environment(os.environ),
+        watcher=Watcher(
+            on_round=on_round, on_exchange=on_exchange, on_member=on_member, on_average=on_average
+        ),
     )
     strategy.traffic.before = folder.last("round").get("bytes", {})
     result = strategy.start(
@@ -175,6 +194,17 @@ def export_averaged(folder: RunFolder, config: RunConfig, task: Task, weights: A
         examples=examination.inputs[:PARITY_EXAMPLES],
         tolerance=config.finish.tolerance,
     )
+
+
+def _exchange_fields(report: ExchangeReport) -> dict[str, Any]:
+    settlement = report.settlement
+    return {
+        "exchange": settlement.exchange,
+        "members": list(settlement.members),
+        "distance": None if settlement.gauge is None else settlement.gauge.distance,
+        "seconds": report.seconds,
+        "bytes": report.bytes,
+    }
 
 
 def _round_fields(report: RoundReport) -> dict[str, Any]:

@@ -29,11 +29,14 @@ from wash_fl.planes.clock import Clock
 from wash_fl.planes.collection import collect_members, done, recalibrate
 from wash_fl.planes.deadline import Deadline
 from wash_fl.planes.desk import Desk
+from wash_fl.planes.exchanges import Exchanges, OncePerRound
 from wash_fl.planes.joining import JoinRequest, Reception
 from wash_fl.planes.post import Errand, Post
 from wash_fl.planes.records import Arrays
 from wash_fl.planes.roster import Roster
 from wash_fl.planes.rounds import FEWEST, Rounds
+from wash_fl.planes.stream.exchanges import OverStreams
+from wash_fl.planes.stream.place import Place
 from wash_fl.planes.traffic import Traffic
 from wash_fl.planes.watching import RoundReport, Watcher, mean_metrics
 
@@ -92,6 +95,10 @@ class WashStrategy(Strategy):
         Told of progress.
     clock : Clock
         What waiting is measured by.
+    exchange_deadline : float
+        Seconds an exchange on the stream plane waits for the members that are expected in that time.
+    place : Place, optional
+        Where to serve streams; by default on the loopback interface, for members on the same machine.
 
     Examples
     --------
@@ -123,6 +130,8 @@ class WashStrategy(Strategy):
         keep_members: bool = False,
         watcher: Watcher | None = None,
         clock: Clock | None = None,
+        exchange_deadline: float = 10.0,
+        place: Place | None = None,
     ) -> None:
         if members < FEWEST or not 0 <= min_members <= members:
             raise RunError(
@@ -147,6 +156,8 @@ class WashStrategy(Strategy):
         self._keep_members = keep_members
         self._watcher = watcher or Watcher()
         self._clock = clock or Clock()
+        self._exchange_deadline = exchange_deadline
+        self._place = place or Place()
         self._empty_rounds = 0
         self.traffic = Traffic()
         self.collected: list[int] = []
@@ -221,16 +232,17 @@ class WashStrategy(Strategy):
         result = Result()
         with closing(self._open_journal()) as journal:
             self._escrow = Escrow(self._draw, self._exchange, journal, self._outlier_factor)
-            self._roster = Roster(journal, self._escrow)
-            self._rounds = self._join(grid, terms, initial_arrays)
-            del initial_arrays
-            for number in range(self._escrow.settled + 1, num_rounds + 1):
-                logger.info("[ROUND %d/%d]", number, num_rounds)
-                self.configure_train(number, ArrayRecord(), ConfigRecord(), grid)
-                _, metrics = self.aggregate_train(number, self._rounds.replies(number, self._requests))
-                if metrics is not None:
-                    result.train_metrics_clientapp[number] = metrics
-            result.arrays = records.array_record(self._finish(grid))
+            self._roster = Roster(journal, self._escrow, streams=self._streams)
+            with self._exchanges_of(journal) as self._exchanges:
+                self._rounds = self._join(grid, terms, initial_arrays)
+                del initial_arrays
+                for number in range(self._roster.rounds + 1, num_rounds + 1):
+                    logger.info("[ROUND %d/%d]", number, num_rounds)
+                    self.configure_train(number, ArrayRecord(), ConfigRecord(), grid)
+                    _, metrics = self.aggregate_train(number, self._rounds.replies(number, self._requests))
+                    if metrics is not None:
+                        result.train_metrics_clientapp[number] = metrics
+                result.arrays = records.array_record(self._finish(grid))
         if not self._keep_members:
             self.dismiss(grid)
         if evaluate_fn is not None:
@@ -254,11 +266,11 @@ class WashStrategy(Strategy):
                 "run": self._run,
                 "round": server_round,
                 "evaluate": evaluate,
-                "delivery": self._request.delivery(self._escrow, member),
                 "seconds": self._local_seconds,
+                **self._exchanges.fields(member, self._request.delivery(self._escrow, member)),
             }
             self._requests[member] = records.request(node, records.TRAIN, fields, ttl)
-        self._escrow.open(server_round, self._roster.active())
+        self._exchanges.begin(server_round, self._requests)
         return list(self._requests.values())
 
     def aggregate_train(
@@ -286,12 +298,12 @@ class WashStrategy(Strategy):
                 "member %d: no reply in round %d; it is not part of the exchange", member, server_round
             )
         self._check_alive(server_round, took_part=bool(metrics))
-        settlement = self._escrow.settle()
-        points.reach("settled", exchange=server_round)
+        settlement = self._exchanges.end(server_round)
         for member, reason in settlement.aside.items():
-            self._roster.drop(member, Standing.SET_ASIDE, reason)
+            if self._roster[member].standing is Standing.ACTIVE:
+                self._roster.drop(member, Standing.SET_ASIDE, reason)
         absent = tuple(member for member in self._roster.active() if member not in metrics)
-        seconds = self._clock.now() - self._rounds.began
+        seconds = self._exchanges.clock.now() - self._rounds.began
         report = RoundReport(server_round, settlement, absent, metrics, self.traffic, seconds)
         self._watcher.on_round(report)
         return None, mean_metrics(report)
@@ -315,7 +327,34 @@ class WashStrategy(Strategy):
     def _open_journal(self) -> Journal:
         if self._journal_file is None:
             return MemoryJournal()
-        return SqliteJournal.open(self._journal_file, self._run, self._layout.fingerprint)
+        # Many exchanges a second: what a power cut may take, the members' own record tells.
+        synchronous = "NORMAL" if self._streams else "FULL"
+        return SqliteJournal.open(
+            self._journal_file, self._run, self._layout.fingerprint, synchronous=synchronous
+        )
+
+    @property
+    def _streams(self) -> bool:
+        return self._exchange.exchange_plane == "stream"
+
+    def _exchanges_of(self, journal: Journal) -> Exchanges:
+        if not self._streams:
+            return OncePerRound(self._escrow, self._roster, self._clock)
+        over = OverStreams(
+            self._run,
+            self._draw,
+            self._escrow,
+            self._roster,
+            journal,
+            place=self._place,
+            members=self._members,
+            deadline=self._exchange_deadline,
+            patience=self._start_timeout,
+            clock=self._clock,
+            on_exchange=self._watcher.on_exchange,
+        )
+        self.traffic.streams = over.counted
+        return over
 
     def _join(self, grid: Grid, terms: Terms, initial_arrays: ArrayRecord) -> Rounds:
         """Meet the clients, and have them start from the initial weights or go on where they are."""
@@ -327,7 +366,7 @@ class WashStrategy(Strategy):
                 "the journal has %d settled exchanges of this run: going on after them", self._escrow.settled
             )
         self._request = JoinRequest(self._run, terms, self._layout, weights_sha256(arrays), spec_of(arrays))
-        post = Post(grid, self._clock)
+        post = Post(grid, self._exchanges.clock)
         reception = Reception(
             grid,
             self._request,
@@ -336,7 +375,7 @@ class WashStrategy(Strategy):
             post,
             traffic=self.traffic,
             timeout=self._timeout,
-            clock=self._clock,
+            clock=self._exchanges.clock,
         )
         wanted = len(self._roster.active()) if resumed else self._min_members or self._members
         enough = self._min_members or (FEWEST if resumed else self._members)
@@ -345,7 +384,9 @@ class WashStrategy(Strategy):
             initial = Path(folder) / "initial.safetensors"
             save_file(arrays, initial)
             del arrays
-            nodes = wait_for_nodes(grid, wanted, self._start_timeout, enough=enough, clock=self._clock)
+            nodes = wait_for_nodes(
+                grid, wanted, self._start_timeout, enough=enough, clock=self._exchanges.clock
+            )
             reception.begin(nodes, initial, wanted=min(wanted, enough))
         self._desk = Desk(self._run, self._draw, self._escrow, self._roster, reception)
         return Rounds(
@@ -359,7 +400,7 @@ class WashStrategy(Strategy):
             min_members=self._min_members,
             give_up_after=self._give_up_after,
             take_late=self._take_late,
-            clock=self._clock,
+            clock=self._exchanges.clock,
         )
 
     def _take_late(self, errand: Errand, reply: Message) -> None:
@@ -414,7 +455,7 @@ class WashStrategy(Strategy):
             traffic=self.traffic,
             roster=self._roster,
             on_member=self._watcher.on_member,
-            clock=self._clock,
+            clock=self._exchanges.clock,
         )
         self.collected = sorted(average.members)
         self.left_out = self._roster.left_out()
@@ -428,7 +469,12 @@ class WashStrategy(Strategy):
         if self._recalibrate_on_clients and any(name.endswith(".running_var") for name in averaged):
             requests = self._to_all(here, records.RECALIBRATE, {}, records.array_record(averaged))
             averaged = recalibrate(
-                grid, requests, averaged, timeout=self._timeout, traffic=self.traffic, clock=self._clock
+                grid,
+                requests,
+                averaged,
+                timeout=self._timeout,
+                traffic=self.traffic,
+                clock=self._exchanges.clock,
             )
             self._watcher.on_average(averaged, True)
         return averaged

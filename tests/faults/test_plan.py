@@ -140,12 +140,12 @@ def test_what_cannot_happen_to_a_message_waits_for_one_to_which_it_can() -> None
 
 def test_a_kill_is_for_its_point_and_its_process() -> None:
     plan = FaultPlan.parse("kill server exchange=2 at=settled; kill member=0 at=saved")
-    assert plan.kills("settled", member=None, exchange=1) is None
-    assert plan.kills("sent", member=None, exchange=2) is None
-    assert plan.kills("saved", member=1, exchange=2) is None
+    assert plan.at("settled", member=None, exchange=1) is None
+    assert plan.at("sent", member=None, exchange=2) is None
+    assert plan.at("saved", member=1, exchange=2) is None
     assert plan.take(Way.REPLY, member=0, exchange=2) is None
-    assert plan.kills("settled", member=None, exchange=2) == plan.faults[0]
-    assert plan.kills("saved", member=0, exchange=7) == plan.faults[1]
+    assert plan.at("settled", member=None, exchange=2) == plan.faults[0]
+    assert plan.at("saved", member=0, exchange=7) == plan.faults[1]
     assert plan.injected == {"kill": 2}
 
 

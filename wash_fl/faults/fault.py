@@ -16,6 +16,8 @@ class Kind(StrEnum):
     REORDER = "reorder"  # the message after it overtakes it
     CORRUPT = "corrupt"  # one bit of the packet in it is flipped
     KILL = "kill"  # the process dies at a named point, as by SIGKILL
+    PAUSE = "pause"  # the process stands still at a named point, for some seconds
+    CUT = "cut"  # the member's stream breaks at a named point
 
 
 class Way(StrEnum):
@@ -28,9 +30,16 @@ class Way(StrEnum):
 NETWORK: Final = (Kind.DROP, Kind.DELAY, Kind.DUPLICATE, Kind.REORDER, Kind.CORRUPT)
 """The kinds that happen to messages."""
 
-MEMBER_POINTS: Final = ("asked", "trained", "saved")
-"""Where a member can be killed: before it looks at a request; after training, before it saves; after it
-saved, before it replies."""
+AT_POINTS: Final = (Kind.KILL, Kind.PAUSE, Kind.CUT)
+"""The kinds that happen to a process at a point."""
+
+STREAM_POINTS: Final = ("offering", "sent", "delivered", "applied")
+"""Where a member's stream can be cut: before it sends an offer; after it has; before it applies a delivery;
+after it has, before it acknowledges it with the next offer."""
+
+MEMBER_POINTS: Final = ("asked", "trained", "saved", *STREAM_POINTS)
+"""Where a member can be killed or paused: before it looks at a request; after training, before it saves;
+after it saved, before it replies; and where its stream can be cut."""
 
 SERVER_POINTS: Final = ("sent", "offered", "settled", "collected", "averaged")
 """Where a server can be killed: after a round's requests are out; after its first offer was taken; after the
@@ -64,7 +73,7 @@ class Fault:
     of : str
         Which request's messages are hit, of ``REQUESTS``.
     by : int
-        Rounds by which a message is delayed.
+        Rounds by which a message is delayed; seconds for which a process stands still.
     times : int
         How often the fault happens; ``ALWAYS``: every time.
     """
@@ -79,8 +88,8 @@ class Fault:
     times: int = 1
 
     def __post_init__(self) -> None:
-        if self.kind is Kind.KILL:
-            self._check_kill()
+        if self.kind in AT_POINTS:
+            self._check_point()
         else:
             self._check_message()
         for name in ("by", "exchange"):
@@ -142,25 +151,27 @@ class Fault:
             refuse(f"the fault {text.strip()!r}", "it names either member=<index> or server")
         return cls(Kind(words[0]), way=way, **given)  # type: ignore[arg-type]
 
-    def _check_kill(self) -> None:
-        points = SERVER_POINTS if self.member is None else MEMBER_POINTS
-        if self.at not in points:
+    def _check_point(self) -> None:
+        points: tuple[str, ...] = SERVER_POINTS if self.member is None else MEMBER_POINTS
+        points = STREAM_POINTS if self.kind is Kind.CUT else points
+        if self.at not in points or (self.kind is Kind.CUT and self.member is None):
             who = "the server" if self.member is None else "a member"
-            refuse(f"at={self.at} in {self}", f"{who} is killed at one of {', '.join(points)}")
-        if self.way is not None or self.of != "train" or self.by != 1:
-            refuse(f"the fault '{self}'", "kill takes member= or server, exchange=, at= and times=")
+            done = {Kind.KILL: "killed", Kind.PAUSE: "paused", Kind.CUT: "cut off"}[self.kind]
+            refuse(f"at={self.at} in {self}", f"{who} is {done} at one of {', '.join(points)}")
+        if self.way is not None or self.of != "train" or (self.by != 1 and self.kind is not Kind.PAUSE):
+            refuse(f"the fault '{self}'", f"{self.kind} takes member= or server, exchange=, at= and times=")
 
     def _check_message(self) -> None:
         if self.member is None or self.way is None:
             refuse(f"the fault '{self}'", f"{self.kind} hits the request or the reply of a member")
         if self.at:
-            refuse(f"at={self.at} in {self}", "only kill has a point")
+            refuse(f"at={self.at} in {self}", "only kill, pause and cut have a point")
         if self.of not in REQUESTS:
             refuse(f"of={self.of} in {self}", f"of is one of {', '.join(REQUESTS)}")
         if self.of != "train" and (self.exchange is not None or self.kind in {Kind.DELAY, Kind.REORDER}):
             refuse(f"the fault '{self}'", "only messages of train have an exchange, or come rounds later")
         if self.by != 1 and self.kind is not Kind.DELAY:
-            refuse(f"by={self.by} in {self}", "only delay has by")
+            refuse(f"by={self.by} in {self}", "only delay and pause have by")
 
 
 def _number(name: str, value: str, text: str) -> int:

@@ -11,7 +11,7 @@ import hashlib
 from collections import defaultdict
 from collections.abc import Callable, Collection, Sequence
 
-from wash_fl.faults.fault import MEMBER_POINTS, NETWORK, Fault, Kind, Way, refuse
+from wash_fl.faults.fault import AT_POINTS, MEMBER_POINTS, NETWORK, STREAM_POINTS, Fault, Kind, Way, refuse
 from wash_fl.faults.ledger import Ledger, MemoryLedger
 
 
@@ -88,8 +88,9 @@ class FaultPlan:
                 if chance >= rate * 2**32:
                     continue
                 drawn = chosen[kind % len(chosen)]
-                if drawn is Kind.KILL:
-                    faults.append(Fault(drawn, member, exchange, at=MEMBER_POINTS[rest % 3]))
+                if drawn in AT_POINTS:
+                    points = STREAM_POINTS if drawn is Kind.CUT else MEMBER_POINTS[:3]
+                    faults.append(Fault(drawn, member, exchange, at=points[rest % len(points)]))
                 else:
                     by = 1 + rest % 3 if drawn is Kind.DELAY else 1
                     faults.append(Fault(drawn, member, exchange, tuple(Way)[way % 2], by=by))
@@ -133,9 +134,9 @@ class FaultPlan:
             lambda fault: fault.way is way and fault.of == of and fault.kind not in without,
         )
 
-    def kills(self, point: str, *, member: int | None, exchange: int | None) -> Fault | None:
-        """Return the fault that kills a process at a point, and count it; None if it lives on."""
-        return self._claim(member, exchange, lambda fault: fault.kind is Kind.KILL and fault.at == point)
+    def at(self, point: str, *, member: int | None, exchange: int | None) -> Fault | None:
+        """Return the fault that a process meets at a point, and count it; None if there is none."""
+        return self._claim(member, exchange, lambda fault: fault.kind in AT_POINTS and fault.at == point)
 
     def _claim(self, member: int | None, exchange: int | None, fits: Callable[[Fault], bool]) -> Fault | None:
         keys = {(member, exchange), (member, None)}

@@ -1,4 +1,4 @@
-"""Named points at which a process can be killed: nothing happens there unless a test asks for it.
+"""Named points at which a process can be killed, paused, or cut off, if a test asks for it.
 
 In real processes the environment says what to kill: ``WASH_FL_FAULTS`` is a plan, or ``@`` and the path of a
 file that holds one, which may be written while they run. In the folder ``WASH_FL_FAULTS_DIR`` they remember
@@ -8,12 +8,13 @@ what was done, so that a restarted process lives on. Within one process (the in-
 
 import os
 import signal
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
 from wash_fl.errors import ConfigError
-from wash_fl.faults.fault import MEMBER_POINTS, SERVER_POINTS
+from wash_fl.faults.fault import MEMBER_POINTS, SERVER_POINTS, Fault, Kind
 from wash_fl.faults.ledger import FolderLedger
 from wash_fl.faults.plan import FaultPlan
 
@@ -27,8 +28,8 @@ class Killed(BaseException):
     """Stands for SIGKILL within one process; a BaseException, for nothing may go on after it."""
 
 
-def reach(point: str, *, member: int | None = None, exchange: int | None = None) -> None:
-    """Die here if the plan says so.
+def reach(point: str, *, member: int | None = None, exchange: int | None = None) -> Fault | None:
+    """Die or pause here if the plan says so; return the fault if it is that a connection is cut here.
 
     Parameters
     ----------
@@ -40,15 +41,19 @@ def reach(point: str, *, member: int | None = None, exchange: int | None = None)
         Which exchange it works on.
     """
     if _installed is None and PLAN not in os.environ:
-        return
+        return None
     assert point in (SERVER_POINTS if member is None else MEMBER_POINTS), point
     plan = _installed or from_environment(os.environ)
-    fault = plan.kills(point, member=member, exchange=exchange) if plan else None
-    if fault is None:
-        return
+    fault = plan.at(point, member=member, exchange=exchange) if plan else None
+    if fault is None or fault.kind is Kind.CUT:
+        return fault
+    if fault.kind is Kind.PAUSE:
+        time.sleep(fault.by)
+        return None
     if _installed is not None:
         raise Killed(str(fault))
     os.kill(os.getpid(), signal.SIGKILL)
+    return None
 
 
 def from_environment(environment: Mapping[str, str]) -> FaultPlan | None:

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Final
 
 import numpy as np
 import torch
@@ -23,12 +24,21 @@ from wash_fl.core.layout import Layout
 from wash_fl.core.packet import Direction, Slice, decode, encode
 from wash_fl.core.terms import Terms
 from wash_fl.errors import ExchangeError, LayoutError, StateError
+from wash_fl.member.exchanging import Exchanging, Line, Offer
+from wash_fl.member.log import ExchangeLog, Kind, Logs, new_log
 from wash_fl.member.member import Member
 from wash_fl.member.pace import Round, checked_seconds, plan, smoothed
 from wash_fl.member.parameters import Values, model_sha256
 from wash_fl.member.snapshot import Progress, Snapshot, Store
 
 logger = logging.getLogger("flwr.wash_fl")
+
+MakeLine = Callable[[Member, Progress], Line]
+
+STREAM: Final = "stream"
+
+LOG_BYTES: Final = 16 << 20
+"""A log smaller than this is no reason to save the member."""
 
 Work = Callable[[Round], Mapping[str, float] | None]
 """Takes a round's optimizer steps and returns metrics by name."""
@@ -84,6 +94,8 @@ class DurableMember:
         Identity of the run.
     store : Store
         Where the member is kept. Nobody else may use it during an operation.
+    logs : Logs, optional
+        Where it is kept what the member exchanges between two snapshots; the stream plane needs it.
     now : callable
         Seconds on a clock that never goes back; rounds by seconds are measured by it.
     """
@@ -96,6 +108,7 @@ class DurableMember:
         index: int,
         run: bytes,
         store: Store,
+        logs: Logs | None = None,
         now: Callable[[], float] = time.monotonic,
     ) -> None:
         self._model = model
@@ -103,6 +116,8 @@ class DurableMember:
         self._index = index
         self._run = run
         self._store = store
+        self._logs = logs
+        self._log = ""
         self._now = now
         self._made: tuple[Terms, Member] | None = None
 
@@ -125,10 +140,7 @@ class DurableMember:
         """
         member = self._member_for(terms, layout)
         snapshot = self._store.load()
-        if snapshot is None:
-            return None
-        snapshot.restore(member)
-        return snapshot.progress
+        return None if snapshot is None else self._restore(snapshot, member)[0]
 
     def start(
         self,
@@ -166,7 +178,8 @@ class DurableMember:
         StateError
             If its state cannot be used or saved.
         """
-        if not 0 <= exchange <= terms.rounds:
+        stream = terms.exchange.exchange_plane == STREAM
+        if exchange < 0 or (exchange > terms.rounds and not stream):
             raise ExchangeError(
                 f"a start after exchange {exchange}: it must be from 0 to {terms.rounds}, the run's rounds."
             )
@@ -174,7 +187,7 @@ class DurableMember:
         if not anew:
             snapshot = self._store.load()
             if snapshot is not None:
-                return snapshot.progress
+                return self._restore(snapshot, member)[0]
         try:
             member.model.load_state_dict(weights)
         except (RuntimeError, TypeError, AttributeError) as error:
@@ -187,20 +200,28 @@ class DurableMember:
             initial=model_sha256(member.model),
             joined=exchange,
             applied=exchange,
+            log=new_log() if stream else "",
         )
         if anew and (before := self._unless_unusable()) is not None:
             if (before.joined, before.initial) == (exchange, progress.initial):
                 return before  # the same request once more
-            if before.round > exchange + 1 or before.applied > exchange:
+            if before.offered > exchange + 1 or before.applied > exchange:
                 # Delayed on its way: to follow it now would undo all that this member has exchanged since.
                 raise ExchangeError(
                     f"a request to start anew after exchange {exchange} is older than what member "
                     f"{self._index} holds, of round {before.round}: it goes on from there."
                 )
-        self._store.save(Snapshot.of(member, progress), anew=anew)
+        self._save(Snapshot.of(member, progress), anew=anew)
         return progress
 
-    def train(self, number: int, delivery: bytes, work: Work, seconds: float = 0.0) -> Trained:
+    def train(
+        self,
+        number: int,
+        delivery: bytes,
+        work: Work,
+        seconds: float = 0.0,
+        line: MakeLine | None = None,
+    ) -> Trained:
         """Apply a delivery, train for a round, and offer a slice; a repeated round offers the same again.
 
         Parameters
@@ -213,6 +234,9 @@ class DurableMember:
             Takes the round's optimizer steps; not called for a repeated round.
         seconds : float
             About how long the round is to take; 0 if it is measured in steps.
+        line : callable, optional
+            On the stream plane, makes the member's line to the server: the member exchanges while it
+            trains. Such a round goes on where it was interrupted, and offers nothing at its end.
 
         Raises
         ------
@@ -226,36 +250,89 @@ class DurableMember:
             If its state cannot be used or saved.
         """
         snapshot = self._load()
-        progress, offer = snapshot.progress, snapshot.offer
+        progress = snapshot.progress
         terms = _terms(progress.settings)
         seconds = checked_seconds(seconds)
         if not 1 <= number <= terms.rounds:
             raise ExchangeError(f"round {number} is none of this run: it has rounds 1 to {terms.rounds}.")
-        if number < progress.round or (number > progress.round and number <= progress.applied):
+        stream = terms.exchange.exchange_plane == STREAM
+        if stream != (line is not None):
+            raise ExchangeError(
+                f"a request to train that does not fit a run on the {terms.exchange.exchange_plane} plane: "
+                "the ServerApp must use WashStrategy of the same version."
+            )
+        over = number > progress.round and number <= progress.applied and not stream
+        if number < progress.round or over:
             raise ExchangeError(
                 f"round {number} is over for member {self._index}, which is at round {progress.round} and "
                 f"has seen exchange {progress.applied}."
             )
-        member = self._restore(snapshot)
+        member = self._member(terms)
+        progress, offer = self._restore(snapshot, member)
         del snapshot  # as large as the member
         if number == progress.round:
-            assert offer is not None
-            return Trained(progress, self._packet(member, number, offer), None)
+            packet = b"" if offer is None or stream else self._packet(member, number, offer)
+            return Trained(progress, packet, None)
         self._deliver(delivery, member, progress, offer)
+        progress = progress.after(applied=member.applied)
         now = plan(number, seconds, progress, terms)
         began = self._now()
-        metrics = dict(work(now) or {})
+        if line is None:
+            metrics = dict(work(now) or {})
+            offer = member.offer(number)
+            packet, offered, log = self._packet(member, number, offer), number, ""
+        else:
+            made = line(member, progress)
+            last, metrics = self._exchange_while(work, now, made, member, progress, offer)
+            packet, offered, offer, log = b"", last.exchange, last.values, new_log()
         if seconds:
             took = self._now() - began
             pace = smoothed(progress.seconds_per_step, seconds=took, steps=now.steps)
             progress = progress.after(seconds_per_step=pace, last_steps=now.steps)
-        offer = member.offer(number)
         # A diverged member is refused before its state replaces the last good one.
         self._check_finite(member, number)
-        packet = self._packet(member, number, offer)
-        progress = progress.after(round=number, step=now.first_step + now.steps, applied=member.applied)
-        self._store.save(Snapshot.of(member, progress, offer))
+        step = now.first_step + now.steps
+        progress = progress.after(round=number, step=step, applied=member.applied, offered=offered, log=log)
+        self._save(Snapshot.of(member, progress, offer))
         return Trained(progress, packet, metrics)
+
+    def _exchange_while(  # noqa: PLR0917
+        self,
+        work: Work,
+        now: Round,
+        line: Line,
+        member: Member,
+        progress: Progress,
+        offer: Values | None,
+    ) -> tuple[Offer, dict[str, float]]:
+        """Train a round of the stream plane; return the last offer, and the metrics."""
+        logs = self._logs
+        assert logs is not None, "the stream plane needs logs"
+
+        def rest(steps: int) -> ExchangeLog:
+            """Save the member, so that its log need not grow for ever."""
+            last = exchanging.offer
+            new = progress.after(
+                step=now.first_step + steps, applied=member.applied, offered=last.exchange, log=new_log()
+            )
+            self._save(Snapshot.of(member, new, last.values))
+            return logs.open(new.log)
+
+        exchanging = Exchanging(
+            member,
+            line,
+            logs.open(progress.log),
+            run=self._run,
+            config=self._exchange,
+            offer=Offer(progress.offered, offer),
+            first_step=now.first_step,
+            rest_at=max(LOG_BYTES, 4 * sum(each.numel() for each in member.model.parameters())),
+            on_rest=rest,
+        )
+        with exchanging:
+            metrics = dict(work(now) or {})
+        metrics |= {"exchanges": float(exchanging.exchanges), "exchange_seconds": exchanging.seconds}
+        return exchanging.offer, metrics
 
     def collect(self, delivery: bytes) -> Progress:
         """Apply the last delivery; the model then is what this member hands in.
@@ -266,12 +343,12 @@ class DurableMember:
             As for :meth:`train`.
         """
         snapshot = self._load()
-        progress, offer = snapshot.progress, snapshot.offer
-        member = self._restore(snapshot)
+        member = self._member(_terms(snapshot.progress.settings))
+        progress, offer = self._restore(snapshot, member)
         del snapshot
         if self._deliver(delivery, member, progress, offer):
-            progress = progress.after(applied=member.applied)
-            self._store.save(Snapshot.of(member, progress, offer))
+            progress = progress.after(applied=member.applied, log=new_log() if progress.log else "")
+            self._save(Snapshot.of(member, progress, offer))
         return progress
 
     def _load(self) -> Snapshot:
@@ -289,10 +366,27 @@ class DurableMember:
             return None
         return None if snapshot is None else snapshot.progress
 
-    def _restore(self, snapshot: Snapshot) -> Member:
-        member = self._member(_terms(snapshot.progress.settings))
+    def _restore(self, snapshot: Snapshot, member: Member) -> tuple[Progress, Values | None]:
+        """Make the member what it was, with what it exchanged since; return how far it is, and its offer."""
         snapshot.restore(member)
-        return member
+        progress, offer = snapshot.progress, snapshot.offer
+        self._log = progress.log
+        if progress.log and self._logs is not None:
+            for entry in self._logs.open(progress.log).read():
+                member.hold(entry.exchange, entry.values)
+                if entry.kind is Kind.OFFERED:
+                    progress, offer = progress.after(offered=entry.exchange), entry.values
+                else:
+                    progress = progress.after(applied=entry.exchange)
+            member.applied = progress.applied
+        return progress, offer
+
+    def _save(self, snapshot: Snapshot, *, anew: bool = False) -> None:
+        """Keep a snapshot, and the logs of this one and the one before."""
+        self._store.save(snapshot, anew=anew)
+        if self._logs is not None and snapshot.progress.log:
+            self._logs.forget({snapshot.progress.log, self._log})
+            self._log = snapshot.progress.log
 
     def _member(self, terms: Terms) -> Member:
         if self._made is None or self._made[0] != terms:
@@ -332,7 +426,7 @@ class DurableMember:
             count=member.draw.count,
             dtype=delivery_dtype(config),
         )
-        if delivery.exchange > max(progress.round, progress.applied):
+        if delivery.exchange > max(progress.offered, progress.applied):
             # Who takes part in an exchange has saved its round. Deliveries before this one may be lost, too.
             raise NotJoinedError(
                 "it fell back to a state before what it had offered: it is at round "
@@ -341,10 +435,10 @@ class DurableMember:
             )
         values = delivery.values
         if config.dtype != FLOAT32 and delivery.exchange > progress.applied:
-            if offer is None or delivery.exchange != progress.round:
+            if offer is None or delivery.exchange != progress.offered:
                 raise ExchangeError(
                     f"a delivery of exchange {delivery.exchange} for member {self._index}, whose last offer "
-                    f"is of round {progress.round}: what its offer then left out is not known any more."
+                    f"was for {progress.offered}: what its offer then left out is not known any more."
                 )
             values = taken_over(values, offered=offer, dtype=config.dtype)
         return member.deliver(delivery.exchange, values)

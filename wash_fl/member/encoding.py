@@ -71,7 +71,9 @@ def read(path: Path) -> Snapshot:
     if metadata["tensors"] != _checksum(tensors):
         raise Damage("a bit of its tensors has changed")
     try:
-        progress = Progress(**json.loads(metadata["progress"]))
+        content = json.loads(metadata["progress"])
+        # A member of the round plane's first version offers in every round.
+        progress = Progress(**{"offered": content["round"], **content})
         scalars = json.loads(metadata["optimizer"])
         return Snapshot(
             progress=progress,

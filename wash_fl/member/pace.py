@@ -78,7 +78,11 @@ def plan(number: int, seconds: float, progress: Progress, terms: Terms) -> Round
         The terms of the run.
     """
     if not seconds:
-        return Round(number, (number - 1) * terms.local_steps, terms.local_steps, terms)
+        first, last = (number - 1) * terms.local_steps, number * terms.local_steps
+        if terms.exchange.exchange_plane == "stream":
+            # Saved in the middle of a round, which now goes on.
+            first = min(max(first, progress.step), last - 1)
+        return Round(number, first, last - first, terms)
     steps = steps_within(
         seconds,
         seconds_per_step=progress.seconds_per_step,

@@ -35,6 +35,10 @@ class Progress:
         The number of its next optimizer step.
     applied : int
         The last exchange whose delivery it applied; of one that joined late, the one after which it did.
+    offered : int
+        The last exchange it offered for; on the round plane that of ``round``.
+    log : str
+        Name of the log of what it exchanged since (:mod:`wash_fl.member.log`); empty on the round plane.
     seconds_per_step : float
         How long its optimizer steps take; 0 as long as no round by seconds was measured.
     last_steps : int
@@ -50,6 +54,8 @@ class Progress:
     round: int = 0
     step: int = 0
     applied: int = 0
+    offered: int = 0
+    log: str = ""
     seconds_per_step: float = 0.0
     last_steps: int = 0
 
@@ -73,7 +79,7 @@ class Snapshot:
     optimizer_class : str
         Name of the optimizer's class.
     offer : ndarray of float32, shape (slots, count), or None
-        What it offered in the round of ``progress``; None before the first.
+        What it held at the coordinates of its last offer when it made it; None before the first.
     source : str
         Where it was kept, for messages.
     """

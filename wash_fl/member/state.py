@@ -23,6 +23,7 @@ from wash_fl.errors import StateError
 from wash_fl.files import replacing
 from wash_fl.member.encoding import Damage, encode, read
 from wash_fl.member.lock import exclusive
+from wash_fl.member.log import Logs
 from wash_fl.member.snapshot import Snapshot
 
 logger = logging.getLogger("flwr.wash_fl")
@@ -56,11 +57,14 @@ class FileStore:
     ----------
     path, previous : Path
         The last snapshot and the one before.
+    logs : Logs
+        What the member exchanged since, on the stream plane.
     """
 
     def __init__(self, folder: Path, run: bytes, member: int) -> None:
         self.path = state_path(folder, run, member)
         self.previous = self.path.with_name(PREVIOUS)
+        self.logs = Logs(self.path.parent)
         self._run = run
         self._member = member
         self._current_is_good: bool | None = None
@@ -165,6 +169,7 @@ class FileStore:
         try:
             for path in (*self.path.parent.glob(f".{FILE}.*.part"), self.previous, self.path):
                 path.unlink(missing_ok=True)
+            self.logs.forget()
         except OSError as error:
             raise StateError(
                 f"{self.path.parent} cannot be removed ({error.strerror or error}): remove it by hand."

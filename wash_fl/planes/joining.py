@@ -263,10 +263,11 @@ class Reception:
             return f"member {member} was set aside: {roster[member].reason}"
         if given.status is Status.NOT_JOINED:
             return ""
-        if given.applied > self._escrow.settled or given.round > self._escrow.settled + 1:
+        if given.applied > self._escrow.settled or given.round > roster.rounds + 1:
             return (
                 f"member {member} is ahead of the server's journal (round {given.round}, applied "
-                f"{given.applied}; the journal ends at {self._escrow.settled}): the journal is an older "
+                f"{given.applied}; the journal ends at round {roster.rounds}, exchange "
+                f"{self._escrow.settled}): the journal is an older "
                 "copy. Bring the newest one back, or start a run of another name."
             )
         if member not in roster and given.initial != self._request.initial:

@@ -23,6 +23,8 @@ class Roster:
         Where enrolments are kept.
     escrow : Escrow
         Where deliveries wait for members.
+    streams : bool
+        Whether members exchange over streams, so that a round is not an exchange.
 
     Attributes
     ----------
@@ -34,13 +36,19 @@ class Roster:
         Nodes that are not of this run, and are not asked again.
     """
 
-    def __init__(self, journal: Journal, escrow: Escrow) -> None:
+    def __init__(self, journal: Journal, escrow: Escrow, *, streams: bool = False) -> None:
         self._journal = journal
+        self._streams = streams
         self._escrow = escrow
         self._enrolments = journal.enrolments()
         self.nodes: dict[int, int] = {}
-        self.took_part: dict[int, int] = dict.fromkeys(self._enrolments, escrow.settled)
+        self.took_part: dict[int, int] = dict.fromkeys(self._enrolments, self.rounds)
         self.strangers: set[int] = set()
+
+    @property
+    def rounds(self) -> int:
+        """Rounds that have ended; on the round plane, settled exchanges."""
+        return self._journal.rounds if self._streams else self._escrow.settled
 
     def __contains__(self, member: int) -> bool:
         return member in self._enrolments
@@ -52,7 +60,7 @@ class Roster:
         """Write a member down, and let nothing wait for it that was meant for what it held before."""
         self._write(member, enrolment)
         self._escrow.release(member)
-        self.took_part[member] = enrolment.joined
+        self.took_part[member] = self.rounds
 
     def seat(self, member: int, node: int) -> None:
         """Take note of the node a member is on."""
@@ -62,9 +70,9 @@ class Roster:
         """Return the member on a node, or None if the node has not been met."""
         return next((member for member, seat in self.nodes.items() if seat == node), None)
 
-    def acknowledge(self, member: int, applied: int) -> None:
-        """Take note of the last exchange whose delivery a member has applied."""
-        self._escrow.acknowledge(member, applied)
+    def acknowledge(self, member: int, applied: int, *, lazily: bool = False) -> None:
+        """Take note of the last exchange whose delivery a member has applied; see the escrow's."""
+        self._escrow.acknowledge(member, applied, lazily=lazily)
         known = self._enrolments[member]
         if known.applied < applied <= self._escrow.settled:
             self._enrolments[member] = replace(known, applied=applied)

@@ -31,6 +31,8 @@ from wash_fl.member.state import FileStore
 from wash_fl.member.training import enough_for_batchnorm
 from wash_fl.planes import records
 from wash_fl.planes.records import Answer, Status
+from wash_fl.planes.stream.line import line_of
+from wash_fl.planes.stream.ticket import ticket_of
 
 __all__ = ["Participant", "Round", "Seat", "member_index", "participant", "state_folder"]
 
@@ -181,9 +183,11 @@ class Seat:
             points.reach("trained", member=self._index, exchange=number)
             return metrics
 
+        ticket = ticket_of(message)
+        line = None if ticket is None else line_of(ticket, run, number)
         points.reach("asked", member=self._index, exchange=number)
         with self._member(run) as member:
-            trained = member.train(number, delivery, work, seconds)
+            trained = member.train(number, delivery, work, seconds, line)
         points.reach("saved", member=self._index, exchange=number)
         metrics = trained.metrics or {}
         if evaluate and self._brought.evaluate is not None:
@@ -235,7 +239,12 @@ class Seat:
         store = self._store(run)
         with store.locked():
             yield DurableMember(
-                self._brought.model, self._brought.optimizer, index=self._index, run=run, store=store
+                self._brought.model,
+                self._brought.optimizer,
+                index=self._index,
+                run=run,
+                store=store,
+                logs=store.logs,
             )
 
     def _store(self, run: bytes) -> FileStore:

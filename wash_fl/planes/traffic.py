@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from flwr.app import Message
 
 from wash_fl.planes import records
+from wash_fl.planes.stream.counting import Counted
 
 
 @dataclass
@@ -34,6 +35,8 @@ class Traffic:
     down: dict[int, Bytes] = field(default_factory=dict)
     before: dict[str, int] = field(default_factory=dict)
     """What :meth:`total` was when an earlier server process of the same run ended."""
+    streams: Counted | None = None
+    """What the stream plane's connections carried."""
 
     def round_trip(self, member: int, sent: Message, reply: Message, *, again: bool = False) -> None:
         """Count a round's request and its reply; ``again`` counts a further reply to the same request."""
@@ -63,10 +66,21 @@ class Traffic:
         self.up.setdefault(member, Bytes()).models += records.message_bytes(reply)
 
     def total(self) -> dict[str, int]:
-        """Return the sums over all members, by direction and kind."""
-        return {
-            f"{direction}_{kind}": self.before.get(f"{direction}_{kind}", 0)
-            + sum(getattr(each, kind) for each in counted.values())
+        """Return the sums over all members, by direction and kind.
+
+        On the stream plane the streams' values and messages are among them, and ``framing`` is what their
+        connections carried besides, where the kernel tells.
+        """
+        sums = {
+            f"{direction}_{kind}": sum(getattr(each, kind) for each in counted.values())
             for direction, counted in (("up", self.up), ("down", self.down))
             for kind in ("values", "messages", "models")
         }
+        if self.streams is not None:
+            carried = self.streams.total()
+            for way in ("up", "down"):
+                sums[f"{way}_values"] += carried[f"{way}_payload"]
+                sums[f"{way}_messages"] += carried[f"{way}_payload"] + carried[f"{way}_protocol"]
+                if f"{way}_framing" in carried:
+                    sums[f"{way}_framing"] = carried[f"{way}_framing"]
+        return {name: count + self.before.get(name, 0) for name, count in sums.items()}

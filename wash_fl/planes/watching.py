@@ -7,6 +7,7 @@ from flwr.app import MetricRecord
 
 from wash_fl.core.escrow import Settlement
 from wash_fl.planes.records import Arrays
+from wash_fl.planes.stream.exchanges import ExchangeReport
 from wash_fl.planes.traffic import Traffic
 
 
@@ -44,6 +45,8 @@ class Watcher:
 
     Attributes
     ----------
+    on_exchange : callable
+        Gets a report after each exchange over streams, on a thread of its own.
     on_round : callable
         Gets a :class:`RoundReport` after each round.
     on_member : callable
@@ -53,6 +56,7 @@ class Watcher:
     """
 
     on_round: Callable[[RoundReport], None] = lambda report: None
+    on_exchange: Callable[[ExchangeReport], None] = lambda report: None
     on_member: Callable[[int, Arrays], None] = lambda member, arrays: None
     on_average: Callable[[Arrays, bool], None] = lambda arrays, recalibrated: None
 

@@ -58,6 +58,9 @@ class Progress:
                 self._now(f"round {event['round'] + 1} of {self._rounds}")
                 if event["round"] == self._rounds:
                     self._now("collecting the members")
+            case "exchange":
+                sent = _bytes(event["bytes"]["up_values"])
+                self._now(f"exchange {event['exchange']}, {sent} of values sent up so far")
             case "member":
                 self._say(f"collected member {event['member']}: {event['accuracy']:.2%} on the test data")
             case "averaged":

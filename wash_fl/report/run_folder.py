@@ -17,12 +17,14 @@ from wash_fl.errors import RunError
 from wash_fl.files import write_bytes, write_text
 
 CONFIG, METRICS, SUMMARY = "config.toml", "metrics.jsonl", "summary.json"
+EXCHANGES = "exchanges.jsonl"
 JOURNAL, MEMBERS = "journal.sqlite", "members"
 PLACES = ("run-dir", "run-name", "state-dir")
 MAY_CHANGE = (
     "min-members",
     "start-timeout",
     "round-timeout",
+    "exchange-deadline",
     "deadline-spread",
     "give-up-after",
     "outlier-factor",
@@ -39,6 +41,7 @@ class RunFolder:
     ========================  =====================================================
     ``config.toml``           the options as given, complete: it starts the same run
     ``metrics.jsonl``         one JSON object per event, appended as it happens
+    ``exchanges.jsonl``       on the stream plane, one JSON object per exchange: who, how far apart, bytes
     ``journal.sqlite``        the server's decisions: with it an unfinished run goes on
     ``averaged.safetensors``  the averaged model's state dict
     ``model.onnx``            the same for inference
@@ -139,6 +142,11 @@ class RunFolder:
             if file.tell() and not _ends_a_line(file):
                 line = "\n" + line  # a crash cut the last one short; this one must not be lost with it
             file.write(line.encode())
+
+    def log_exchange(self, **fields: Any) -> None:
+        """Append an exchange over streams to its file."""
+        with (self.path / EXCHANGES).open("a", encoding="utf-8") as file:
+            file.write(json.dumps(fields, allow_nan=False) + "\n")
 
     def events(self) -> Iterator[dict[str, Any]]:
         """Yield the events so far; a line that was cut short by a crash is passed over."""

@@ -32,6 +32,7 @@ class Status(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     STATUS_ASIDE: _ClassVar[Status]
     STATUS_DENIED: _ClassVar[Status]
     STATUS_REPLACED: _ClassVar[Status]
+    STATUS_ANEW: _ClassVar[Status]
 DTYPE_UNSPECIFIED: DType
 DTYPE_FLOAT32: DType
 DTYPE_BFLOAT16: DType
@@ -51,6 +52,7 @@ STATUS_REFUSED: Status
 STATUS_ASIDE: Status
 STATUS_DENIED: Status
 STATUS_REPLACED: Status
+STATUS_ANEW: Status
 
 class Slice(_message.Message):
     __slots__ = ("version", "direction", "run", "layout", "exchange", "member", "dtype", "values", "checksum")

@@ -1,0 +1,165 @@
+"""What a member gave and got since its last snapshot, on the stream plane, written as it happens.
+
+A snapshot is as large as the model, so it is not written at every exchange. What an exchange changed is:
+before an offer is sent, its values; before a delivery is acknowledged, the values held after it. After a
+crash the member is its last snapshot with these written over it, one after the other: what it learned in
+between is lost, but no value that it exchanged is, nor is one held twice.
+
+A record reaches the operating system before the member goes on, so it survives the death of the process; it
+is not synced, and a power cut may lose the last ones. The server then sees a member that has applied less
+than it acknowledged, and has it start anew.
+"""
+
+import secrets
+import struct
+import zlib
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass
+from enum import IntEnum
+from pathlib import Path
+from typing import BinaryIO, Final
+
+import numpy as np
+
+from wash_fl.errors import StateError
+from wash_fl.member.parameters import Values
+
+_HEADER: Final = struct.Struct("<4sIQII")
+_MARK: Final = b"wlog"
+_SUM: Final = struct.Struct("<I")
+_PREFIX: Final = "exchanges."
+
+
+class Kind(IntEnum):
+    """What a record says."""
+
+    OFFERED = 1  # these values are about to be offered
+    APPLIED = 2  # these values are held since the delivery was applied
+
+
+@dataclass(frozen=True, eq=False)
+class Entry:
+    """One record.
+
+    Attributes
+    ----------
+    kind : Kind
+        What happened.
+    exchange : int
+        In which exchange.
+    values : ndarray of float32, shape (slots, count)
+        What the member holds at its coordinates from then on.
+    """
+
+    kind: Kind
+    exchange: int
+    values: Values
+
+
+class ExchangeLog:
+    """A file of records; one that was being written when the process died is no record.
+
+    Parameters
+    ----------
+    path : Path
+        It need not be there.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.size = 0
+        self._file: BinaryIO | None = None
+
+    def read(self) -> Iterator[Entry]:
+        """Yield the records in order, up to the first that is not whole."""
+        try:
+            content = self.path.read_bytes()
+        except FileNotFoundError:
+            content = b""
+        except OSError as error:
+            raise StateError(f"{self.path} cannot be read ({error.strerror}): mend that.") from error
+        begin = 0
+        while (entry := _entry(content, begin)) is not None:
+            yield entry
+            begin += _HEADER.size + entry.values.nbytes + _SUM.size
+        self.size = begin
+
+    def append(self, kind: Kind, exchange: int, values: Values) -> None:
+        """Write a record.
+
+        Raises
+        ------
+        StateError
+            If the disk is full or cannot be written.
+        """
+        try:
+            if self._file is None:
+                self._file = self._opened()
+            data = np.ascontiguousarray(values, dtype="<f4")
+            record = _HEADER.pack(_MARK, int(kind), exchange, *data.shape) + data.tobytes()
+            written = self._file.write(record + _SUM.pack(zlib.crc32(record)))
+        except OSError as error:
+            raise StateError(
+                f"{self.path} cannot be written ({error.strerror or error}). Free some space, or use another "
+                "state-dir."
+            ) from error
+        if written != len(record) + _SUM.size:
+            raise StateError(f"{self.path} cannot be written: the disk is full. Free some space.")
+        self.size += written
+
+    def close(self) -> None:
+        """Close the file."""
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+
+    def _opened(self) -> BinaryIO:
+        for _ in self.read():
+            pass
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        file = self.path.open("ab", buffering=0)
+        # Behind half a record nothing would be found.
+        file.truncate(self.size)
+        return file
+
+
+class Logs:
+    """The logs beside a member's snapshots, each under the name that a snapshot gives it.
+
+    Parameters
+    ----------
+    folder : Path
+        The member's folder.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def open(self, name: str) -> ExchangeLog:
+        """Return a log; it need not be there."""
+        return ExchangeLog(self._folder / f"{_PREFIX}{name}")
+
+    def forget(self, keep: Collection[str] = ()) -> None:
+        """Remove all logs but these; those of a snapshot that can still be used must be kept."""
+        for path in self._folder.glob(f"{_PREFIX}*"):
+            if path.name.removeprefix(_PREFIX) not in keep:
+                path.unlink(missing_ok=True)
+
+
+def new_log() -> str:
+    """Return a name that no log has had."""
+    return secrets.token_hex(8)
+
+
+def _entry(content: bytes, begin: int) -> Entry | None:
+    if len(content) < begin + _HEADER.size:
+        return None
+    mark, kind, exchange, slots, count = _HEADER.unpack_from(content, begin)
+    values_at = begin + _HEADER.size
+    end = values_at + 4 * slots * count
+    if mark != _MARK or len(content) < end + _SUM.size:
+        return None
+    if _SUM.unpack_from(content, end)[0] != zlib.crc32(content[begin:end]):
+        return None
+    values = np.frombuffer(content, dtype="<f4", count=slots * count, offset=values_at)
+    return Entry(Kind(kind), exchange, values.reshape(slots, count).astype(np.float32, copy=False))
