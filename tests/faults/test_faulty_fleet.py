@@ -13,7 +13,7 @@ from torch import nn
 
 from wash_fl.config import ExchangeConfig
 from wash_fl.faults import points
-from wash_fl.faults.fault import MEMBER_POINTS, NETWORK, SERVER_POINTS, Fault, Kind, Way
+from wash_fl.faults.fault import NETWORK, ROUND_POINTS, SERVER_POINTS, Fault, Kind, Way
 from wash_fl.faults.grid import FaultyGrid
 from wash_fl.faults.plan import FaultPlan
 from wash_fl.planes.round import Round
@@ -144,7 +144,7 @@ def test_a_server_killed_again_and_again_among_other_faults_costs_no_value(tmp_p
     check_trained_once(fleet)
 
 
-@pytest.mark.parametrize("point", MEMBER_POINTS)
+@pytest.mark.parametrize("point", ROUND_POINTS)
 def test_a_member_killed_anywhere_answers_again_in_the_same_round(
     tmp_path: Path, point: str, caplog: pytest.LogCaptureFixture
 ) -> None:

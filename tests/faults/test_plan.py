@@ -9,7 +9,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from wash_fl.errors import ConfigError
-from wash_fl.faults.fault import MEMBER_POINTS, NETWORK, REQUESTS, SERVER_POINTS, Fault, Kind, Way
+from wash_fl.faults.fault import (
+    MEMBER_POINTS,
+    NETWORK,
+    REQUESTS,
+    ROUND_POINTS,
+    SERVER_POINTS,
+    STREAM_POINTS,
+    Fault,
+    Kind,
+    Way,
+)
 from wash_fl.faults.ledger import FolderLedger, Ledger, MemoryLedger
 from wash_fl.faults.plan import FaultPlan
 
@@ -94,8 +104,11 @@ def test_any_plan_reads_back_as_it_was(faults: list[Fault]) -> None:
         ("drop reply member=1 rounds=3", ("'rounds=3'", "exchange=")),
         ("drop reply member=1 member=2", ("'member=2'", "each once")),
         ("drop reply request member=1", ("'request'", "each once")),
-        ("drop reply member=1 at=saved", ("at=saved", "only kill has a point")),
-        ("drop reply member=1 by=2", ("by=2", "only delay has by")),
+        ("drop reply member=1 at=saved", ("at=saved", "only kill, pause and cut have a point")),
+        ("cut server at=sent", ("at=sent", "cut off at one of offering")),
+        ("cut member=1 at=saved", ("at=saved", "offering, sent, delivered, applied")),
+        ("pause member=1 at=nowhere", ("at=nowhere", "a member is paused at one of")),
+        ("drop reply member=1 by=2", ("by=2", "only delay and pause have by")),
         ("drop reply member=1 of=greet", ("of=greet", "recalibrate")),
         ("drop reply member=1 of=collect exchange=2", ("only messages of train have an exchange",)),
         ("delay reply member=1 of=collect", ("only messages of train",)),
@@ -165,7 +178,9 @@ def test_a_random_plan_is_a_function_of_its_seed_and_hits_as_often_as_asked() ->
 
 def test_a_random_plan_has_only_the_kinds_asked_for(refused) -> None:  # type: ignore[no-untyped-def]
     kills = FaultPlan.random(1, 4, 100, 0.5, kinds=[Kind.KILL]).faults
-    assert {(each.kind, each.at) for each in kills} == {(Kind.KILL, point) for point in MEMBER_POINTS}
+    assert {(each.kind, each.at) for each in kills} == {(Kind.KILL, point) for point in ROUND_POINTS}
+    cuts = FaultPlan.random(1, 4, 100, 0.5, kinds=[Kind.CUT]).faults
+    assert {(each.kind, each.at) for each in cuts} == {(Kind.CUT, point) for point in STREAM_POINTS}
     assert len(FaultPlan.random(1, 3, 10, 1.0).faults) == 30
     assert FaultPlan.random(1, 3, 10, 0.0).faults == ()
     with refused(ConfigError, "rate=1.5"):

@@ -37,9 +37,11 @@ STREAM_POINTS: Final = ("offering", "sent", "delivered", "applied")
 """Where a member's stream can be cut: before it sends an offer; after it has; before it applies a delivery;
 after it has, before it acknowledges it with the next offer."""
 
-MEMBER_POINTS: Final = ("asked", "trained", "saved", *STREAM_POINTS)
-"""Where a member can be killed or paused: before it looks at a request; after training, before it saves;
-after it saved, before it replies; and where its stream can be cut."""
+ROUND_POINTS: Final = ("asked", "trained", "saved")
+"""Before a member looks at a request; after training, before it saves; after it saved, before it replies."""
+
+MEMBER_POINTS: Final = (*ROUND_POINTS, *STREAM_POINTS)
+"""Where a member can be killed or paused."""
 
 SERVER_POINTS: Final = ("sent", "offered", "settled", "collected", "averaged")
 """Where a server can be killed: after a round's requests are out; after its first offer was taken; after the

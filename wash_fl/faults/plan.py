@@ -11,7 +11,7 @@ import hashlib
 from collections import defaultdict
 from collections.abc import Callable, Collection, Sequence
 
-from wash_fl.faults.fault import AT_POINTS, MEMBER_POINTS, NETWORK, STREAM_POINTS, Fault, Kind, Way, refuse
+from wash_fl.faults.fault import AT_POINTS, NETWORK, ROUND_POINTS, STREAM_POINTS, Fault, Kind, Way, refuse
 from wash_fl.faults.ledger import Ledger, MemoryLedger
 
 
@@ -89,7 +89,7 @@ class FaultPlan:
                     continue
                 drawn = chosen[kind % len(chosen)]
                 if drawn in AT_POINTS:
-                    points = STREAM_POINTS if drawn is Kind.CUT else MEMBER_POINTS[:3]
+                    points = STREAM_POINTS if drawn is Kind.CUT else ROUND_POINTS
                     faults.append(Fault(drawn, member, exchange, at=points[rest % len(points)]))
                 else:
                     by = 1 + rest % 3 if drawn is Kind.DELAY else 1

@@ -279,18 +279,20 @@ class DurableMember:
         began = self._now()
         if line is None:
             metrics = dict(work(now) or {})
-            offer = member.offer(number)
-            packet, offered, log = self._packet(member, number, offer), number, ""
         else:
             made = line(member, progress)
             last, metrics = self._exchange_while(work, now, made, member, progress, offer)
-            packet, offered, offer, log = b"", last.exchange, last.values, new_log()
         if seconds:
             took = self._now() - began
             pace = smoothed(progress.seconds_per_step, seconds=took, steps=now.steps)
             progress = progress.after(seconds_per_step=pace, last_steps=now.steps)
         # A diverged member is refused before its state replaces the last good one.
         self._check_finite(member, number)
+        if line is None:
+            offer = member.offer(number)
+            packet, offered, log = self._packet(member, number, offer), number, ""
+        else:
+            packet, offered, offer, log = b"", last.exchange, last.values, new_log()
         step = now.first_step + now.steps
         progress = progress.after(round=number, step=step, applied=member.applied, offered=offered, log=log)
         self._save(Snapshot.of(member, progress, offer))
