@@ -10,6 +10,7 @@ from flwr.clientapp import ClientApp
 
 from wash_fl.audit import Audit, audit
 from wash_fl.config import RunConfig
+from wash_fl.core.codec import rounded
 from wash_fl.errors import RunError, StateError
 from wash_fl.faults import points
 from wash_fl.faults.plan import FaultPlan
@@ -86,6 +87,24 @@ def test_weight_shuffling_of_the_optimizer_is_audited_too(tmp_path: Path) -> Non
     assert found.problems == [] == found.unchecked
 
 
+@pytest.mark.parametrize("plan", ["", "kill server exchange=3 at=settled"])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"dtype": "int8"},
+        {"dtype": "int8", "topology": "permutation"},
+        {"dtype": "bfloat16", "exchange-optimizer": True},
+    ],
+    ids=["int8", "int8 permutation", "bfloat16 optimizer"],
+)
+def test_what_a_dtype_left_out_of_an_offer_is_where_it_belongs(
+    tmp_path: Path, options: dict[str, object], plan: str
+) -> None:
+    found = audit(*_args(run(tmp_path, plan, **options)))
+    assert found.problems == [] == found.unchecked
+    assert found.values > 0
+
+
 def _args(made: tuple[RunFolder, Path]) -> tuple[RunFolder, list[Path]]:
     return made[0], [made[1]]
 
@@ -96,12 +115,23 @@ def problem(folder: RunFolder, states: Path) -> str:
     return "\n".join(found.problems)
 
 
-def test_a_value_that_changed_in_a_member_is_found(tmp_path: Path) -> None:
-    folder, states = run(tmp_path)
+@pytest.mark.parametrize("dtype", ["float32", "int8"])
+def test_a_value_that_changed_in_a_member_is_found(tmp_path: Path, dtype: str) -> None:
+    folder, states = run(tmp_path, dtype=dtype)
     path = state_of(states, 1)
     model = {name: each.clone() for name, each in read(path).model.items()}
     next(iter(model.values())).add_(1e-3)
     rewrite(path, model=model)
+    assert problem(folder, states) == "member 1 does not hold what it got in exchange 4"
+
+
+def test_a_member_without_what_its_offer_left_out_is_found(tmp_path: Path) -> None:
+    folder, states = run(tmp_path, dtype="int8")
+    path = state_of(states, 1)
+    offer = read(path).offer
+    assert offer is not None
+    # The offer travels as the same bytes; only what was left out of it is not what it was.
+    rewrite(path, offer=rounded(offer, "int8").copy())
     assert problem(folder, states) == "member 1 does not hold what it got in exchange 4"
 
 

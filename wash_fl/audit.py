@@ -5,9 +5,10 @@ Three questions, each of which a fault could answer with no:
 1. Is everything whole? The journal's rows and the members' files carry checksums.
 2. Is each delivery in one place? The last one for a member either waits in the journal, or the member has
    applied it; never neither.
-3. Did the last exchange conserve the values? What the members offered (their files keep it) is what the
-   journal says it settled; the permutation, made again, is what it says it delivered, value for value the
-   same multiset at each coordinate; and who applied its delivery and has not trained since holds it.
+3. Did the last exchange conserve the values? What the members offered (their files keep it as it was before
+   the run's dtype left something out) is what the journal says it settled; the permutation, made again, is
+   what it says it delivered, value for value the same multiset at each coordinate; and who applied its
+   delivery and has not trained since holds it, and besides what its offer left out.
 """
 
 from collections.abc import Iterable, Mapping
@@ -18,6 +19,7 @@ from typing import Any
 import numpy as np
 
 from wash_fl.config import RunConfig
+from wash_fl.core.codec import rounded, taken_over
 from wash_fl.core.journal import Delivery, Enrolment, Record, Standing, values_hash
 from wash_fl.core.mix import mix
 from wash_fl.core.sqlite_journal import SqliteJournal
@@ -183,6 +185,7 @@ class _LastExchange:
     ) -> None:
         self._found = found
         self._config = config
+        self._dtype = config.exchange.dtype
         self._record = record
         self._kept = kept
         self._waiting = waiting
@@ -221,13 +224,13 @@ class _LastExchange:
         self._check_held(terms, received)
 
     def _offers(self) -> dict[int, Values]:
-        """Return what each member kept of its offer."""
+        """Return what each member offered, as it travelled, from what it kept of it."""
         offers: dict[int, Values] = {}
         for member, expected in self._record.offers.items():
             for snapshot in self._kept.get(member, []):
                 if snapshot.progress.round == self._record.exchange and snapshot.offer is not None:
-                    offers[member] = snapshot.offer
-                    if values_hash(snapshot.offer) != expected:
+                    offers[member] = rounded(snapshot.offer, self._dtype)
+                    if values_hash(offers[member]) != expected:
                         self._found.problems.append(
                             f"member {member} offered other values in exchange {self._record.exchange}"
                         )
@@ -249,7 +252,9 @@ class _LastExchange:
                 return
             snapshot.restore(member)
             applied = snapshot.progress.applied == exchange
-            expected = values if applied else snapshot.offer
+            expected = snapshot.offer
+            if applied and expected is not None:
+                expected = taken_over(values, offered=expected, dtype=self._dtype)
             if expected is None or values_hash(member.offer(exchange)) != values_hash(expected):
                 what = "got" if applied else "offered"
                 self._found.problems.append(

@@ -27,7 +27,12 @@ OPTIONS: dict[str, Any] = {
 @pytest.fixture
 def trainer(make_task):
     """``trainer(**options)``: of a small task; options by name, with hyphens."""
-    return lambda **options: Trainer(RunConfig.from_mapping(OPTIONS | options), make_task())
+
+    def make(*, keep_residual: bool = True, **options: Any) -> Trainer:
+        config = RunConfig.from_mapping(OPTIONS | options)
+        return Trainer(config, make_task(), keep_residual=keep_residual)
+
+    return make
 
 
 def settlements(trainer: Trainer) -> tuple[Outcome, list[Settlement]]:
@@ -72,6 +77,8 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "server's batchnorm": {"batchnorm": "server"},
     "averaged batchnorm": {"batchnorm": "average"},
     "shards": {"division": "iid"},
+    "int8": {"dtype": "int8"},
+    "bfloat16, a permutation": {"dtype": "bfloat16", "topology": "permutation"},
 }
 each_variant = pytest.mark.parametrize("variant", VARIANTS)
 
@@ -94,7 +101,10 @@ def test_every_variant_is_a_training_of_its_own(trainer):
     assert len(set(hashes.values())) == len(VARIANTS), hashes
 
 
-@pytest.mark.parametrize("variant", [name for name in VARIANTS if name != "sparse averaging"])
+@pytest.mark.parametrize(
+    "variant",
+    [name for name, options in VARIANTS.items() if not options.keys() & {"mix", "dtype"}],
+)
 def test_a_settlement_and_its_deliveries_do_not_move_the_mean_by_a_bit(trainer, variant):
     running = trainer(**VARIANTS[variant])
     slots = [None, *running.members[0].layout.slots[1:]]
@@ -120,6 +130,28 @@ def test_sparse_averaging_conserves_the_sum_up_to_rounding(trainer):
     np.testing.assert_allclose(np.frombuffer(mean_bits(running)), before, rtol=0, atol=1e-7)
     first, *others = (member.parameters().tobytes() for member in running.members)
     assert all(other == first for other in others), "with p = 1 all hold the average"
+
+
+@pytest.mark.parametrize("topology", ["pairs", "permutation"])
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16", "int8"])
+def test_what_a_dtype_leaves_out_stays_with_the_sender_or_is_lost_if_it_may_not(trainer, dtype, topology):
+    def moved(**kept: bool) -> float:
+        running = trainer(dtype=dtype, topology=topology, p=1.0, **kept)
+        running.round(1)
+        before = np.frombuffer(mean_bits(running))
+        running.finish()  # applies what waits
+        assert all(member.applied == 1 for member in running.members)
+        return float(np.abs(np.frombuffer(mean_bits(running)) - before).max())
+
+    assert moved() < 2.0**-23 < 100 * 2.0**-23 < moved(keep_residual=False)
+
+
+def test_without_its_residual_float32_is_the_same_and_int8_is_not(trainer):
+    def hashes(**options: Any) -> set[str]:
+        return {trainer(**options, keep_residual=kept).run().sha256 for kept in (True, False)}
+
+    assert hashes(dtype="float32") == {trainer().run().sha256}
+    assert len(hashes(dtype="int8")) == 2
 
 
 def test_with_p_zero_nothing_ever_moves(trainer):

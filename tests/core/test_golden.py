@@ -176,6 +176,75 @@ def average(offers):
     return [[mean(column) for column in zip(*rows, strict=True)] for rows in zip(*offers, strict=True)]
 
 
+# Dtypes
+
+DTYPES = ["float32", "bfloat16", "float16", "int8"]
+
+
+def float32(bits):
+    return struct.unpack(">f", bytes.fromhex(bits))[0]
+
+
+def bits_of(value):
+    """Return the bits of a float32 as an integer; of another float, those of the nearest float32."""
+    return struct.unpack("<I", struct.pack("<f", value))[0]
+
+
+def from_bits(bits):
+    return struct.unpack("<f", struct.pack("<I", bits))[0]
+
+
+def nearest(value):
+    return from_bits(bits_of(value))
+
+
+def encoded(values, dtype):
+    """Return the bytes of one slot's values."""
+    if dtype == "float32":
+        return struct.pack(f"<{len(values)}f", *values)
+    if dtype == "bfloat16":
+        found = b""
+        for bits in map(bits_of, values):
+            upper = (bits + 0x7FFF + ((bits >> 16) & 1)) >> 16
+            found += struct.pack("<H", (upper & 0x8000) | min(upper & 0x7FFF, 0x7F7F))
+        return found
+    if dtype == "float16":
+        return struct.pack(f"<{len(values)}e", *(min(max(each, -65504.0), 65504.0) for each in values))
+    scales, quotients = b"", b""
+    for begin in range(0, len(values), 256):
+        block = values[begin : begin + 256]
+        bits = bits_of(max(map(abs, block)) / 127)
+        scale = from_bits((bits + 0x3F + ((bits >> 7) & 1)) & 0xFFFFFF80)
+        if scale < 2.0**-100:
+            scale = 0.0
+        scales += struct.pack("<f", scale)
+        # A quotient of float32 in binary64, rounded to float32, is float32's own.
+        steps = [round(nearest(each / scale)) if scale else 0 for each in block]
+        quotients += struct.pack(f"<{len(steps)}b", *steps)
+    return scales + quotients
+
+
+def decoded(content, count, dtype):
+    """Return one slot's values."""
+    if dtype == "float32":
+        return list(struct.unpack(f"<{count}f", content))
+    if dtype == "bfloat16":
+        return [from_bits(upper << 16) for upper in struct.unpack(f"<{count}H", content)]
+    if dtype == "float16":
+        return list(struct.unpack(f"<{count}e", content))
+    blocks = (count + 255) // 256
+    scales = struct.unpack(f"<{blocks}f", content[: 4 * blocks])
+    steps = struct.unpack(f"<{count}b", content[4 * blocks :])
+    return [step * scales[place // 256] for place, step in enumerate(steps)]
+
+
+def taken_over(received, offered, dtype):
+    """Return a member's new values of one slot."""
+    travelled = decoded(encoded(offered, dtype), len(offered), dtype)
+    kept = [nearest(mine - given) for mine, given in zip(offered, travelled, strict=True)]
+    return [nearest(got + left) if left else got for got, left in zip(received, kept, strict=True)]
+
+
 # Names and packets
 
 
@@ -209,18 +278,19 @@ def varint(number):
     return encoded + bytes([number])
 
 
-def packet(*, direction, run, layout, exchange, member, values):
+def packet(*, direction, run, layout, exchange, member, values, dtype="float32"):
     """Return the bytes of a wash.v1.Slice with float32 values given as bits, by slot and coordinate."""
     run, layout = bytes.fromhex(run), bytes.fromhex(layout)
-    body = b"".join(bytes.fromhex(bits)[::-1] for row in values for bits in row)
-    hashed = struct.pack("<IiQIi", 1, direction, exchange, member, 1)
+    body = b"".join(encoded([float32(bits) for bits in row], dtype) for row in values)
+    kind = DTYPES.index(dtype) + 1
+    hashed = struct.pack("<IiQIi", 1, direction, exchange, member, kind)
     hashed += b"".join(struct.pack("<Q", len(part)) + part for part in (run, layout, body))
     fields = b"\x08" + varint(1) + b"\x10" + varint(direction)
     fields += b"\x1a" + varint(len(run)) + run + b"\x22" + varint(len(layout)) + layout
     fields += b"\x28" + varint(exchange)
     if member:
         fields += b"\x30" + varint(member)
-    fields += b"\x38" + varint(1)
+    fields += b"\x38" + varint(kind)
     if body:
         fields += b"\x42" + varint(len(body)) + body
     return fields + b"\x49" + hashlib.blake2b(hashed, digest_size=8).digest()
@@ -354,6 +424,37 @@ def test_plain_python_gives_the_golden_packets(case):
     assert packet(**fields).hex() == case["packet"]
 
 
+@cases("dtypes", "values")
+def test_plain_python_gives_the_golden_bytes_and_what_they_stand_for(case):
+    rows = [[float32(bits) for bits in row] for row in case["values"]]
+    bodies = [encoded(row, case["dtype"]) for row in rows]
+    assert b"".join(bodies).hex() == case["bytes"]
+    for body, row, expected in zip(bodies, rows, case["decoded"], strict=True):
+        found = decoded(body, len(row), case["dtype"])
+        assert [f"{bits_of(each):08x}" for each in found] == expected
+        assert encoded(found, case["dtype"]) == body
+
+
+@cases("dtypes", "taken_over")
+def test_plain_python_gives_the_golden_values_after_an_exchange(case):
+    for received, offered, expected in zip(case["received"], case["offered"], case["new"], strict=True):
+        found = taken_over([*map(float32, received)], [*map(float32, offered)], case["dtype"])
+        assert [f"{bits_of(each):08x}" for each in found] == expected
+
+
+@cases("dtypes", "packets")
+def test_plain_python_gives_the_golden_packets_of_every_dtype(case):
+    assert packet(**{name: each for name, each in case.items() if name != "packet"}).hex() == case["packet"]
+
+
+@cases("dtypes", "runs")
+def test_plain_python_gives_the_golden_run_identities_of_every_dtype(case):
+    text = case["terms"].encode("utf-8")
+    assert hashlib.sha256(b"wash-fl run 1" + text).hexdigest()[:32] == case["identity"]
+    # What is not used is not in the text, which is that of a run of the first version.
+    assert json.loads(text)["exchange"].get("dtype") != "float32"
+
+
 # wash_fl
 
 
@@ -366,7 +467,7 @@ def computed():
     return module.vectors()
 
 
-@pytest.mark.parametrize("name", ["philox", "schedule", "draw", "mix", "packet"])
+@pytest.mark.parametrize("name", ["philox", "schedule", "draw", "mix", "packet", "dtypes"])
 def test_wash_fl_gives_the_golden_vectors(computed, name):
     assert computed[name] == FILES[name], "a deployed fleet would break: see tests/core/golden/make.py"
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from flwr.app import ArrayRecord, Context, Message
+from flwr.app import ArrayRecord, Context, Error, Message
 from flwr.clientapp import ClientApp
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Result
@@ -20,7 +20,7 @@ from wash_fl.member.slots import optimizer_slots
 from wash_fl.member.state import state_path
 from wash_fl.planes import records
 from wash_fl.planes.clock import Clock
-from wash_fl.planes.in_process import Deliver, InProcessGrid, no_fault
+from wash_fl.planes.in_process import Deliver, Fault, InProcessGrid, no_fault
 from wash_fl.planes.round import Participant, Round, member_index, participant
 from wash_fl.planes.watching import RoundReport, Watcher
 from wash_fl.strategy import WashStrategy
@@ -168,4 +168,28 @@ def round_of(message: Message) -> int:
     return int(message.content.config_records[records.RECORD]["round"])  # type: ignore[arg-type]
 
 
-__all__ = ["Fleet", "is_train", "make_model", "own_weights", "round_of", "state_path"]
+def random_faults(seed: int) -> Fault:
+    """Lose requests, lose replies, raise, duplicate, and repeat messages, by member and round."""
+
+    def fault(member: int, request: Message, deliver: Deliver) -> list[Message]:
+        if not is_train(request):
+            return deliver(request)
+        draw = int(philox.words(seed, "fault", 1, index=round_of(request), member=member)[0] % 10)
+        if draw == 0:
+            return []
+        if draw == 1:
+            deliver(request)
+            return []
+        if draw == 2:
+            deliver(request)
+            return [Message(Error(2, "Traceback\nRuntimeError: planted"), reply_to=request)]
+        if draw == 3:
+            return deliver(request) * 2
+        if draw == 4:
+            deliver(request)
+        return deliver(request)
+
+    return fault
+
+
+__all__ = ["Fleet", "is_train", "make_model", "own_weights", "random_faults", "round_of", "state_path"]

@@ -12,16 +12,15 @@ from torch import nn
 
 from wash_fl.config import ExchangeConfig
 from wash_fl.consensus.averaging import ModelAverage
-from wash_fl.core import philox
 from wash_fl.core.draw import Draw
 from wash_fl.core.schedule import Schedule
 from wash_fl.errors import RunError
 from wash_fl.member.parameters import model_layout
 from wash_fl.planes import records
-from wash_fl.planes.in_process import Deliver, Fault
+from wash_fl.planes.in_process import Deliver
 from wash_fl.planes.round import Round
 
-from fleet import Fleet, is_train, make_model, round_of
+from fleet import Fleet, is_train, make_model, random_faults, round_of
 
 Replies = list[Message]
 
@@ -42,30 +41,6 @@ def test_a_shuffle_conserves_every_value_at_every_coordinate(tmp_path: Path) -> 
     fleet.run()
     assert np.array_equal(sorted_values(fleet.values()), sorted_values(fleet.own_values()))
     assert not np.array_equal(fleet.values(), fleet.own_values())
-
-
-def random_faults(seed: int) -> Fault:
-    """Lose requests, lose replies, raise, duplicate, and repeat messages, by member and round."""
-
-    def fault(member: int, request: Message, deliver: Deliver) -> Replies:
-        if not is_train(request):
-            return deliver(request)
-        draw = int(philox.words(seed, "fault", 1, index=round_of(request), member=member)[0] % 10)
-        if draw == 0:
-            return []
-        if draw == 1:
-            deliver(request)
-            return []
-        if draw == 2:
-            deliver(request)
-            return [Message(Error(2, "Traceback\nRuntimeError: planted"), reply_to=request)]
-        if draw == 3:
-            return deliver(request) * 2
-        if draw == 4:
-            deliver(request)
-        return deliver(request)
-
-    return fault
 
 
 @pytest.mark.parametrize("topology", ["pairs", "permutation"])

@@ -12,6 +12,7 @@ from wash_fl.config import RunConfig
 from wash_fl.consensus.averaging import ModelAverage
 from wash_fl.consensus.batchnorm import batchnorm_layers, estimate, pool
 from wash_fl.consensus.finish import Examination, Outcome
+from wash_fl.core.codec import FLOAT32, Values, rounded, taken_over
 from wash_fl.core.draw import Draw
 from wash_fl.core.escrow import Escrow, Settlement
 from wash_fl.core.schedule import Schedule
@@ -33,6 +34,9 @@ class Trainer:
         The run's options; those of the fleet do not matter here.
     task : Task, optional
         By default the one the options name.
+    keep_residual : bool
+        A member keeps what its offer's dtype leaves out, as on a fleet. Without it, it takes over what it
+        receives as it is: only to see what that costs.
 
     Attributes
     ----------
@@ -51,8 +55,12 @@ class Trainer:
     64
     """
 
-    def __init__(self, config: RunConfig, task: Task | None = None) -> None:
+    def __init__(self, config: RunConfig, task: Task | None = None, *, keep_residual: bool = True) -> None:
         self.config = config
+        self._dtype = config.exchange.dtype
+        # What float32 leaves out of an offer is nothing.
+        self._keep_residual = keep_residual and self._dtype != FLOAT32
+        self._offered: dict[int, Values] = {}
         self.task = load_task(config.task.task) if task is None else task
         self._training = [
             LocalTraining(self.config, self.task, member_examples(self.task, self.config, index), index)
@@ -98,7 +106,8 @@ class Trainer:
             losses[member.index] = metrics["loss"]
             offer = member.offer(number)
             if offer.size:
-                self.escrow.offer(member.index, number, offer)
+                self._offered[member.index] = offer
+                self.escrow.offer(member.index, number, rounded(offer, self._dtype))
         settlement = self.escrow.settle()
         self.aside |= settlement.aside
         return settlement, losses
@@ -144,5 +153,9 @@ class Trainer:
     def _deliver(self, member: Member) -> None:
         waiting = self.escrow.delivery(member.index)
         if waiting is not None:
-            member.deliver(waiting.exchange, waiting.values)
+            values = waiting.values
+            if self._keep_residual:
+                # It is of the last exchange: whoever has offered since has been given what waited before.
+                values = taken_over(values, offered=self._offered[member.index], dtype=self._dtype)
+            member.deliver(waiting.exchange, values)
             self.escrow.acknowledge(member.index, waiting.exchange)

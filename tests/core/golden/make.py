@@ -17,11 +17,12 @@ import numpy as np
 
 from wash_fl.config import ExchangeConfig
 from wash_fl.core import philox
+from wash_fl.core.codec import encode_values, rounded, taken_over
 from wash_fl.core.draw import Draw
 from wash_fl.core.identity import run_identity, weights_sha256
 from wash_fl.core.layout import Layout, TensorSpec, layout_of
 from wash_fl.core.mix import average, matching, permute
-from wash_fl.core.packet import Direction, Slice, encode
+from wash_fl.core.packet import DTYPES, Direction, Slice, encode
 from wash_fl.core.schedule import Schedule
 from wash_fl.core.terms import Terms
 
@@ -318,6 +319,78 @@ def packet_vectors():
     }
 
 
+def dtype_vectors():
+    special = np.array(
+        [
+            [1.0, -1.0, 0.0, -0.0, 0.1, -2.5, 1.00390625, 1.01171875, 1.00048828125, 1.00146484375],
+            [65504.0, 65519.0, 65520.0, -1e6, 6.1e-5, 5.9e-8, 2.9e-8, -3e-8, 3.0, 1e-20],
+            [3.4028235e38, -3.4028235e38, 3.39e38, 1.0, 1e30, -2e36, 1.4e36, 0.0, 1e-45, 5.0],
+            [1e-45, -1e-40, 1e-38, 0.0, -0.0, 2e-39, 1e-44, 3e-41, 1e-31, -1e-29],
+            [127.0, 0.5, 1.5, 2.5, -0.5, -1.5, 63.5, 64.5, -126.5, 126.49],
+        ],
+        dtype=np.float32,
+    )
+    # In int8 a block and two values of the next with another scale, and a slot whose second block is zero.
+    drawn = np.frombuffer(philox.words(1, "values", 258).tobytes(), "<i2")[: 2 * 258].astype(np.float32)
+    drawn = drawn.reshape(2, 258) / np.float32(3e5)
+    drawn[0, 256:] *= np.float32(1e-3)
+    drawn[1, 256:] = 0
+    given = [special, drawn, drawn[:1, :0]]
+    offered = [special[4:], drawn[:, :30]]
+    received = [np.roll(each, 1, axis=1) for each in offered]
+    bare = special[4:, :8]
+    layout = layout_of([("weight", (2, 3)), ("bias", (2,))])
+    terms = [
+        Terms(
+            run_name="bytes",
+            seed=1,
+            members=4,
+            rounds=30,
+            local_steps=24,
+            exchange=exchange_config(dtype=dtype),
+        )
+        for dtype in DTYPES
+    ]
+    return {
+        "values": [
+            {
+                "dtype": dtype,
+                "values": hex32(each) if each.size else [[]],
+                "bytes": encode_values(each, dtype).hex(),
+                "decoded": hex32(rounded(each, dtype)) if each.size else [[]],
+            }
+            for dtype in DTYPES
+            for each in given
+        ],
+        "taken_over": [
+            {
+                "dtype": dtype,
+                "offered": hex32(mine),
+                "received": hex32(rounded(got, dtype)),
+                "new": hex32(taken_over(rounded(got, dtype), offered=mine, dtype=dtype)),
+            }
+            for dtype in DTYPES
+            for got, mine in zip(received, offered, strict=True)
+        ],
+        "packets": [
+            {
+                "direction": Direction.OFFER.value,
+                "run": run_identity(each).hex(),
+                "layout": layout.fingerprint.hex(),
+                "exchange": 9,
+                "member": 2,
+                "dtype": each.exchange.dtype,
+                "values": hex32(bare),
+                "packet": encode(
+                    Slice(Direction.OFFER, run_identity(each), layout, 9, 2, bare, each.exchange.dtype)
+                ).hex(),
+            }
+            for each in terms
+        ],
+        "runs": [{"terms": each.to_json(), "identity": run_identity(each).hex()} for each in terms],
+    }
+
+
 def vectors():
     """Return the contents of every file by its name, as this version of wash_fl computes them."""
     groups = {
@@ -326,6 +399,7 @@ def vectors():
         "draw": draw_vectors(),
         "mix": mix_vectors(),
         "packet": packet_vectors(),
+        "dtypes": dtype_vectors(),
     }
     return {name: {"about": ABOUT, **content} for name, content in groups.items()}
 
