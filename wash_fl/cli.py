@@ -313,6 +313,18 @@ def exchange(as_json: Json = False) -> None:
     report(out, "exchange", measure.run(), as_json)
 
 
+@bench.command()
+def escrow(
+    quick: Annotated[bool, typer.Option("--quick", help="Measure less often.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Settling an exchange of 1,000 members, beside a plain copy of its bytes."""
+    from wash_fl.bench import escrow as measure
+    from wash_fl.bench.machine import report
+
+    report(out, "escrow", measure.run(quick=quick), as_json)
+
+
 Seed = Annotated[int, typer.Option(help="Another seed, other examples.", min=0)]
 
 

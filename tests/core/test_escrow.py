@@ -724,7 +724,7 @@ def test_without_a_factor_nobody_is_set_aside():
 
 
 def test_the_record_of_an_exchange_is_of_what_was_mixed():
-    journal = MemoryJournal()
+    journal = MemoryJournal(keep=1)
     settled_with_a_broken(2, factor=10.0, journal=journal)
     (record,) = journal.records()
     assert sorted(record.offers) == sorted(record.deliveries) == [0, 1, 3]

@@ -7,7 +7,7 @@ import pytest
 
 from wash_fl.config import ExchangeConfig
 from wash_fl.core.draw import Draw
-from wash_fl.core.gauge import Gauge, measure
+from wash_fl.core.gauge import SEEN, Gauge, measure
 from wash_fl.core.layout import layout_of
 from wash_fl.core.schedule import Schedule
 
@@ -123,3 +123,17 @@ def test_large_values_do_not_overflow():
     fleet[1] *= -1
     gauge = estimates(fleet, draw_with(p=1.0, schedule="constant"), exchanges=1)[0]
     assert gauge.distance == pytest.approx(6e38 * math.sqrt(LAYOUT.size), rel=1e-6)
+
+
+def test_of_a_large_ensemble_some_evenly_spread_are_looked_at():
+    fleet = random_members(3 * SEEN + 5)
+    draw = draw_with(p=1.0, schedule="constant")
+    found = estimates(fleet, draw, exchanges=1)[0]
+    places = [len(fleet) * number // SEEN for number in range(SEEN)]
+    assert np.diff(places).min() >= 3 and places[-1] >= len(fleet) - 4
+    assert found == estimates(fleet[places], draw, exchanges=1)[0]
+    assert found.squared_distance == pytest.approx(exact_squared_distance(fleet), rel=0.3)
+    fewer = fleet[:SEEN]
+    assert estimates(fewer, draw, exchanges=1)[0].squared_distance == pytest.approx(
+        exact_squared_distance(fewer)
+    )

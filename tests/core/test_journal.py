@@ -5,7 +5,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from wash_fl.core.journal import HISTORY, Delivery, Enrolment, MemoryJournal, Record, Standing, values_hash
+from wash_fl.core import journal as journals
+from wash_fl.core.journal import Delivery, Enrolment, MemoryJournal, Record, Standing, values_hash
 from wash_fl.core.sqlite_journal import SqliteJournal
 
 RUN, LAYOUT = bytes(range(16)), bytes(range(32))
@@ -30,7 +31,7 @@ class Reopened:
 def journal(request, tmp_path):
     path = tmp_path / "run" / "journal.sqlite"
     if request.param == "in memory":
-        made = MemoryJournal()
+        made = MemoryJournal(keep=1000)
     elif request.param == "on disk":
         made = SqliteJournal.open(path, RUN, LAYOUT)
     else:
@@ -207,11 +208,38 @@ def test_the_hash_of_values_is_the_protocols_checksum_function():
 
 
 def test_a_journal_in_memory_does_not_grow_with_the_exchanges():
-    journal = MemoryJournal()
-    for exchange in range(1, HISTORY + 50):
+    journal = MemoryJournal(keep=10)
+    for exchange in range(1, 26):
         settle(journal, exchange, 0, 1)
         for member in (0, 1):
             journal.acknowledged(member, exchange)
-    kept = [record.exchange for record in journal.records()]
-    assert kept == list(range(50, HISTORY + 50))
-    assert journal.restore() == (HISTORY + 49, {})
+    assert [record.exchange for record in journal.records()] == list(range(16, 26))
+    assert journal.restore() == (25, {})
+
+
+def test_a_journal_in_memory_hashes_nothing_unless_it_is_to_keep_it(monkeypatch):
+    def refuse(values):
+        raise AssertionError("nobody reads this")
+
+    monkeypatch.setattr(journals, "values_hash", refuse)
+    journal = MemoryJournal()
+    settle(journal, 1, 0, 1)
+    assert list(journal.records()) == [] and waiting(journal) == expected(1, 0, 1)
+    with pytest.raises(AssertionError, match="nobody reads this"):
+        settle(MemoryJournal(keep=1), 1, 0, 1)
+
+
+def test_an_array_that_is_offered_and_delivered_is_hashed_once(monkeypatch):
+    hashed: list[int] = []
+
+    def counted(array):
+        hashed.append(id(array))
+        return values_hash(array)
+
+    offers = {member: values(1, member) for member in range(4)}
+    monkeypatch.setattr(journals, "values_hash", counted)
+    swapped = {member: Delivery(1, offers[member ^ 1]) for member in range(4)}
+    record = Record.of(1, swapped, offers)
+    assert sorted(hashed) == sorted(id(each) for each in offers.values())
+    assert record.offers == {member: values_hash(each) for member, each in offers.items()}
+    assert record.deliveries == {member: record.offers[member ^ 1] for member in range(4)}

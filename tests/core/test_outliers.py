@@ -5,11 +5,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from wash_fl.compare.trainer import Trainer
 from wash_fl.config import RunConfig
 from wash_fl.core import escrow as room
-from wash_fl.core.outliers import FEW, FLOOR, find_outliers, ratios
+from wash_fl.core import outliers
+from wash_fl.core.outliers import EXACT, FEW, FLOOR, SAMPLE, find_outliers, ratios, suspicious
 from wash_fl.tasks.task import load_task
 
 FACTOR = 10.0
@@ -179,6 +182,116 @@ def test_nobody_is_set_aside_by_a_ratio_that_is_no_number():
     offers[1][0, 3] = np.nan
     with np.errstate(invalid="ignore"):
         assert find_outliers(offers, FACTOR) == {}
+
+
+# The screen of a large ensemble
+
+
+LARGE = EXACT + 8
+
+
+def by_the_rule_alone(offers, factor):
+    """Return what the rule says, without the screen before it."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(outliers, "EXACT", len(offers))
+        return find_outliers(offers, factor)
+
+
+@pytest.mark.parametrize("how", BROKEN)
+@pytest.mark.parametrize("apart", [0.0, 0.3, 3.0])
+@pytest.mark.parametrize(("slots", "count"), [(1, 20), (3, 50), (2, 3000)])
+def test_whoever_the_rule_sets_aside_the_screen_finds(how, apart, slots, count):
+    offers = honest(LARGE, slots, count, apart=apart)
+    assert not suspicious(list(offers.values()), FACTOR * FEW ** (1 / count))
+    for broken in (0, LARGE - 1):
+        damaged = break_(offers, broken, how)
+        found = find_outliers(damaged, FACTOR)
+        assert list(found) == [broken] and found == by_the_rule_alone(damaged, FACTOR)
+
+
+@pytest.mark.parametrize("how", BROKEN)
+def test_a_large_minority_that_acts_together_is_found_behind_the_screen(how):
+    offers = honest(LARGE)
+    for member in range(0, LARGE, 3):
+        offers = break_(offers, member, how)
+    assert sorted(find_outliers(offers, FACTOR)) == list(range(0, LARGE, 3))
+
+
+@given(
+    seed=st.integers(0, 2**32),
+    slots=st.integers(1, 3),
+    count=st.integers(1, 2 * SAMPLE),
+    apart=st.sampled_from([0.0, 0.1, 1.0, 10.0]),
+    exponents=st.lists(st.floats(-2, 6), max_size=6),
+    factor=st.sampled_from([1.5, 5.0, FACTOR, 100.0]),
+)
+@settings(deadline=None, max_examples=150)
+def test_screen_and_rule_together_say_what_the_rule_says(*, seed, slots, count, apart, exponents, factor):
+    """Whatever is added to some members' values, or to one of them."""
+    offers = honest(LARGE, slots, count, apart=apart, seed=seed)
+    draw = np.random.Generator(np.random.Philox(seed + 1))
+    for exponent in exponents:
+        member, place = int(draw.integers(LARGE)), int(draw.integers(2 * count))
+        change = draw.normal(0, 10.0**exponent, (slots, count))
+        if place < count:
+            change[:, np.arange(count) != place] = 0.0
+        offers[member] = (offers[member] + change).astype(np.float32)
+    assert find_outliers(offers, factor) == by_the_rule_alone(offers, factor)
+
+
+def test_the_rule_is_not_asked_when_nobody_is_suspicious_nor_the_screen_in_a_small_ensemble(monkeypatch):
+    def refuse(*arguments):
+        raise AssertionError("not asked")
+
+    monkeypatch.setattr(outliers, "ratios", refuse)
+    assert find_outliers(honest(EXACT + 1), FACTOR) == {}
+    with pytest.raises(AssertionError, match="not asked"):
+        find_outliers(honest(EXACT), FACTOR)
+    with pytest.raises(AssertionError, match="not asked"):
+        find_outliers(break_(honest(EXACT + 1), 5, "shifted by 100"), FACTOR)
+    monkeypatch.undo()
+    monkeypatch.setattr(outliers, "suspicious", refuse)
+    assert list(find_outliers(break_(honest(EXACT), 5, "shifted by 100"), FACTOR)) == [5]
+
+
+def test_tensors_of_unlike_size_do_not_mislead_the_screen():
+    """A BatchNorm's ones among small weights: a twentieth of the columns hold nearly all there is."""
+    ones = np.float32((np.arange(20_000) // 1_000) == 7)
+    offers = {member: values * np.float32(0.1) + ones for member, values in honest(LARGE, 1, 20_000).items()}
+    size = float(np.sqrt(np.square(offers[0]).mean()))
+    limit = FACTOR * FEW ** (1 / 20_000)
+    assert not suspicious(list(offers.values()), limit)
+    far = offers | {3: offers[3] + np.float32(1.2 * limit * size)}
+    assert list(by_the_rule_alone(far, FACTOR)) == list(find_outliers(far, FACTOR)) == [3]
+
+
+def test_the_sample_is_one_of_each_stratum_and_follows_from_every_members_values():
+    offers = list(honest(LARGE, 1, 10_000).values())
+    sample = outliers._sample(offers)
+    edges = np.arange(SAMPLE + 1) * 10_000 // SAMPLE
+    assert ((edges[:-1] <= sample) & (sample < edges[1:])).all()
+    assert (sample == outliers._sample(offers)).all()
+    for member in (0, LARGE - 1):
+        others = [*offers]
+        others[member] = others[member] + np.float32(1e-6)
+        assert (outliers._sample(others) != sample).mean() > 0.9
+    assert outliers._sample([each[:, :SAMPLE] for each in offers]).tolist() == list(range(SAMPLE))
+
+
+def test_the_median_is_that_of_numpy_to_the_bit():
+    draw = np.random.Generator(np.random.Philox(5))
+    for members in (3, 4, 5, 32, 33):
+        values = draw.normal(size=(members, 2, 101))
+        assert (outliers._median(values) == np.median(values, axis=0)).all()
+
+
+@pytest.mark.parametrize("strange", [np.nan, np.inf])
+def test_what_is_no_number_is_suspicious(strange):
+    offers = list(honest(LARGE).values())
+    offers[7][0, 3] = strange
+    assert suspicious(offers, FACTOR)
+    huge = [np.full((1, 50), LARGEST * (-1) ** member, np.float32) for member in range(LARGE)]
+    assert suspicious(huge, FACTOR)
 
 
 # Real training: what honest members look like

@@ -93,10 +93,19 @@ class Record:
     @classmethod
     def of(cls, exchange: int, deliveries: Mapping[int, Delivery], offers: Mapping[int, Values]) -> "Record":
         """Return the record of an exchange."""
+        known: dict[int, str] = {}
+
+        def hashed(values: Values) -> str:
+            # In pairs what is delivered are the offers themselves: no array is hashed twice. All of them
+            # are alive here, so that an id is of one only.
+            if id(values) not in known:
+                known[id(values)] = values_hash(values)
+            return known[id(values)]
+
         return cls(
             exchange,
-            {member: values_hash(values) for member, values in sorted(offers.items())},
-            {member: values_hash(delivery.values) for member, delivery in sorted(deliveries.items())},
+            {member: hashed(values) for member, values in sorted(offers.items())},
+            {member: hashed(delivery.values) for member, delivery in sorted(deliveries.items())},
         )
 
 
@@ -159,26 +168,34 @@ class Journal(Protocol):
         """Return what is known of the members, by member."""
 
     def records(self) -> Iterator[Record]:
-        """Return the settled exchanges in order."""
+        """Return the settled exchanges in order, those that are kept."""
 
     def close(self) -> None:
         """Let go of what the journal holds; it is not used after that."""
 
 
-HISTORY = 100
-"""Exchanges that a journal in memory remembers; nobody audits it after its process, so it may forget."""
-
-
 @dataclass
 class MemoryJournal:
-    """A journal that lives as long as the process; of the records it keeps the newest."""
+    """A journal that lives as long as the process.
 
+    Parameters
+    ----------
+    keep : int
+        Of how many exchanges, the newest, it keeps the record. None by default: nobody audits it after its
+        process, and hashing every slice takes longer than all else about an exchange.
+    """
+
+    keep: int = 0
     last: int = 0
     pending: dict[int, Delivery] = field(default_factory=dict)
     members: dict[int, Enrolment] = field(default_factory=dict)
-    history: deque[Record] = field(default_factory=lambda: deque(maxlen=HISTORY))
+    history: deque[Record] = field(init=False)
     secret: bytes = field(default_factory=lambda: secrets.token_bytes(SECRET_BYTES))
     rounds: int = 0
+
+    def __post_init__(self) -> None:
+        """Make room for the records."""
+        self.history = deque(maxlen=self.keep)
 
     def settled(
         self,
@@ -191,10 +208,11 @@ class MemoryJournal:
         for member, applied in acknowledged.items():
             self.acknowledged(member, applied)
         assert not self.pending.keys() & deliveries.keys(), "a delivery would replace one that waits"
-        record = Record.of(exchange, deliveries, offers)
+        record = Record.of(exchange, deliveries, offers) if self.keep else None
         self.last = exchange
         self.pending.update(deliveries)
-        self.history.append(record)
+        if record is not None:
+            self.history.append(record)
         for member in offers.keys() & self.members.keys():
             self.members[member] = replace(self.members[member], seen=exchange)
 
@@ -230,7 +248,7 @@ class MemoryJournal:
         return dict(self.members)
 
     def records(self) -> Iterator[Record]:
-        """Return the newest settled exchanges in order."""
+        """Return the newest settled exchanges in order, as many as are kept."""
         return iter(list(self.history))
 
     def close(self) -> None:

@@ -16,15 +16,22 @@ Optimizer state (WASH+Opt) is naturally uneven: where one member's data are of o
 while another's do not. It is measured against the size of the parameters, too, so that only what is far
 beyond any gradient stands out.
 
+In a large ensemble medians over all members at every coordinate would cost more than all the rest of an
+exchange. So a cheap screen comes first, and the rule itself is applied only if the screen finds somebody
+suspicious; see :func:`suspicious` for what that may miss. Up to 32 members the rule is always applied.
+
 What it does not see: values within the factor, such as a slice of zeros or another model's weights; a slow
 drift; half of the members or more acting together; one of two members. It says who stands out, not why.
 """
 
+import hashlib
 from collections.abc import Mapping, Sequence
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
+
+from wash_fl.core import philox
 
 Values = NDArray[np.float32]
 
@@ -34,7 +41,17 @@ FLOOR: Final = 1e-2
 FEW: Final = 100.0
 """How much wider the limit is at a single coordinate; the n-th root of it at n."""
 
+EXACT: Final = 32
+"""Up to so many members there is no screen: the rule is cheap, and applied whatever they offer."""
+
+SAMPLE: Final = 256
+"""Columns at which the screen estimates what is usual."""
+
+MARGIN: Final = 2.0
+"""By how much that estimate may be too large before the screen misses anybody."""
+
 _JUDGES: Final = 3
+_SEED_VALUES: Final = 8
 _COLUMNS: Final = 1 << 15
 
 
@@ -59,6 +76,8 @@ def find_outliers(offers: Mapping[int, Values], factor: float) -> dict[int, str]
     if factor <= 0 or count == 0:
         return aside
     limit = factor * FEW ** (1.0 / count)
+    if len(rest) > EXACT and not suspicious([offers[member] for member in rest], limit):
+        return aside
     while len(rest) >= _JUDGES:
         worst_slot = ratios([offers[member] for member in rest]).max(axis=1)
         worst = int(worst_slot.argmax())
@@ -70,6 +89,60 @@ def find_outliers(offers: Mapping[int, Values], factor: float) -> dict[int, str]
             f"these {count} coordinates; outlier-factor = {factor:g} allows {limit:.3g}"
         )
     return aside
+
+
+def suspicious(offers: Sequence[Values], limit: float) -> bool:
+    """Return whether any member might have a ratio above ``limit``; cheap, and rather once too often.
+
+    The root mean square of the middle is at most what is usual. So by the triangle inequality a member more
+    than ``limit`` times what is usual from the middle has values with a root mean square of more than
+    ``limit - 1`` times what is usual. The screen takes the root mean square of *all* of each member's values,
+    so that a single value is enough, and compares it with what is usual at a sample of the columns, where
+    the medians are over all members.
+
+    Whoever the rule would set aside is found if the sample says of what is usual at most ``MARGIN`` times
+    what all columns say; with no more columns than ``SAMPLE``, always. That is a matter of chance, not a
+    proof: it fails if few columns hold nearly all there is, and the sample has far more than its share of
+    them. It cannot be steered by a member, for the sample depends on what the others offer.
+
+    Parameters
+    ----------
+    offers : sequence of ndarray of float32, each of shape (slots, count)
+        At least one; count is at least 1.
+    limit : float
+        The largest ratio that is allowed.
+    """
+    slots, count = offers[0].shape
+    columns = _sample(offers)
+    squares = np.empty((len(offers), slots))
+    sampled = np.empty((len(offers), slots, columns.size), dtype=np.float32)
+    # What overflows here is infinite, and suspicious on either side of the comparison.
+    with np.errstate(over="ignore", invalid="ignore"):
+        for number, offer in enumerate(offers):
+            squares[number] = [np.dot(values, values) for values in offer]
+            # Right after its values were read, while the cache has them.
+            sampled[number] = offer.take(columns, axis=1)
+        _, middle, spread = _squares(sampled)
+        bound = (limit - 1.0) / MARGIN * _usual(middle, spread, columns.size)
+    # Written so that what is no number is suspicious, too: the rule itself knows what to do with it.
+    return not bool(np.isfinite(bound).all() and (np.sqrt(squares / count) <= bound).all())
+
+
+def _sample(offers: Sequence[Values]) -> NDArray[np.int64]:
+    """Return columns for the screen: one at random in each of so many equal strata, or all if there are few.
+
+    The seed is a hash of a few values of every member. Were the columns known beforehand, a minority could
+    push the medians there to the edge of the honest values, and be measured by what it made usual.
+    """
+    count = offers[0].shape[1]
+    if count <= SAMPLE:
+        return np.arange(count)
+    digest = hashlib.blake2b(digest_size=8)
+    for offer in offers:
+        digest.update(offer[0, :_SEED_VALUES].tobytes())
+    drawn = philox.words(int.from_bytes(digest.digest(), "little"), "screen", SAMPLE)
+    edges = np.arange(SAMPLE + 1, dtype=np.uint64) * np.uint64(count) // np.uint64(SAMPLE)
+    return (edges[:-1] + philox.below(drawn, np.diff(edges))).astype(np.int64)
 
 
 def ratios(offers: Sequence[Values]) -> NDArray[np.float64]:
@@ -88,16 +161,41 @@ def ratios(offers: Sequence[Values]) -> NDArray[np.float64]:
     distance = np.zeros((len(offers), slots))
     middle, spread = np.zeros(slots), np.zeros(slots)
     # Piece by piece: the server is to hold slices, not several copies of them.
-    for begin in range(0, count, _COLUMNS):
+    columns = max(1, _COLUMNS * EXACT // max(EXACT, len(offers)))
+    for begin in range(0, count, columns):
         # In float64, where the square of the largest float32 is a number.
-        values = np.array([offer[:, begin : begin + _COLUMNS] for offer in offers], dtype=np.float64)
-        median = np.median(values, axis=0)
-        apart = np.abs(values - median)
-        distance += np.square(apart).sum(axis=2)
-        middle += np.square(median).sum(axis=1)
-        spread += np.square(np.median(apart, axis=0)).sum(axis=1)
-    size = np.sqrt(middle / count)
-    usual = 2.0 * np.sqrt(spread / count) + size + FLOOR
-    usual[1:] += size[0]
-    found: NDArray[np.float64] = np.sqrt(distance / count) / usual
+        values = np.array([offer[:, begin : begin + columns] for offer in offers], dtype=np.float64)
+        of_members, of_middle, of_spread = _squares(values)
+        distance += of_members
+        middle += of_middle
+        spread += of_spread
+    found: NDArray[np.float64] = np.sqrt(distance / count) / _usual(middle, spread, count)
     return found
+
+
+def _squares(values: NDArray[np.floating[Any]]) -> tuple[NDArray[np.float64], ...]:
+    """Return sums of squares over columns: each member's distance from the middle, the middle, the spread.
+
+    Of values of shape (members, slots, columns); the first is of shape (members, slots), the others (slots,).
+    """
+    median = _median(values)
+    apart = np.abs(values - median.astype(values.dtype, copy=False))
+    spread = _median(apart)
+    return np.square(apart).sum(axis=2), np.square(median).sum(axis=1), np.square(spread).sum(axis=1)
+
+
+def _median(values: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
+    """Return the median over the members."""
+    # Sorted side by side, which the processor does many at a time: faster than to look for the middle.
+    ordered = np.array(np.moveaxis(values, 0, -1), order="C")
+    ordered.sort(axis=-1)
+    middle = ordered[..., (len(values) - 1) // 2 : len(values) // 2 + 1]
+    return np.asarray(middle.mean(axis=-1, dtype=np.float64))
+
+
+def _usual(middle: NDArray[np.float64], spread: NDArray[np.float64], count: int) -> NDArray[np.float64]:
+    """Return per slot how far from the middle is usual, from sums of squares over ``count`` columns."""
+    size = np.sqrt(middle / count)
+    usual: NDArray[np.float64] = 2.0 * np.sqrt(spread / count) + size + FLOOR
+    usual[1:] += size[0]
+    return usual

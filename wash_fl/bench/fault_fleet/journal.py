@@ -16,6 +16,8 @@ from wash_fl.core.journal import (
 from wash_fl.core.sqlite_journal import SqliteJournal
 
 LOG = "-wal"
+RECORDS = 100
+"""Exchanges whose records are compared when a server is back: reading more takes longer than the rest."""
 
 
 class WatchedJournal:
@@ -43,7 +45,7 @@ class WatchedJournal:
     def __init__(
         self, path: Path, run: bytes, layout: bytes, *, fuse: Fuse, committed: Callable[[], None]
     ) -> None:
-        self.known = MemoryJournal()
+        self.known = MemoryJournal(keep=RECORDS)
         self.writes = 0
         self._path = path
         self._run, self._layout = run, layout
