@@ -32,6 +32,9 @@ __all__ = ["MARK", "simulate"]
 
 MEMBERS = "members"
 
+MEMBER_BYTES = 600e6
+"""Memory of a simulated client before its model: mostly PyTorch and Flower."""
+
 
 def simulate(config: RunConfig, on_event: OnEvent) -> RunFolder:
     """Run the main job on Flower's simulation engine.
@@ -59,6 +62,7 @@ def simulate(config: RunConfig, on_event: OnEvent) -> RunFolder:
     KeyboardInterrupt
         On Ctrl-C or SIGTERM, after everything is stopped.
     """
+    _check_room(config)
     config = placed(config)
     folder = Path(config.fleet.run_dir) / config.fleet.run_name
     if not config.fleet.state_dir:
@@ -75,6 +79,27 @@ def simulate(config: RunConfig, on_event: OnEvent) -> RunFolder:
             with suppress(OSError):  # the members' folder, which is empty after a run that finished
                 (folder / MEMBERS).rmdir()
             shutil.rmtree(home, ignore_errors=True)
+
+
+def _check_room(config: RunConfig) -> None:
+    """Refuse a fleet whose members have to be in memory all at once, and do not fit.
+
+    Raises
+    ------
+    RunError
+        If that is so.
+    """
+    import psutil
+
+    if config.exchange.exchange_plane != "stream":
+        return
+    members, free = config.training.members, psutil.virtual_memory().available
+    if members * MEMBER_BYTES > free:
+        raise RunError(
+            f"{members} members on the stream plane train all at once, in processes of about "
+            f"{MEMBER_BYTES / 1e9:g} GB each, and {free / 1e9:.1f} GB are free: lower members, use "
+            "exchange-plane = round (its members take turns), or a real fleet."
+        )
 
 
 @contextmanager
@@ -94,7 +119,11 @@ def _flower(home: Path, config: RunConfig) -> Iterator["subprocess.Popen[bytes]"
         processes.wait_until_healthy(
             superlink, f"http://{address}/health", home / LOG, name="Flower's SuperLink"
         )
-        size = f"num-supernodes={config.training.members} client-resources-num-cpus=1"
+        members = config.training.members
+        size = f"num-supernodes={members} client-resources-num-cpus=1"
+        if config.exchange.exchange_plane == "stream":
+            # All members have to be at work at once, or those at work would wait for the others.
+            size += f" init-args-num-cpus={max(members, os.cpu_count() or 1)}"
         submit = ["flwr", "run", str(app_folder()), "own", "--stream", "--federation-config", size]
         yield processes.start([*submit, "--run-config", str(home / "run.toml")], environment, home / LOG)
     finally:

@@ -58,8 +58,9 @@ class Trainer:
     def __init__(self, config: RunConfig, task: Task | None = None, *, keep_residual: bool = True) -> None:
         self.config = config
         self._dtype = config.exchange.dtype
-        # What float32 leaves out of an offer is nothing.
-        self._keep_residual = keep_residual and self._dtype != FLOAT32
+        # What float32 leaves out of an offer is nothing, unless the member trains on meanwhile.
+        self._keep_residual = keep_residual and (self._dtype != FLOAT32 or config.exchange.overlap)
+        self._underway = False
         self._offered: dict[int, Values] = {}
         self.task = load_task(config.task.task) if task is None else task
         self._training = [
@@ -93,33 +94,68 @@ class Trainer:
             torch.set_num_threads(threads)
 
     def round(self, number: int) -> tuple[Settlement, dict[int, float]]:
-        """Train every member for a round, then exchange."""
-        steps = self.config.training.local_steps
+        """Train every member for a round, with the exchange at its end or those within it.
+
+        Returns
+        -------
+        Settlement
+            Of the last exchange; without members if there was none.
+        dict of int to float
+            Mean loss by member.
+        """
+        length = self.config.training.local_steps
+        position, end = (number - 1) * length, number * length
+        config = self.config.exchange
+        every = length if config.exchange_plane == "round" else config.every
+        settlement = Settlement(self.escrow.settled, (), (), None)
+        losses = dict.fromkeys(self._active(), 0.0)
+        while position < end:
+            stop = min(end, (position // every + 1) * every)
+            if config.overlap and self._underway:
+                stop = position + 1
+            else:
+                self._deliver_all()
+            for index, loss in self._train(position, stop - position).items():
+                losses[index] += loss * (stop - position) / length
+            position = stop
+            self._deliver_all()
+            if position % every == 0:
+                settlement = self._exchange()
+        if config.exchange_plane == "stream":
+            self._deliver_all()
+        return settlement, {index: losses[index] for index in losses if index in self._active()}
+
+    def _train(self, first_step: int, steps: int) -> dict[int, float]:
+        """Have every member take the same steps; return their mean losses."""
         losses: dict[int, float] = {}
-        active = self._active()
-        self.escrow.open(number, active)
-        for member, training in zip(self.members, self._training, strict=True):
-            if member.index not in active:
-                continue
-            self._deliver(member)
-            metrics = training.run(member.model, member.optimizer, (number - 1) * steps, steps)
-            losses[member.index] = metrics["loss"]
-            offer = member.offer(number)
+        for index in self._active():
+            member = self.members[index]
+            metrics = self._training[index].run(member.model, member.optimizer, first_step, steps)
+            losses[index] = metrics["loss"]
+        return losses
+
+    def _exchange(self) -> Settlement:
+        """Take an offer of every member, and settle."""
+        number = self.escrow.settled + 1
+        self.escrow.open(number, self._active())
+        for index in self._active():
+            offer = self.members[index].offer(number)
             if offer.size:
-                self._offered[member.index] = offer
-                self.escrow.offer(member.index, number, rounded(offer, self._dtype))
+                self._offered[index] = offer
+                self.escrow.offer(index, number, rounded(offer, self._dtype))
         settlement = self.escrow.settle()
         self.aside |= settlement.aside
-        return settlement, losses
+        self._underway = True
+        return settlement
 
     def finish(self) -> Outcome:
         """Average the members as they are, re-estimate BatchNorm as the options say, and evaluate."""
         examination = Examination(self.task, self.config)
         average = ModelAverage()
         active = self._active()
+        self._deliver_all()
         for index in active:
             member = self.members[index]
-            self._deliver(member)
             weights = {name: each.cpu().numpy() for name, each in member.model.state_dict().items()}
             examination.add_member(member.index, weights)
             average.add(member.index, weights)
@@ -150,12 +186,18 @@ class Trainer:
             exchange_optimizer=self.config.exchange.exchange_optimizer,
         )
 
+    def _deliver_all(self) -> None:
+        for member in self.members:
+            self._deliver(member)
+        self._underway = False
+
     def _deliver(self, member: Member) -> None:
         waiting = self.escrow.delivery(member.index)
         if waiting is not None:
             values = waiting.values
             if self._keep_residual:
                 # It is of the last exchange: whoever has offered since has been given what waited before.
-                values = taken_over(values, offered=self._offered[member.index], dtype=self._dtype)
+                offered, now = self._offered[member.index], member.offer(waiting.exchange)
+                values = taken_over(values, offered=offered, dtype=self._dtype, now=now)
             member.deliver(waiting.exchange, values)
             self.escrow.acknowledge(member.index, waiting.exchange)

@@ -30,12 +30,15 @@ class Description:
         On which its SuperLink listens.
     nodes : tuple of str
         Flower's ids of the SuperNodes whose keys are registered, member after member; empty if not known.
+    streams : int
+        Port on which a run's server listens for streams; 0 if none is chosen yet.
     """
 
     mark: str
     members: int
     port: int
     nodes: tuple[str, ...] = ()
+    streams: int = 0
 
     def save(self, folder: Path) -> None:
         """Write it, atomically."""
@@ -85,4 +88,7 @@ def _checked(content: dict[str, Any]) -> dict[str, Any]:
         raise ValueError("port")
     if type(nodes) is not list or len(nodes) > members or not all(type(node) is str for node in nodes):
         raise ValueError("nodes")
-    return {"mark": mark, "members": members, "port": port, "nodes": tuple(nodes)}
+    streams = content.get("streams", 0)
+    if type(streams) is not int or not 0 <= streams <= 65535:
+        raise ValueError("streams")
+    return {"mark": mark, "members": members, "port": port, "nodes": tuple(nodes), "streams": streams}

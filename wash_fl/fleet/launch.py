@@ -177,7 +177,7 @@ class Fleet:
             If it does not start; the nodes are left as they are.
         """
         processes.stop_marked(self.description.mark, {SUPERLINK})
-        self.parts.start_superlink(self.description.port)
+        self.parts.start_superlink(self.description.port, self.description.streams)
 
     def start_node(self, member: int, say: Say = lambda line: None) -> None:
         """Stop what is left of a node, start it, and wait until it is connected.
@@ -212,7 +212,8 @@ class Fleet:
             raise RunError(f"port {wanted} of 127.0.0.1 is taken: choose another with --port.")
         parts = self.parts
         nodes = self.description.nodes if parts.database.exists() else ()
-        self.description = replace(self.description, port=wanted, nodes=nodes)
+        streams = self.description.streams or processes.free_port()
+        self.description = replace(self.description, port=wanted, nodes=nodes, streams=streams)
         # Before anything is made or started, so that it can be found again whatever happens.
         self.description.save(self.folder)
         certificates.make_authority(parts.credentials)
@@ -236,7 +237,7 @@ class Fleet:
     def _start(self, say: Say) -> None:
         parts, port, members = self.parts, self.description.port, self.description.members
         say(f"starting the SuperLink on {self.address}")
-        parts.start_superlink(port)
+        parts.start_superlink(port, self.description.streams)
         for member in range(len(self.description.nodes), members):
             node = self.control.register(parts.key(member).with_suffix(".pub"))
             self.description = replace(self.description, nodes=(*self.description.nodes, node or ""))

@@ -14,6 +14,7 @@ from typing import Any
 from wash_fl import processes
 from wash_fl.errors import RunError
 from wash_fl.fleet import certificates
+from wash_fl.planes.stream import place
 
 SUPERLINK = "superlink"
 
@@ -109,8 +110,8 @@ class Parts:
         """
         shutil.rmtree(home / "apps", ignore_errors=True)
 
-    def start_superlink(self, port: int) -> None:
-        """Start the SuperLink, and wait until it answers.
+    def start_superlink(self, port: int, streams: int) -> None:
+        """Start the SuperLink, and wait until it answers; its runs listen for streams on another port.
 
         Raises
         ------
@@ -129,7 +130,14 @@ class Parts:
             *("--host", "127.0.0.1", "--port", str(port)),
             "--disable-runtime-dependency-installation",
         ]
-        process = processes.start(command, self.environment(SUPERLINK, self.server), self.log())
+        environment = self.environment(SUPERLINK, self.server) | {
+            place.LISTEN: f"127.0.0.1:{streams}",
+            place.ADDRESS: f"127.0.0.1:{streams}",
+            place.CERTIFICATE: str(self.credentials / certificates.CERTIFICATE),
+            place.KEY: str(self.credentials / certificates.KEY),
+            place.AUTHORITY: str(authority),
+        }
+        process = processes.start(command, environment, self.log())
         url, name = f"https://127.0.0.1:{port}/health", "Flower's SuperLink"
         try:
             processes.wait_until_healthy(process, url, self.log(), name=name, authority=authority)

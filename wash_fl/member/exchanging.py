@@ -209,17 +209,17 @@ class Exchanging:
 
     def _stepped(self, *_: object) -> None:
         self._steps += 1
+        began = self._now()
+        self._conclude()
         if (self._first_step + self._steps) % self._config.every == 0:
-            began = self._now()
             self._exchange()
-            self.seconds += self._now() - began
-            if self._log.size >= self._rest_at:
-                self._conclude()
-                self._log.close()
-                self._log = self._on_rest(self._steps)
+        self.seconds += self._now() - began
+        if self._log.size >= self._rest_at:
+            self._conclude()
+            self._log.close()
+            self._log = self._on_rest(self._steps)
 
     def _exchange(self) -> None:
-        self._conclude()
         for _ in range(ATTEMPTS):
             if self._aside or not self._connect():
                 return
