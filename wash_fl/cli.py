@@ -358,3 +358,15 @@ def faults(
     figures = measure.run(examples, seed, workers=workers or None, first=first)
     report(out, "faults", figures, as_json)
     raise typer.Exit(1 if figures["violations"] else 0)
+
+
+@bench.command()
+def stream(
+    quick: Annotated[bool, typer.Option("--quick", help="Fewer exchanges.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Exchanges over streams: 8 members in processes of their own, a ResNet-18's slices, TLS."""
+    from wash_fl.bench import stream as measure
+    from wash_fl.bench.machine import report
+
+    report(out, "stream", measure.run(quick=quick), as_json)

@@ -46,6 +46,10 @@ EMPTY_ROUNDS = 3
 """Rounds in a row without any member after which a run is given up."""
 
 
+GAUGE_EVERY = 16
+"""Exchanges over streams between two measurements of the members' distance."""
+
+
 class WashStrategy(Strategy):
     """Train an ensemble with weight shuffling, then average it into one model.
 
@@ -231,7 +235,8 @@ class WashStrategy(Strategy):
         self._last_round = num_rounds
         result = Result()
         with closing(self._open_journal()) as journal:
-            self._escrow = Escrow(self._draw, self._exchange, journal, self._outlier_factor)
+            often = {"gauge_every": GAUGE_EVERY, "exact": 0} if self._streams else {}
+            self._escrow = Escrow(self._draw, self._exchange, journal, self._outlier_factor, **often)
             self._roster = Roster(journal, self._escrow, streams=self._streams)
             with self._exchanges_of(journal) as self._exchanges:
                 self._rounds = self._join(grid, terms, initial_arrays)

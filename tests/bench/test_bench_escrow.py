@@ -46,9 +46,9 @@ def test_the_escrow_is_settled_whole_with_the_default_rule_and_all_members(small
     asked: list[tuple[int, float]] = []
     mixed: list[tuple[str, int]] = []
 
-    def watched_rule(offers, factor):
+    def watched_rule(offers, factor, exact):
         asked.append((len(offers), factor))
-        return outliers.find_outliers(offers, factor)
+        return outliers.find_outliers(offers, factor, exact)
 
     def watched_mix(offers, **options):
         mixed.append((options["config"].topology, len(offers)))

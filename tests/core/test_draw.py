@@ -88,7 +88,6 @@ def test_the_count_is_rounded_up_as_often_as_its_fraction_says():
 
 def test_one_more_is_drawn_if_the_word_is_below_the_fraction_and_not_if_it_is_equal(monkeypatch):
     # 0.25 * 3 is 0 and a fraction of 3 * 2**30; the lower half of the word does not count.
-    draw = draw_of([3], 0.25)
     fraction = 3 * 2**30
     for word, expected in [
         (fraction << 32, 0),
@@ -98,6 +97,7 @@ def test_one_more_is_drawn_if_the_word_is_below_the_fraction_and_not_if_it_is_eq
     ]:
         header = np.array([word, 0, 0], dtype=np.uint64)
         monkeypatch.setattr(philox, "words", lambda seed, purpose, count, index, at=header: at[:count])
+        draw = draw_of([3], 0.25)
         assert draw.count(1) == draw.coordinates(1).size == expected
     # A fraction of 0 is never exceeded by a word of 0.
     assert draw_of([3], 0.0).count(1) == 0

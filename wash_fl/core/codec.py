@@ -158,6 +158,8 @@ def taken_over(received: Values, *, offered: Values, dtype: str, now: Values | N
     now : ndarray of float32, shape (slots, count), optional
         What it holds; by default what it offered.
     """
+    if dtype == FLOAT32 and now is None:
+        return received
     kept = (offered if now is None else now) - rounded(offered, dtype)
     # Even adding zero would lose the sign of a zero that was received.
     return np.where(kept == 0, received, received + kept)

@@ -21,7 +21,7 @@ from wash_fl.core.draw import Draw
 from wash_fl.core.gauge import Gauge, measure
 from wash_fl.core.journal import Delivery, Journal, MemoryJournal
 from wash_fl.core.mix import mix
-from wash_fl.core.outliers import find_outliers
+from wash_fl.core.outliers import EXACT, find_outliers
 from wash_fl.errors import ExchangeError
 
 Values = NDArray[np.float32]
@@ -51,7 +51,8 @@ class Settlement:
     absent : tuple of int
         Who was expected and did not offer.
     gauge : Gauge or None
-        Estimated distance between the members; None with fewer than two offers, or without coordinates.
+        Estimated distance between the members; None with fewer than two offers, without coordinates, or
+        when it was not the time to measure it.
     aside : dict of int to str
         Who offered values too far from the others', and the reason; they keep their own values.
     """
@@ -77,6 +78,10 @@ class Escrow:
     outlier_factor : float
         How many times farther than usual a member's values may lie from the others'
         (:mod:`wash_fl.core.outliers`); 0 allows any.
+    gauge_every : int
+        Measure the distance between the members every so many exchanges.
+    exact : int
+        Of more offers than this are outliers looked for only if a cheap screen finds one possible.
 
     Attributes
     ----------
@@ -90,10 +95,15 @@ class Escrow:
         config: ExchangeConfig,
         journal: Journal | None = None,
         outlier_factor: float = 0.0,
+        *,
+        gauge_every: int = 1,
+        exact: int = EXACT,
     ) -> None:
         self._draw = draw
         self._config = config
         self._outlier_factor = outlier_factor
+        self._gauge_every = gauge_every
+        self._exact = exact
         self._journal = MemoryJournal() if journal is None else journal
         self.settled, self._pending = self._journal.restore()
         self._open = 0
@@ -146,14 +156,15 @@ class Escrow:
         if not self._open:
             raise ExchangeError("no exchange is open: open one before settling it.")
         exchange = self._open
-        aside = find_outliers(self._offers, self._outlier_factor)
+        aside = find_outliers(self._offers, self._outlier_factor, self._exact)
         members = tuple(sorted(self._offers.keys() - aside.keys()))
         offers = {member: self._offers[member] for member in members}
         deliveries: dict[int, Delivery] = {}
         gauge = None
         if len(offers) > 1 and offers[members[0]].size:
             values = list(offers.values())
-            gauge = measure(self._draw.layout, self._draw.coordinates(exchange), values)
+            if exchange % self._gauge_every == 0 or exchange == 1:
+                gauge = measure(self._draw.layout, self._draw.coordinates(exchange), values)
             received = mix(values, seed=self._draw.seed, exchange=exchange, config=self._config)
             deliveries = {
                 member: Delivery(exchange, each) for member, each in zip(members, received, strict=True)

@@ -55,7 +55,7 @@ _SEED_VALUES: Final = 8
 _COLUMNS: Final = 1 << 15
 
 
-def find_outliers(offers: Mapping[int, Values], factor: float) -> dict[int, str]:
+def find_outliers(offers: Mapping[int, Values], factor: float, exact: int = EXACT) -> dict[int, str]:
     """Return the members to set aside, each with the reason, on one line.
 
     Parameters
@@ -64,6 +64,8 @@ def find_outliers(offers: Mapping[int, Values], factor: float) -> dict[int, str]
         By member, at the coordinates of one exchange; finite, as packets are.
     factor : float
         How many times farther from the middle than usual is too far; 0 sets nobody aside.
+    exact : int
+        Of more offers than this, the rule is applied only if :func:`suspicious` finds it worth while.
 
     Returns
     -------
@@ -76,7 +78,7 @@ def find_outliers(offers: Mapping[int, Values], factor: float) -> dict[int, str]
     if factor <= 0 or count == 0:
         return aside
     limit = factor * FEW ** (1.0 / count)
-    if len(rest) > EXACT and not suspicious([offers[member] for member in rest], limit):
+    if len(rest) > exact and not suspicious([offers[member] for member in rest], limit):
         return aside
     while len(rest) >= _JUDGES:
         worst_slot = ratios([offers[member] for member in rest]).max(axis=1)

@@ -346,9 +346,9 @@ class Exchanging:
                 f"a delivery of exchange {exchange} for member {member.index}, whose last offer was for "
                 f"{self.offer.exchange}."
             )
-        values = taken_over(
-            delivery.values, offered=self.offer.values, dtype=config.dtype, now=member.offer(exchange)
-        )
+        # Without overlap the member still holds what it offered.
+        now = member.offer(exchange) if config.overlap else None
+        values = taken_over(delivery.values, offered=self.offer.values, dtype=config.dtype, now=now)
         self._reach("delivered")
         self._log.append(Kind.APPLIED, exchange, values)
         member.deliver(exchange, values)

@@ -76,11 +76,10 @@ class Member:
         self._parameters = [each for _, each in exchanged_parameters(model)]
         self.layout = model_layout(model, optimizer_slots(optimizer) if exchange_optimizer else ())
         self.draw = Draw(seed, self.layout, schedule)
-        self._drawn: tuple[int, NDArray[np.int64]] = (0, np.empty(0, dtype=np.int64))
 
     def offer(self, exchange: int) -> Values:
         """Return a copy of what this member holds at the coordinates of an exchange, shape (slots, count)."""
-        coordinates = self._coordinates(exchange)
+        coordinates = self.draw.coordinates(exchange)
         return np.stack([gather(tensors, self.layout, coordinates) for tensors in self._slots()])
 
     def deliver(self, exchange: int, values: NDArray[np.float32]) -> bool:
@@ -117,7 +116,7 @@ class Member:
         ExchangeError
             If they are not of the exchange's shape; nothing is changed then.
         """
-        coordinates = self._coordinates(exchange)
+        coordinates = self.draw.coordinates(exchange)
         expected = (len(self.layout.slots), coordinates.size)
         if values.shape != expected:
             raise ExchangeError(
@@ -137,12 +136,6 @@ class Member:
     def buffers(self) -> Values:
         """Return all floating-point buffers (BatchNorm statistics) as one flat vector."""
         return flatten([each for _, each in float_buffers(self.model)])
-
-    def _coordinates(self, exchange: int) -> NDArray[np.int64]:
-        """Return an exchange's coordinates; they are asked for several times in a row."""
-        if self._drawn[0] != exchange:
-            self._drawn = exchange, self.draw.coordinates(exchange)
-        return self._drawn[1]
 
     def _slots(self) -> list[Sequence[torch.Tensor]]:
         """Return the tensors of each slot, looked up anew: optimizers replace their state tensors."""

@@ -1,0 +1,89 @@
+"""What an exchange over streams costs: members in processes of their own, TLS, a journal on the disk."""
+
+import statistics
+import time
+from multiprocessing.connection import Connection
+from multiprocessing.synchronize import Barrier
+from typing import Any, Final
+
+import psutil
+
+from wash_fl.bench.stream_fleet import BenchFleet, BenchMember, Post
+from wash_fl.planes.stream.exchanges import ExchangeReport
+
+MEMBERS: Final = 8
+P: Final = 0.001
+EXCHANGES: Final = 5000
+QUICK: Final = 1000
+WARM: Final = 200
+"""Exchanges before anything is measured."""
+
+
+def run(*, quick: bool = False) -> dict[str, Any]:
+    """Exchange the slices of a ResNet-18 again and again, with no training in between.
+
+    Parameters
+    ----------
+    quick : bool
+        Fewer exchanges.
+
+    Returns
+    -------
+    dict
+        ``members``; ``values`` in a slice; ``exchanges``; ``exchange_ms_p50`` and ``exchange_ms_p99``: how
+        long an exchange takes a member, from the end of one optimizer step until it may begin the next;
+        ``wire_ratio``: bytes that the connections carried (messages, HTTP/2, TLS) over bytes of values;
+        ``server_growth_mb``: by how much the server's memory grew meanwhile.
+    """
+    exchanges = QUICK if quick else EXCHANGES
+    sizes: list[int] = []
+    memory: dict[int, float] = {}
+    process = psutil.Process()
+
+    def on_exchange(report: ExchangeReport) -> None:
+        number = report.settlement.exchange
+        if number in (WARM, exchanges):
+            memory[number] = process.memory_info().rss / 1e6
+            sizes.append(report.bytes["0"][0] // 4)
+
+    fleet = BenchFleet(MEMBERS, P, on_exchange)
+    with fleet.serving() as streams:
+        began = time.perf_counter()
+        results = fleet.run(streams, _quick if quick else _full)
+        seconds = time.perf_counter() - began
+        counted = streams.counted.total()
+    times = sorted(each for result in results for each in result)
+    payload = counted["up_payload"] + counted["down_payload"]
+    return {
+        "members": MEMBERS,
+        "values": sizes[-1],
+        "exchanges": exchanges,
+        "exchange_ms_p50": 1e3 * statistics.median(times),
+        "exchange_ms_p99": 1e3 * times[int(0.99 * len(times))],
+        "wire_ratio": sum(counted.values()) / payload,
+        "server_growth_mb": memory[exchanges] - memory[WARM],
+        "seconds": seconds,
+        "bytes": counted,
+    }
+
+
+def _full(post: Post, barrier: Barrier, connection: Connection) -> None:
+    _member(post, barrier, connection, EXCHANGES)
+
+
+def _quick(post: Post, barrier: Barrier, connection: Connection) -> None:
+    _member(post, barrier, connection, QUICK)
+
+
+def _member(post: Post, barrier: Barrier, connection: Connection, exchanges: int) -> None:
+    """Step without a gradient, which changes nothing and takes no time, and exchange after each step."""
+    member = BenchMember(post)
+    barrier.wait()
+    times: list[float] = []
+    with member.exchanging() as exchanging:
+        before = exchanging.seconds
+        for _ in range(exchanges):
+            member.optimizer.step()
+            times.append(exchanging.seconds - before)
+            before = exchanging.seconds
+    connection.send(times[WARM:])

@@ -1,0 +1,233 @@
+"""A server of streams, and members in processes of their own, without Flower."""
+
+import multiprocessing
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from multiprocessing.synchronize import Barrier
+from pathlib import Path
+from typing import Any, Final
+
+import torch
+from torch import nn
+
+from wash_fl.config import ExchangeConfig
+from wash_fl.core.draw import Draw
+from wash_fl.core.escrow import Escrow
+from wash_fl.core.journal import Enrolment
+from wash_fl.core.schedule import Schedule
+from wash_fl.core.sqlite_journal import SqliteJournal
+from wash_fl.errors import RunError
+from wash_fl.fleet import certificates
+from wash_fl.member.exchanging import Exchanging, Offer
+from wash_fl.member.log import ExchangeLog
+from wash_fl.member.member import Member
+from wash_fl.member.parameters import model_layout
+from wash_fl.planes.clock import Clock
+from wash_fl.planes.roster import Roster
+from wash_fl.planes.stream.exchanges import ExchangeReport, OverStreams
+from wash_fl.planes.stream.line import GrpcLine
+from wash_fl.planes.stream.place import Place
+from wash_fl.planes.stream.ticket import Ticket
+from wash_fl.strategy import GAUGE_EVERY
+from wash_fl.tasks.task import import_extra
+
+RUN: Final = bytes(range(16))
+INITIAL: Final = "0" * 64
+SEED: Final = 1
+LONG: Final = 600.0
+"""Seconds; nobody is to miss a deadline here."""
+
+
+@dataclass(frozen=True)
+class Post:
+    """What a member's process is given.
+
+    Attributes
+    ----------
+    member : int
+        Its index.
+    ticket : dict
+        The fields of its ticket.
+    p : float
+        Probability of a coordinate to be exchanged.
+    folder : str
+        Where it keeps its log.
+    """
+
+    member: int
+    ticket: dict[str, Any]
+    p: float
+    folder: str
+
+
+class BenchMember:
+    """A ResNet-18 with an optimizer, and its exchanges."""
+
+    def __init__(self, post: Post) -> None:
+        torch.set_num_threads(1)
+        self.post = post
+        self.model = resnet18()
+        self.optimizer = torch.optim.SGD(self.model.parameters(), lr=1e-3)
+        self._offer = Offer()
+        self._applied = 0
+        self._member = Member(
+            self.model,
+            self.optimizer,
+            index=post.member,
+            seed=SEED,
+            schedule=Schedule(exchange_config(post.p)),
+        )
+
+    def exchanging(self, *, overlap: bool = False) -> Exchanging:
+        """Return exchanges after every step, for as long as the context lasts."""
+        post, layout = self.post, self._member.layout
+        line = GrpcLine(
+            Ticket(**post.ticket),
+            run=RUN,
+            layout=layout.fingerprint,
+            member=post.member,
+            number=1,
+            initial=INITIAL,
+            value_bytes=4 * layout.size,
+        )
+        path = Path(post.folder) / f"log-{post.member}"
+        path.unlink(missing_ok=True)
+
+        def rest(steps: int) -> ExchangeLog:
+            path.unlink()
+            return ExchangeLog(path)
+
+        return Exchanging(
+            self._member,
+            line,
+            ExchangeLog(path),
+            run=RUN,
+            config=exchange_config(post.p, overlap=overlap),
+            offer=self._offer,
+            first_step=0,
+            rest_at=16 << 20,
+            on_rest=rest,
+        )
+
+    def keep(self, exchanging: Exchanging) -> None:
+        """Take note of the last offer, for the next context."""
+        self._offer = exchanging.offer
+
+
+def exchange_config(p: float, *, overlap: bool = False) -> ExchangeConfig:
+    """Return the options of the exchange: after every step, the same probability everywhere."""
+    return ExchangeConfig(p=p, schedule="constant", exchange_plane="stream", every=1, overlap=overlap)
+
+
+def resnet18() -> nn.Module:
+    """Return a ResNet-18 of 11.2 million parameters."""
+    model: nn.Module = import_extra("torchvision", "bench stream").models.resnet18(num_classes=1000)
+    return model
+
+
+Work = Callable[[Post, "Barrier", "Connection"], None]
+"""What a member's process does: it sends its result through the connection."""
+
+
+class BenchFleet:
+    """A server of streams in this process, and its members in others.
+
+    Parameters
+    ----------
+    members : int
+        How many.
+    p : float
+        Probability of a coordinate to be exchanged.
+    on_exchange : callable
+        Told of each settled exchange.
+    """
+
+    def __init__(
+        self, members: int, p: float, on_exchange: Callable[[ExchangeReport], None] = lambda report: None
+    ) -> None:
+        self.members = members
+        self.p = p
+        self._on_exchange = on_exchange
+
+    @contextmanager
+    def serving(self) -> Iterator[OverStreams]:
+        """Serve streams with TLS, from a journal on the disk."""
+        config = exchange_config(self.p)
+        with tempfile.TemporaryDirectory(prefix="wash-fl-") as name:
+            self.folder = Path(name)
+            certificates.make_authority(self.folder)
+            certificates.make_server_certificate(self.folder, [])
+            authority = (self.folder / certificates.AUTHORITY).read_bytes()
+            place = Place(
+                certificate=(self.folder / certificates.CERTIFICATE).read_bytes(),
+                key=(self.folder / certificates.KEY).read_bytes(),
+                authority=authority,
+            )
+            draw = Draw(SEED, model_layout(resnet18()), Schedule(config))
+            journal = SqliteJournal.open(
+                self.folder / "journal.sqlite", RUN, draw.layout.fingerprint, synchronous="NORMAL"
+            )
+            escrow = Escrow(draw, config, journal, 10.0, gauge_every=GAUGE_EVERY, exact=0)
+            roster = Roster(journal, escrow, streams=True)
+            for member in range(self.members):
+                roster.enrol(member, Enrolment(INITIAL))
+            streams = OverStreams(
+                RUN,
+                draw,
+                escrow,
+                roster,
+                journal,
+                place=place,
+                members=self.members,
+                deadline=LONG,
+                patience=LONG,
+                clock=Clock(),
+                on_exchange=self._on_exchange,
+            )
+            with streams:
+                streams.begin(1, range(self.members))
+                yield streams
+                streams.end(1)
+            journal.close()
+
+    def run(self, streams: OverStreams, work: Work) -> list[Any]:
+        """Have all members do the same work, and return what each sends.
+
+        Raises
+        ------
+        RunError
+            If one ends without a word.
+        """
+        context = multiprocessing.get_context("spawn")
+        barrier = context.Barrier(self.members)
+        started = []
+        try:
+            for member in range(self.members):
+                fields = streams.fields(member, b"")
+                ticket = {
+                    name: fields[f"stream-{name}"] for name in ("address", "authority", "token", "patience")
+                }
+                here, there = context.Pipe()
+                post = Post(member, ticket, self.p, str(self.folder))
+                process = context.Process(target=work, args=(post, barrier, there), daemon=True)
+                process.start()
+                there.close()
+                started.append((process, here))
+            while any(process.is_alive() and not here.poll() for process, here in started):
+                if any(process.exitcode for process, _ in started):
+                    raise RunError("a member's process has failed; see what it printed.")
+                streams.clock.sleep(0.05)
+            time.sleep(0)
+            return [here.recv() for _, here in started]
+        except EOFError as error:
+            raise RunError("a member's process ended without a result; see what it printed.") from error
+        finally:
+            for process, _ in started:
+                process.join(5.0)
+                if process.is_alive():
+                    process.kill()
+                    process.join()
