@@ -11,6 +11,7 @@ from scipy import stats
 
 from wash_fl.config import ExchangeConfig
 from wash_fl.core import mix as room
+from wash_fl.core import philox
 from wash_fl.core.mix import average, matching, mix, permute
 
 ALWAYS_THE_SAME = settings(derandomize=True, deadline=None, database=None, max_examples=150)
@@ -162,13 +163,41 @@ def test_every_permutation_of_four_members_is_equally_frequent():
 
 @ALWAYS_THE_SAME
 @given(
-    members=st.integers(2, 9), slots=st.integers(1, 2), count=st.integers(1, 90), block=st.integers(4, 900)
+    members=st.integers(2, 9),
+    slots=st.integers(1, 2),
+    count=st.integers(1, 90),
+    block=st.integers(4, 900),
+    table=st.integers(2, 900),
+    together=st.integers(1, 200),
 )
-def test_a_permutation_taken_in_blocks_is_the_same(members, slots, count, block):
+def test_a_permutation_taken_in_pieces_is_that_of_the_definition(  # type: ignore[no-untyped-def]
+    *, members, slots, count, block, table, together
+):
+    """Whatever the pieces: those of memory, of the cache, and the rows that are taken together."""
     offers = random_offers(members, slots, count)
-    whole = permute(offers, seed=5, exchange=3)
-    with mock.patch.object(room, "_BLOCK_BYTES", block):
-        assert np.array_equal(bits(permute(offers, seed=5, exchange=3)), bits(whole))
+    sizes = {"_BLOCK_BYTES": block, "_TABLE_BYTES": table, "_TOGETHER": together}
+    with mock.patch.multiple(room, **sizes):
+        found = bits(permute(offers, seed=5, exchange=3))
+    drawn = philox.words(5, "permute", (members - 1) * count, index=3).reshape(members - 1, count)
+    for last, words in zip(range(members - 1, 0, -1), drawn.tolist(), strict=True):
+        for place, word in enumerate(words):
+            partner = word * (last + 1) >> 64
+            for slot in range(slots):
+                one, other = offers[last][slot, place], offers[partner][slot, place]
+                offers[last][slot, place], offers[partner][slot, place] = other, one
+    assert np.array_equal(found, bits(offers))
+
+
+def test_words_whose_low_half_matters_are_mapped_as_the_others():
+    """Such a word is one in millions, so that no drawn one can be relied on to be one."""
+    # 3 * high leaves one less than 2**32, to which the low half adds what is missing.
+    word = (0x55555555 << 32) | 0xFFFFFFFF
+    assert (word >> 32) * 3 & 0xFFFFFFFF == 0xFFFFFFFF
+    drawn = np.array([[word, 5], [word + 1, 2**64 - 1]], dtype=np.uint64)
+    bounds = np.array([[3], [2]], dtype=np.uint64)
+    assert room._below(drawn, bounds).tolist() == [
+        [each * bound >> 64 for each in row] for row, bound in zip(drawn.tolist(), (3, 2), strict=True)
+    ]
 
 
 def test_coordinates_are_permuted_independently_of_each_other():

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wash_fl.config import ExchangeConfig, FleetConfig
+from wash_fl.core import philox
 from wash_fl.core.draw import Draw
 from wash_fl.core.escrow import Escrow
 from wash_fl.core.journal import Delivery, Record
@@ -31,7 +32,9 @@ def run(*, quick: bool = False) -> dict[str, Any]:
     Settling is all of :meth:`Escrow.settle` with the default ``outlier-factor`` and the journal in memory.
     The copy is of the same offers into memory that was written to before. A smaller fleet is one part of the
     largest after the other, so that it is as little in the cache. All alternate, and of each the least
-    counts: what else runs on the machine only adds.
+    counts: what else runs on the machine only adds. Beside that are the seconds of what an exchange cannot do
+    without: ``words_seconds`` of the random words that a permutation takes by the protocol, and
+    ``record_seconds`` of the hashes that a journal on disk keeps.
 
     Parameters
     ----------
@@ -49,6 +52,7 @@ def run(*, quick: bool = False) -> dict[str, Any]:
                     found = _settle_seconds(topology, fleet, members)
                     seconds.setdefault(f"{topology} {members}", []).append(found)
         seconds.setdefault("record", []).append(_record_seconds(fleet))
+        seconds.setdefault("words", []).append(_words_seconds(fleet))
     least = {name: min(each) for name, each in seconds.items()}
     pairs = [least[f"pairs {members}"] for members in MEMBERS]
     permutation = least[f"permutation {MEMBERS[-1]}"]
@@ -63,6 +67,7 @@ def run(*, quick: bool = False) -> dict[str, Any]:
         "copy_seconds": least["copy"],
         "pairs_seconds": pairs,
         "permutation_seconds": permutation,
+        "words_seconds": least["words"],
         "record_seconds": least["record"],
         "members": list(MEMBERS),
         "values": VALUES,
@@ -126,6 +131,16 @@ def _record_seconds(fleet: Fleet) -> float:
     deliveries = {member: Delivery(1, values) for member, values in offers.items()}
     begin = time.perf_counter()
     Record.of(1, deliveries, offers)
+    return time.perf_counter() - begin
+
+
+def _words_seconds(fleet: Fleet) -> float:
+    """Return the seconds of drawing the words of a permutation, one for each value but one member's."""
+    members, _, values = fleet.shape
+    stream = philox.stream(SEED, "permute", index=1)
+    begin = time.perf_counter()
+    for _ in range(members - 1):
+        stream.random_raw(values)
     return time.perf_counter() - begin
 
 

@@ -6,8 +6,7 @@ besides the seed and the exchange.
 """
 
 from collections.abc import Iterator, Sequence
-from itertools import pairwise
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,7 +16,9 @@ from wash_fl.core import philox
 
 Values = NDArray[np.float32]
 
-_BLOCK_BYTES: Final = 12 << 20
+_TABLE_BYTES: Final = 12 << 20
+_BLOCK_BYTES: Final = 4 << 20
+_TOGETHER: Final = 1 << 15
 _WORDS: Final = 4
 _32: Final = np.uint64(32)
 _LOW32: Final = np.uint64(2**32 - 1)
@@ -69,62 +70,94 @@ def permute(offers: Sequence[Values], *, seed: int, exchange: int) -> list[Value
     Fisher and Yates from the last member down, all coordinates at a time: at member i, coordinate k swaps
     with member ``below(word, i + 1)``; the words come in that order, i first, then k.
     """
-    mixed = np.stack(offers)
-    members, slots, count = mixed.shape
-    # Coordinates do not depend on each other, so they are taken a block at a time: as many as the cache holds
-    # of all members, for the swaps go all over it.
-    blocks = min(count, -(-mixed.nbytes // _BLOCK_BYTES))
-    edges = [count * number // blocks for number in range(blocks + 1)] if blocks else []
-    for begin, end in pairwise(edges):
-        columns = range(begin, end)
-        words = _words(philox.stream(seed, "permute", index=exchange), members - 1, count, columns)
-        for last, drawn in zip(range(members - 1, 0, -1), words, strict=True):
-            _swap(mixed, last, slice(begin, end), _places(drawn, last + 1, slots * count, begin))
+    members = len(offers)
+    slots, count = offers[0].shape
+    mixed = np.empty((members, slots, count), dtype=np.float32)
+    kind = np.dtype(np.uint16 if members <= 1 << 16 else np.uint32)
+    # Coordinates do not depend on each other. They are taken a piece at a time, for memory: the partners of a
+    # wide piece, whose words are quick to draw, and in it as many values as the cache holds, for the swaps go
+    # all over them.
+    for piece in _pieces(range(count), members * kind.itemsize, _TABLE_BYTES):
+        stream = philox.stream(seed, "permute", index=exchange)
+        partners = _partners(stream, members, count, piece, kind)
+        for columns in _pieces(piece, members * slots * mixed.itemsize, _BLOCK_BYTES):
+            here = slice(columns.start, columns.stop)
+            block = np.stack([offer[:, here] for offer in offers])
+            _swap(block, partners[:, columns.start - piece.start : columns.stop - piece.start])
+            mixed[:, :, here] = block
     return list(mixed)
 
 
+def _pieces(columns: range, each: int, limit: int) -> Iterator[range]:
+    """Cut columns of ``each`` bytes into pieces, nearly equal, of at most ``limit`` or of a single column."""
+    number = min(len(columns), -(-len(columns) * each // limit))
+    for place in range(number):
+        yield columns[len(columns) * place // number : len(columns) * (place + 1) // number]
+
+
+def _partners(
+    stream: np.random.Philox, members: int, count: int, columns: range, kind: np.dtype[Any]
+) -> NDArray[Any]:
+    """Return with whom each member swaps at these columns, the last member first, the first not at all."""
+    partners = np.empty((members - 1, len(columns)), dtype=kind)
+    done = 0
+    for drawn in _words(stream, members - 1, count, columns):
+        bounds = np.arange(members - done, members - done - len(drawn), -1, dtype=np.uint64)
+        partners[done : done + len(drawn)] = _below(drawn, bounds[:, np.newaxis])
+        done += len(drawn)
+    return partners
+
+
 def _words(stream: np.random.Philox, rows: int, count: int, columns: range) -> Iterator[NDArray[np.uint64]]:
-    """Yield these columns of a stream's words, as so many rows of ``count`` each."""
-    if len(columns) == count:
-        for _ in range(rows):
-            yield np.asarray(stream.random_raw(count), dtype=np.uint64)
-        return
+    """Yield these columns of a stream's words, which are so many rows of ``count``; some rows at a time."""
+    together = max(1, _TOGETHER // len(columns))
     position = 0
-    for row in range(rows):
-        # A value of the counter is four words; ``advance`` jumps by whole values.
-        counter, before = divmod(row * count + columns.start, _WORDS)
-        stream.advance(counter - position)
-        drawn = np.asarray(stream.random_raw(before + len(columns)), dtype=np.uint64)
-        position = counter - -drawn.size // _WORDS
-        yield drawn[before:]
+    for first in range(0, rows, together):
+        some = range(first, min(first + together, rows))
+        if len(columns) == count:
+            yield stream.random_raw(len(some) * count).reshape(len(some), count)
+            continue
+        drawn = np.empty((len(some), len(columns)), dtype=np.uint64)
+        for row, kept in zip(some, drawn, strict=True):
+            # A value of the counter is four words; ``advance`` jumps by whole values.
+            counter, before = divmod(row * count + columns.start, _WORDS)
+            stream.advance(counter - position)
+            kept[:] = stream.random_raw(before + len(columns))[before:]
+            position = counter - -(before + len(columns)) // _WORDS
+        yield drawn
 
 
-def _places(drawn: NDArray[np.uint64], bound: int, stride: int, begin: int) -> NDArray[np.intp]:
-    """Return where the partners' values are, member by member ``stride`` apart: ``below(drawn, bound)``."""
+def _below(drawn: NDArray[np.uint64], bounds: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    """Return ``below(drawn, bounds)``, one bound for each row, with half the work."""
     product = drawn >> _32
-    product *= np.uint64(bound)
-    # The words' low halves add less than ``bound`` to these products, which seldom makes a difference.
-    if int((product & _LOW32).max()) + bound > _LOW32:
-        product = philox.below(drawn, np.uint64(bound))
-    else:
-        product >>= _32
-    places = product.view(np.int64)
-    places *= stride
-    places += np.arange(begin, begin + drawn.size)
-    return places.astype(np.intp, copy=False)
+    product *= bounds
+    # The words' low halves add less than a bound to these products, which seldom makes a difference.
+    if int((product & _LOW32).max()) + int(bounds.max()) > _LOW32:
+        return philox.below(drawn, bounds)
+    product >>= _32
+    return product
 
 
-def _swap(mixed: Values, last: int, columns: slice, places: NDArray[np.intp]) -> None:
-    """Swap a member's values with those at ``places``, in every slot."""
+def _swap(block: Values, partners: NDArray[Any]) -> None:
+    """Swap each member's values with its partners', the last member first, in every slot."""
+    members, slots, width = block.shape
     # As integers: no value is looked at.
-    flat = mixed.reshape(-1).view(np.uint32)
-    moved = np.empty(places.size, dtype=np.uint32)
-    for own in mixed[last].view(np.uint32):
-        # All places exist; to clip them is the mode that does not check it again.
-        flat.take(places, out=moved, mode="clip")
-        flat[places] = own[columns]
-        own[columns] = moved
-        places += own.size
+    values = block.view(np.uint32)
+    flat = values.reshape(-1)
+    moved = np.empty(width, dtype=np.uint32)
+    together = max(1, _TOGETHER // width)
+    for first in range(0, members - 1, together):
+        places = partners[first : first + together].astype(np.intp)
+        places *= slots * width
+        places += np.arange(width)
+        last = members - 1 - first
+        for slot in range(slots):
+            for own, each in zip(values[last : last - len(places) : -1, slot], places, strict=True):
+                # All places exist; to clip them is the mode that does not check it again.
+                flat.take(each, out=moved, mode="clip")
+                flat[each] = own
+                own[:] = moved
+            places += width
 
 
 def average(offers: Sequence[Values]) -> Values:

@@ -52,6 +52,7 @@ MARGIN: Final = 2.0
 
 _JUDGES: Final = 3
 _SEED_VALUES: Final = 8
+_UNSHARED: Final = 1 << 13
 _COLUMNS: Final = 1 << 15
 
 
@@ -121,13 +122,20 @@ def suspicious(offers: Sequence[Values], limit: float) -> bool:
     # What overflows here is infinite, and suspicious on either side of the comparison.
     with np.errstate(over="ignore", invalid="ignore"):
         for number, offer in enumerate(offers):
-            squares[number] = [np.dot(values, values) for values in offer]
+            squares[number] = [_square(values) for values in offer]
             # Right after its values were read, while the cache has them.
             sampled[number] = offer.take(columns, axis=1)
         _, middle, spread = _squares(sampled)
         bound = (limit - 1.0) / MARGIN * _usual(middle, spread, columns.size)
     # Written so that what is no number is suspicious, too: the rule itself knows what to do with it.
     return not bool(np.isfinite(bound).all() and (np.sqrt(squares / count) <= bound).all())
+
+
+def _square(values: NDArray[np.float32]) -> float:
+    """Return the sum of the squares."""
+    # In pieces too short for BLAS to share out among threads, which on a busy machine wait for each other.
+    pieces = (values[begin : begin + _UNSHARED] for begin in range(0, values.size, _UNSHARED))
+    return sum(float(np.dot(piece, piece)) for piece in pieces)
 
 
 def _sample(offers: Sequence[Values]) -> NDArray[np.int64]:
