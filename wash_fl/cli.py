@@ -370,3 +370,18 @@ def stream(
     from wash_fl.bench.machine import report
 
     report(out, "stream", measure.run(quick=quick), as_json)
+
+
+@bench.command()
+def compression(
+    quick: Annotated[
+        bool, typer.Option("--quick", help="The digits and one seed: to see it work, not to conclude from.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Accuracy of the averaged model by dtype and bytes, with and without what offers leave out."""
+    from wash_fl.bench import compression as measure
+    from wash_fl.bench.machine import report
+
+    figures = measure.run(quick, progress=lambda line: err.print(line, highlight=False))
+    report(out, "compression", figures, as_json)

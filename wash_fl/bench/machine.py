@@ -42,7 +42,7 @@ def report(console: Console, name: str, figures: dict[str, Any], as_json: bool) 
             for kind, count in value.items():
                 table.add_row(f"{key}: {kind}", _number(count))
         else:
-            table.add_row(key, ", ".join(map(_number, value)) if isinstance(value, list) else _number(value))
+            table.add_row(key, _number(value))
     console.print(table)
     packages = ", ".join(f"{package} {number}" for package, number in where["versions"].items())
     console.print(
@@ -52,6 +52,10 @@ def report(console: Console, name: str, figures: dict[str, Any], as_json: bool) 
 
 
 def _number(value: Any) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{name} {_number(each)}" for name, each in value.items())
+    if isinstance(value, list):
+        return ", ".join(map(_number, value))
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
