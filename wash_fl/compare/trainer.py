@@ -123,7 +123,7 @@ class Trainer:
                 settlement = self._exchange()
         if config.exchange_plane == "stream":
             self._deliver_all()
-        return settlement, {index: losses[index] for index in losses if index in self._active()}
+        return settlement, losses
 
     def _train(self, first_step: int, steps: int) -> dict[int, float]:
         """Have every member take the same steps; return their mean losses."""

@@ -204,6 +204,13 @@ class Escrow:
                 self._journal.acknowledged(member, applied)
             del self._pending[member]
 
+    def record_acknowledged(self) -> None:
+        """Record now what was acknowledged lazily."""
+        while self._acknowledged:
+            member, applied = next(iter(self._acknowledged.items()))
+            self._journal.acknowledged(member, applied)
+            del self._acknowledged[member]
+
     def release(self, member: int) -> None:
         """Drop what a member has in the escrow, for good: it is given up, set aside, or joins anew.
 

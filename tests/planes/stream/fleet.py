@@ -11,7 +11,6 @@ from flwr.app import ArrayRecord, Context
 from flwr.clientapp import ClientApp
 from flwr.serverapp.strategy import Result
 
-from tests.planes.fleet import make_model, own_weights
 from wash_fl.config import ExchangeConfig
 from wash_fl.core.journal import Record
 from wash_fl.faults import points
@@ -22,6 +21,8 @@ from wash_fl.planes.round import Participant, Round, member_index, participant
 from wash_fl.planes.stream.exchanges import ExchangeReport
 from wash_fl.planes.watching import RoundReport, Watcher
 from wash_fl.strategy import WashStrategy
+
+from fleet import make_model, own_weights
 
 
 class ConcurrentGrid(InProcessGrid):
@@ -71,6 +72,7 @@ class StreamFleet:
     records: list[Record] = field(default_factory=list)
 
     def __post_init__(self) -> None:
+        self.faults = FaultPlan.parse(self.plan)
         self.app = ClientApp()
         participant(self.app)(self.bring)
         self.grid = ConcurrentGrid(self.app, self.members, {"state-dir": str(self.folder / "state")})
@@ -121,12 +123,14 @@ class StreamFleet:
         )
 
     def run(self, **options: object) -> Result:
-        with points.installed(FaultPlan.parse(self.plan)) as plan:
-            result = self.strategy(**options).start(
+        with points.installed(self.faults):
+            return self.strategy(**options).start(
                 self.grid, ArrayRecord(make_model().state_dict()), num_rounds=self.rounds, timeout=60.0
             )
-        self.injected = plan.injected
-        return result
+
+    @property
+    def injected(self) -> dict[str, int]:
+        return self.faults.injected
 
     def values(self) -> np.ndarray:
         """All exchanged values of the collected members, shape (members, size)."""

@@ -113,7 +113,7 @@ class OverStreams:
             on_settled=self._took_place,
         )
         self._service = Service(self._hub, place, members=members, counted=self.counted)
-        self.clock: Clock = Giving(clock, self._hub.lock)
+        self.clock: Clock = Giving(clock, self._hub)
 
     def __enter__(self) -> Self:
         if self._roster.active():
@@ -144,6 +144,7 @@ class OverStreams:
     def end(self, number: int) -> Settlement:
         """Settle what is open, and record the end of the round."""
         self._hub.end()
+        self._escrow.record_acknowledged()
         self._journal.ended(number)
         members = tuple(sorted(self._settled))
         absent = tuple(sorted(set(self._roster.active()) - self._settled.keys()))

@@ -42,26 +42,6 @@ class Greeting:
     initial: str
 
 
-class Giving(Clock):
-    """A clock whose sleeper lets others have the lock that it holds."""
-
-    def __init__(self, clock: Clock, lock: threading.RLock) -> None:
-        self._clock = clock
-        self._lock = lock
-
-    def now(self) -> float:
-        """Return seconds since some moment in the past."""
-        return self._clock.now()
-
-    def sleep(self, seconds: float) -> None:
-        """Let time pass, and others work."""
-        self._lock.release()
-        try:
-            self._clock.sleep(seconds)
-        finally:
-            self._lock.acquire()
-
-
 class Hub:
     """Lets members in, takes their offers, and settles exchanges when they are due.
 
@@ -86,6 +66,8 @@ class Hub:
         Held by whoever uses the escrow, the roster or the journal.
     now : callable
         The clock.
+    failure : BaseException or None
+        What ended the hub; nothing more is settled then.
     on_change : callable
         Called when :meth:`due` may be another.
     """
@@ -104,6 +86,7 @@ class Hub:
         now: Callable[[], float] = time.monotonic,
     ) -> None:
         self.lock = threading.RLock()
+        self.failure: BaseException | None = None
         self.on_change: Callable[[], None] = lambda: None
         self._run = run
         self._draw = draw
@@ -246,13 +229,24 @@ class Hub:
         if verdict not in (Verdict.ACCEPTED, Verdict.DUPLICATE):
             return self._answer(Status.ASIDE, reason=self._roster.left_out().get(member, str(verdict)))
         self._gathering.offered(member, self.now())
-        points.reach("offered", exchange=exchange)
+        try:
+            points.reach("offered", exchange=exchange)
+        except BaseException as error:  # as if the process had died
+            self.failure = error
+            raise
         return None
 
     def _settle_if_due(self) -> None:
         due = self._gathering.due() if self._open else None
-        if due is None or due > self.now():
+        if due is None or due > self.now() or self.failure is not None:
             return
+        try:
+            self._settle()
+        except BaseException as error:
+            self.failure = error
+            raise
+
+    def _settle(self) -> None:
         missing = self._gathering.settled(self.now())
         settlement = self._escrow.settle()
         self._open = False
@@ -292,3 +286,31 @@ class Hub:
             delivery_dtype(self._config),
         )
         return encode(slice_)
+
+
+class Giving(Clock):
+    """A clock whose sleeper lets a hub have the lock that it holds, and hears of the hub's end."""
+
+    def __init__(self, clock: Clock, hub: Hub) -> None:
+        self._clock = clock
+        self._hub = hub
+
+    def now(self) -> float:
+        """Return seconds since some moment in the past."""
+        return self._clock.now()
+
+    def sleep(self, seconds: float) -> None:
+        """Let time pass, and the hub work.
+
+        Raises
+        ------
+        BaseException
+            What ended the hub: a journal that cannot be written, say.
+        """
+        self._hub.lock.release()
+        try:
+            self._clock.sleep(seconds)
+        finally:
+            self._hub.lock.acquire()
+        if self._hub.failure is not None:
+            raise self._hub.failure
