@@ -63,6 +63,7 @@ class StreamFleet:
     )
     plan: str = ""
     min_members: int = 0
+    timeout: float = 60.0
     before_step: Callable[[int, int], None] = lambda member, step: None
     learn: bool = False
     reports: list[RoundReport] = field(default_factory=list)
@@ -125,7 +126,10 @@ class StreamFleet:
     def run(self, **options: object) -> Result:
         with points.installed(self.faults):
             return self.strategy(**options).start(
-                self.grid, ArrayRecord(make_model().state_dict()), num_rounds=self.rounds, timeout=60.0
+                self.grid,
+                ArrayRecord(make_model().state_dict()),
+                num_rounds=self.rounds,
+                timeout=self.timeout,
             )
 
     @property

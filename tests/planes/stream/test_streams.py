@@ -128,14 +128,13 @@ def test_a_slow_member_does_not_hold_the_others_back(tmp_path):
 
 
 def test_a_member_that_dies_for_good(tmp_path):
-    fleet = StreamFleet(tmp_path, plan="kill member=2 at=sent exchange=3")
+    fleet = StreamFleet(tmp_path, timeout=8.0, plan="kill member=2 at=sent exchange=3")
 
     def gone_after_its_death(member, request, deliver):
-        replies = [] if fleet.injected else deliver(request)
-        if member == 2 and fleet.injected:
-            fleet.grid.offline.add(2)
-            return []
-        return replies or deliver(request)
+        if member != 2 or not fleet.injected:
+            return deliver(request)
+        fleet.grid.offline.add(2)
+        return []
 
     fleet.grid.fault = gone_after_its_death
     fleet.run(exchange_deadline=0.5, start_timeout=1.0, deadline_spread=1.0)
