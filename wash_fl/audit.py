@@ -26,6 +26,7 @@ from wash_fl.core.sqlite_journal import SqliteJournal
 from wash_fl.core.terms import Terms
 from wash_fl.errors import RunError, StateError
 from wash_fl.member.encoding import Damage, read
+from wash_fl.member.log import Logs, caught_up
 from wash_fl.member.member import Member
 from wash_fl.member.parameters import Values
 from wash_fl.member.snapshot import Progress, Snapshot
@@ -129,7 +130,7 @@ def _generations(found: Audit, states: list[Path], run: bytes, member: int, layo
             if (progress.run, progress.member, progress.layout) != (run.hex(), member, layout):
                 found.problems.append(f"{path} is of another run, member or model")
                 continue
-            snapshots.append(snapshot)
+            snapshots.append(caught_up(snapshot, Logs(path.parent))[0])
     return snapshots
 
 
@@ -158,7 +159,7 @@ def _check_deliveries(
     )
     if not active:
         return
-    if progress.applied > found.settled or progress.round > found.settled + 1:
+    if progress.applied > found.settled or progress.offered > found.settled + 1:
         found.problems.append(f"member {member} is ahead of the journal, which is an older copy")
     if progress.applied < enrolment.applied:
         found.problems.append(
@@ -228,7 +229,7 @@ class _LastExchange:
         offers: dict[int, Values] = {}
         for member, expected in self._record.offers.items():
             for snapshot in self._kept.get(member, []):
-                if snapshot.progress.round == self._record.exchange and snapshot.offer is not None:
+                if snapshot.progress.offered == self._record.exchange and snapshot.offer is not None:
                     offers[member] = rounded(snapshot.offer, self._dtype)
                     if values_hash(offers[member]) != expected:
                         self._found.problems.append(
@@ -242,7 +243,12 @@ class _LastExchange:
         exchange = self._record.exchange
         for index, values in received.items():
             snapshot = self._kept[index][0]
-            if snapshot.progress.round != exchange:
+            progress = snapshot.progress
+            logs = Logs(Path(snapshot.source).parent)
+            entries = list(logs.open(progress.log).read()) if progress.log else []
+            # After what is in the log nothing was kept of any training.
+            trained = progress.step != progress.offered_step and not entries
+            if progress.offered != exchange or trained or terms.exchange.overlap:
                 continue
             member = _member(self._config, terms)
             if member.layout.fingerprint.hex() != snapshot.progress.layout:
@@ -251,6 +257,8 @@ class _LastExchange:
                 )
                 return
             snapshot.restore(member)
+            for entry in entries:
+                member.hold(entry.exchange, entry.values)
             applied = snapshot.progress.applied == exchange
             expected = snapshot.offer
             if applied and expected is not None:

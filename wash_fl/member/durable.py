@@ -25,7 +25,7 @@ from wash_fl.core.packet import Direction, Slice, decode, encode
 from wash_fl.core.terms import Terms
 from wash_fl.errors import ExchangeError, LayoutError, StateError
 from wash_fl.member.exchanging import Exchanging, Line, Offer
-from wash_fl.member.log import ExchangeLog, Kind, Logs, new_log
+from wash_fl.member.log import Entry, ExchangeLog, Logs, caught_up, new_log
 from wash_fl.member.member import Member
 from wash_fl.member.pace import Round, checked_seconds, plan, smoothed
 from wash_fl.member.parameters import Values, model_sha256
@@ -288,13 +288,15 @@ class DurableMember:
             progress = progress.after(seconds_per_step=pace, last_steps=now.steps)
         # A diverged member is refused before its state replaces the last good one.
         self._check_finite(member, number)
+        step = now.first_step + now.steps
         if line is None:
             offer = member.offer(number)
-            packet, offered, log = self._packet(member, number, offer), number, ""
+            packet, offered, at, log = self._packet(member, number, offer), number, step, ""
         else:
-            packet, offered, offer, log = b"", last.exchange, last.values, new_log()
-        step = now.first_step + now.steps
-        progress = progress.after(round=number, step=step, applied=member.applied, offered=offered, log=log)
+            packet, offered, offer, at, log = b"", last.exchange, last.values, last.step, new_log()
+        progress = progress.after(
+            round=number, step=step, applied=member.applied, offered=offered, offered_step=at, log=log
+        )
         self._save(Snapshot.of(member, progress, offer))
         return Trained(progress, packet, metrics)
 
@@ -315,7 +317,11 @@ class DurableMember:
             """Save the member, so that its log need not grow for ever."""
             last = exchanging.offer
             new = progress.after(
-                step=now.first_step + steps, applied=member.applied, offered=last.exchange, log=new_log()
+                step=now.first_step + steps,
+                applied=member.applied,
+                offered=last.exchange,
+                offered_step=last.step,
+                log=new_log(),
             )
             self._save(Snapshot.of(member, new, last.values))
             return logs.open(new.log)
@@ -326,7 +332,7 @@ class DurableMember:
             logs.open(progress.log),
             run=self._run,
             config=self._exchange,
-            offer=Offer(progress.offered, offer),
+            offer=Offer(progress.offered, offer, progress.offered_step),
             first_step=now.first_step,
             rest_at=max(LOG_BYTES, 4 * sum(each.numel() for each in member.model.parameters())),
             on_rest=rest,
@@ -370,18 +376,14 @@ class DurableMember:
 
     def _restore(self, snapshot: Snapshot, member: Member) -> tuple[Progress, Values | None]:
         """Make the member what it was, with what it exchanged since; return how far it is, and its offer."""
+        self._log = snapshot.progress.log
+        entries: list[Entry] = []
+        if self._logs is not None:
+            snapshot, entries = caught_up(snapshot, self._logs)
         snapshot.restore(member)
-        progress, offer = snapshot.progress, snapshot.offer
-        self._log = progress.log
-        if progress.log and self._logs is not None:
-            for entry in self._logs.open(progress.log).read():
-                member.hold(entry.exchange, entry.values)
-                if entry.kind is Kind.OFFERED:
-                    progress, offer = progress.after(offered=entry.exchange), entry.values
-                else:
-                    progress = progress.after(applied=entry.exchange)
-            member.applied = progress.applied
-        return progress, offer
+        for entry in entries:
+            member.hold(entry.exchange, entry.values)
+        return snapshot.progress, snapshot.offer
 
     def _save(self, snapshot: Snapshot, *, anew: bool = False) -> None:
         """Keep a snapshot, and the logs of this one and the one before."""

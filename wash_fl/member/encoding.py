@@ -73,7 +73,7 @@ def read(path: Path) -> Snapshot:
     try:
         content = json.loads(metadata["progress"])
         # A member of the round plane's first version offers in every round.
-        progress = Progress(**{"offered": content["round"], **content})
+        progress = Progress(**{"offered": content["round"], "offered_step": content["step"], **content})
         scalars = json.loads(metadata["optimizer"])
         return Snapshot(
             progress=progress,

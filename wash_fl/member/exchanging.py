@@ -108,10 +108,13 @@ class Offer:
         For which exchange; 0 if there was none.
     values : ndarray of float32, shape (slots, count), or None
         What the member held when it made it.
+    step : int
+        The number of its next optimizer step then.
     """
 
     exchange: int = 0
     values: Values | None = None
+    step: int = 0
 
 
 class Exchanging:
@@ -256,7 +259,7 @@ class Exchanging:
     def _make_offer(self) -> None:
         exchange = self._next
         values = self._member.offer(exchange)
-        self.offer = Offer(exchange, values)
+        self.offer = Offer(exchange, values, self._first_step + self._steps)
         self._packet = self._encoded()
         self._reach("offering")
         # Written down first: what is offered may be somebody else's from the moment it is sent.

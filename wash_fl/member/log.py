@@ -14,7 +14,7 @@ import secrets
 import struct
 import zlib
 from collections.abc import Collection, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import IntEnum
 from pathlib import Path
 from typing import BinaryIO, Final
@@ -23,6 +23,7 @@ import numpy as np
 
 from wash_fl.errors import StateError
 from wash_fl.member.parameters import Values
+from wash_fl.member.snapshot import Snapshot
 
 _HEADER: Final = struct.Struct("<4sIQII")
 _MARK: Final = b"wlog"
@@ -144,6 +145,18 @@ class Logs:
         for path in self._folder.glob(f"{_PREFIX}*"):
             if path.name.removeprefix(_PREFIX) not in keep:
                 path.unlink(missing_ok=True)
+
+
+def caught_up(snapshot: Snapshot, logs: Logs) -> tuple[Snapshot, list[Entry]]:
+    """Return a snapshot that says how far its log is, and what is to be held besides what it holds."""
+    progress, offer = snapshot.progress, snapshot.offer
+    entries = list(logs.open(progress.log).read()) if progress.log else []
+    for entry in entries:
+        if entry.kind is Kind.OFFERED:
+            progress, offer = progress.after(offered=entry.exchange), entry.values
+        else:
+            progress = progress.after(applied=entry.exchange)
+    return replace(snapshot, progress=progress, offer=offer), entries
 
 
 def new_log() -> str:

@@ -37,6 +37,8 @@ class Progress:
         The last exchange whose delivery it applied; of one that joined late, the one after which it did.
     offered : int
         The last exchange it offered for; on the round plane that of ``round``.
+    offered_step : int
+        The number of its next optimizer step when it did.
     log : str
         Name of the log of what it exchanged since (:mod:`wash_fl.member.log`); empty on the round plane.
     seconds_per_step : float
@@ -55,6 +57,7 @@ class Progress:
     step: int = 0
     applied: int = 0
     offered: int = 0
+    offered_step: int = 0
     log: str = ""
     seconds_per_step: float = 0.0
     last_steps: int = 0
