@@ -7,26 +7,18 @@ come out are those of the in-process trainer, which are those of an undisturbed 
 
 import threading
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.end_to_end.rig import MEMBERS, Act, Rig, Served
 from wash_fl.audit import audit
 from wash_fl.compare.trainer import Trainer
-from wash_fl.config import RunConfig
-from wash_fl.faults import points
-from wash_fl.faults.ledger import FolderLedger
 from wash_fl.fleet.launch import Fleet
-from wash_fl.report.run_folder import RunFolder
-from wash_fl.serving import serve
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 
-QUICK = Path(__file__).with_name("quick_heartbeats")
-
-MEMBERS, ROUNDS = 3, 3
+ROUNDS = 3
 OPTIONS = {
     "members": MEMBERS,
     "rounds": ROUNDS,
@@ -44,78 +36,10 @@ OPTIONS = {
     "start-timeout": 300.0,
 }
 
-Act = Callable[[dict[str, Any]], None]
-
-
-@dataclass
-class Served:
-    """A run on the fleet, and what happened meanwhile."""
-
-    folder: RunFolder
-    events: list[dict[str, Any]]
-    restarts: list[str]
-    injected: dict[str, int]
-
-    @property
-    def sha256(self) -> str:
-        return str(self.folder.summary()["weights_sha256"])
-
-    @property
-    def participants(self) -> list[list[int]]:
-        return [event["participants"] for event in self.events if event["event"] == "round"]
-
-
-@dataclass
-class Rig:
-    """A fleet whose processes look into a file for what is to happen to them."""
-
-    root: Path
-    fleet: Fleet = field(init=False)
-
-    @property
-    def plan(self) -> Path:
-        return self.root / "plan"
-
-    @property
-    def ledger(self) -> Path:
-        return self.root / "ledger"
-
-    @property
-    def environment(self) -> dict[str, str]:
-        faults = {points.PLAN: f"@{self.plan}", points.FOLDER: str(self.ledger)}
-        return faults | {"PYTHONPATH": str(QUICK)}
-
-    @property
-    def states(self) -> list[Path]:
-        return [self.fleet.parts.state(member) for member in range(MEMBERS)]
-
-    def config(self, name: str) -> RunConfig:
-        return RunConfig.from_mapping({**OPTIONS, "run-dir": str(self.root / "runs"), "run-name": name})
-
-    def serve(self, name: str, plan: str = "", act: Act = lambda event: None) -> Served:
-        """Do a run under a plan of faults; ``act`` is told of its events."""
-        for injected in self.ledger.glob("*"):
-            injected.unlink()
-        self.plan.write_text(plan)
-        events: list[dict[str, Any]] = []
-        said: list[str] = []
-
-        def on_event(event: dict[str, Any]) -> None:
-            events.append(event)
-            act(event)
-
-        folder = serve(self.config(name), self.fleet.control, on_event, say=said.append)
-        return Served(
-            folder,
-            events,
-            [line for line in said if "submitting it again" in line],
-            FolderLedger(self.ledger).count(),
-        )
-
 
 @pytest.fixture(scope="module")
 def rig(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rig]:
-    made = Rig(tmp_path_factory.mktemp("crash"))
+    made = Rig(tmp_path_factory.mktemp("crash"), OPTIONS)
     with Fleet.up(made.root / "fleet", MEMBERS, env=made.environment) as made.fleet:
         yield made
     assert made.fleet.pids() == {}
