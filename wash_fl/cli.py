@@ -385,3 +385,15 @@ def compression(
 
     figures = measure.run(quick, progress=lambda line: err.print(line, highlight=False))
     report(out, "compression", figures, as_json)
+
+
+@bench.command()
+def overhead(
+    quick: Annotated[bool, typer.Option("--quick", help="Fewer steps.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Train two ResNet-18 with an exchange after each step, with overlap, and without any exchange."""
+    from wash_fl.bench import overhead as measure
+    from wash_fl.bench.machine import report
+
+    report(out, "overhead", measure.run(quick=quick), as_json)

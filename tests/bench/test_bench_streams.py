@@ -1,0 +1,34 @@
+"""The benches of the stream plane, small: real processes, TLS, and figures that can be what they say."""
+
+import json
+
+import pytest
+from typer.testing import CliRunner
+
+from wash_fl.bench import overhead, stream
+from wash_fl.cli import app
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+
+
+def test_bench_stream(monkeypatch):
+    monkeypatch.setattr(stream, "MEMBERS", 2)
+    said = CliRunner().invoke(app, ["bench", "stream", "--quick", "--json"])
+    found = json.loads(said.stdout)
+    assert said.exit_code == 0 and found["bench"] == "stream"
+    assert (found["members"], found["exchanges"]) == (2, stream.QUICK)
+    assert found["values"] == pytest.approx(11_700, rel=0.01)
+    assert 0 < found["exchange_ms_p50"] <= found["exchange_ms_p99"]
+    # Messages, HTTP/2 and TLS beside 47 kB of values.
+    assert 1.0 < found["wire_ratio"] <= 1.03
+    assert found["bytes"]["up_payload"] == pytest.approx(2 * 4 * found["values"] * stream.QUICK, rel=0.01)
+    assert abs(found["server_growth_mb"]) < 20
+
+
+def test_bench_overhead():
+    said = CliRunner().invoke(app, ["bench", "overhead", "--quick", "--json"])
+    found = json.loads(said.stdout)
+    assert said.exit_code == 0 and found["bench"] == "overhead"
+    assert found["steps"] == overhead.STEPS * overhead.QUICK_BLOCKS
+    assert found["exchange_ms"] > 0 and found["step_ms"] > 0
+    assert -0.9 < found["overhead"] and -0.9 < found["overhead_overlap"]

@@ -1,0 +1,93 @@
+"""What exchanging after every step adds to training, beside no exchange at all in the same run."""
+
+import time
+from multiprocessing.connection import Connection
+from multiprocessing.synchronize import Barrier
+from typing import Any, Final
+
+import torch
+from torch import nn
+
+from wash_fl.bench.stream_fleet import BenchFleet, BenchMember, Post
+
+MEMBERS: Final = 2
+P: Final = 0.001
+BATCH: Final = 32
+STEPS: Final = 6
+"""Steps in a block; blocks of all kinds take turns, so that a change of the machine's speed meets all."""
+BLOCKS, QUICK_BLOCKS = 12, 2
+MODES: Final = ("none", "plain", "overlap")
+
+
+def run(*, quick: bool = False) -> dict[str, Any]:
+    """Train two ResNet-18 in two processes: without exchange, with one after each step, and with overlap.
+
+    Parameters
+    ----------
+    quick : bool
+        Fewer blocks: to see it work.
+
+    Returns
+    -------
+    dict
+        ``step_ms``: a step without exchange; ``overhead`` and ``overhead_overlap``: by which part of it a
+        step with an exchange takes longer, from the sums of the blocks' times, each the longer of the two
+        processes'; ``exchange_ms`` and ``exchange_ms_overlap``: how long a member waited for an exchange.
+    """
+    fleet = BenchFleet(MEMBERS, P)
+    with fleet.serving() as streams:
+        results = fleet.run(streams, _quick if quick else _full)
+    blocks = {mode: list(zip(*(result[mode] for result in results), strict=True)) for mode in MODES}
+    seconds = {mode: sum(max(pair) for pair in pairs) for mode, pairs in blocks.items()}
+    steps = STEPS * len(blocks["none"])
+    waited = {mode: max(result["waited"][mode] for result in results) / steps for mode in MODES}
+    return {
+        "members": MEMBERS,
+        "steps": steps,
+        "step_ms": 1e3 * seconds["none"] / steps,
+        "overhead": seconds["plain"] / seconds["none"] - 1.0,
+        "overhead_overlap": seconds["overlap"] / seconds["none"] - 1.0,
+        "exchange_ms": 1e3 * waited["plain"],
+        "exchange_ms_overlap": 1e3 * waited["overlap"],
+        "block_seconds": {mode: [round(max(pair), 4) for pair in pairs] for mode, pairs in blocks.items()},
+    }
+
+
+def _full(post: Post, barrier: Barrier, connection: Connection) -> None:
+    _member(post, barrier, connection, BLOCKS)
+
+
+def _quick(post: Post, barrier: Barrier, connection: Connection) -> None:
+    _member(post, barrier, connection, QUICK_BLOCKS)
+
+
+def _member(post: Post, barrier: Barrier, connection: Connection, blocks: int) -> None:
+    member = BenchMember(post)
+    torch.manual_seed(post.member)
+    inputs, targets = torch.randn(BATCH, 3, 32, 32), torch.randint(1000, (BATCH,))
+
+    def steps() -> float:
+        began = time.perf_counter()
+        for _ in range(STEPS):
+            member.optimizer.zero_grad(set_to_none=True)
+            torch.autograd.backward(nn.functional.cross_entropy(member.model(inputs), targets))
+            member.optimizer.step()
+        return time.perf_counter() - began
+
+    steps()
+    times: dict[str, Any] = {mode: [] for mode in MODES}
+    waited = dict.fromkeys(MODES, 0.0)
+    for block in range(blocks):
+        # Each kind comes first, second and third equally often.
+        for mode in MODES[block % 3 :] + MODES[: block % 3]:
+            if mode == "none":
+                barrier.wait()
+                times[mode].append(steps())
+                continue
+            with member.exchanging(overlap=mode == "overlap") as exchanging:
+                before = exchanging.seconds
+                barrier.wait()
+                times[mode].append(steps())
+                waited[mode] += exchanging.seconds - before
+            member.keep(exchanging)
+    connection.send(times | {"waited": waited})
