@@ -31,4 +31,4 @@ def test_bench_overhead():
     assert said.exit_code == 0 and found["bench"] == "overhead"
     assert found["steps"] == overhead.STEPS * overhead.QUICK_BLOCKS
     assert found["exchange_ms"] > 0 and found["step_ms"] > 0
-    assert -0.9 < found["overhead"] and -0.9 < found["overhead_overlap"]
+    assert min(found["overhead"], found["overhead_overlap"]) > -0.9

@@ -13,6 +13,7 @@ from wash_fl.core.layout import PARAMETER
 from wash_fl.core.schedule import Schedule
 from wash_fl.errors import ExchangeError
 from wash_fl.member.parameters import (
+    FlatViews,
     Values,
     exchanged_parameters,
     flatten,
@@ -74,13 +75,15 @@ class Member:
         self.index = index
         self.applied = 0
         self._parameters = [each for _, each in exchanged_parameters(model)]
+        self._views = FlatViews(self._parameters)
         self.layout = model_layout(model, optimizer_slots(optimizer) if exchange_optimizer else ())
         self.draw = Draw(seed, self.layout, schedule)
 
     def offer(self, exchange: int) -> Values:
         """Return a copy of what this member holds at the coordinates of an exchange, shape (slots, count)."""
         coordinates = self.draw.coordinates(exchange)
-        return np.stack([gather(tensors, self.layout, coordinates) for tensors in self._slots()])
+        rows = [gather(tensors, self.layout, coordinates, views) for tensors, views in self._slots()]
+        return rows[0][np.newaxis] if len(rows) == 1 else np.stack(rows)
 
     def deliver(self, exchange: int, values: NDArray[np.float32]) -> bool:
         """Take over what came back from an exchange; at most once.
@@ -122,8 +125,8 @@ class Member:
             raise ExchangeError(
                 f"a delivery of shape {values.shape} for exchange {exchange}; it must be {expected}."
             )
-        for tensors, row in zip(self._slots(), values, strict=True):
-            scatter(tensors, self.layout, coordinates, row)
+        for (tensors, views), row in zip(self._slots(), values, strict=True):
+            scatter(tensors, self.layout, coordinates, row, views)
 
     def parameters(self) -> Values:
         """Return all exchanged parameters as one flat vector, shape (layout.size,)."""
@@ -137,7 +140,11 @@ class Member:
         """Return all floating-point buffers (BatchNorm statistics) as one flat vector."""
         return flatten([each for _, each in float_buffers(self.model)])
 
-    def _slots(self) -> list[Sequence[torch.Tensor]]:
-        """Return the tensors of each slot, looked up anew: optimizers replace their state tensors."""
+    def _slots(self) -> list[tuple[Sequence[torch.Tensor], Sequence[Values | None] | None]]:
+        """Return the tensors of each slot, and views of those that stay where they are.
+
+        Optimizer state is looked up anew: optimizers replace its tensors.
+        """
         state = [slot for slot in self.layout.slots if slot != PARAMETER]
-        return [self._parameters, *slot_tensors(self.optimizer, self._parameters, state)]
+        others = slot_tensors(self.optimizer, self._parameters, state)
+        return [(self._parameters, self._views()), *((tensors, None) for tensors in others)]

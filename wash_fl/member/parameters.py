@@ -74,13 +74,47 @@ def _check_collectable(name: str, value: object) -> None:
         ) from None
 
 
-def gather(tensors: Sequence[torch.Tensor], layout: Layout, coordinates: Coordinates) -> Values:
-    """Return a copy of the values at sorted flat coordinates, shape (count,), wherever the tensors live."""
+class FlatViews:
+    """Flat views of the memory of tensors, made again when one has moved.
+
+    A model has dozens of tensors of which an exchange touches a few values each, so the fixed cost per tensor
+    is what counts.
+
+    Parameters
+    ----------
+    tensors : sequence of torch.Tensor
+        Whose views are wanted.
+    """
+
+    def __init__(self, tensors: Sequence[torch.Tensor]) -> None:
+        self._tensors = tensors
+        self._moved_from: list[int] = []
+        self._views: list[Values | None] = []
+
+    def __call__(self) -> list[Values | None]:
+        """Return a view of each tensor; None for one that is not contiguous memory of the CPU."""
+        pointers = [each.data_ptr() for each in self._tensors]
+        if pointers != self._moved_from:
+            # The old views keep the old memory, so that no other tensor can be there.
+            self._moved_from, self._views = pointers, [_flat_view(each) for each in self._tensors]
+        return self._views
+
+
+def gather(
+    tensors: Sequence[torch.Tensor],
+    layout: Layout,
+    coordinates: Coordinates,
+    views: Sequence[Values | None] | None = None,
+) -> Values:
+    """Return a copy of the values at sorted flat coordinates, shape (count,), wherever the tensors live.
+
+    ``views`` are those of :class:`FlatViews`, if there are any.
+    """
     values = np.empty(coordinates.size, dtype=np.float32)
-    for tensor, places, part in _parts(tensors, layout, coordinates):
-        view = _flat_view(tensor)
+    for tensor, view, places, part in _parts(tensors, layout, coordinates, views):
         if view is not None:
-            values[part] = view[places]
+            # All places exist; to clip them is the mode that does not check it again.
+            view.take(places, out=values[part], mode="clip")
         else:
             index = torch.from_numpy(places).to(tensor.device)
             values[part] = torch.take(tensor.detach(), index).cpu().numpy()
@@ -88,11 +122,14 @@ def gather(tensors: Sequence[torch.Tensor], layout: Layout, coordinates: Coordin
 
 
 def scatter(
-    tensors: Sequence[torch.Tensor], layout: Layout, coordinates: Coordinates, values: Values
+    tensors: Sequence[torch.Tensor],
+    layout: Layout,
+    coordinates: Coordinates,
+    values: Values,
+    views: Sequence[Values | None] | None = None,
 ) -> None:
     """Write ``values``, shape (count,), at sorted flat coordinates, in place."""
-    for tensor, places, part in _parts(tensors, layout, coordinates):
-        view = _flat_view(tensor)
+    for tensor, view, places, part in _parts(tensors, layout, coordinates, views):
         if view is not None:
             view[places] = values[part]
         else:
@@ -102,11 +139,7 @@ def scatter(
 
 
 def _flat_view(tensor: torch.Tensor) -> Values | None:
-    """Return a flat view of the memory of a contiguous CPU tensor; others go through torch.
-
-    A model has dozens of tensors of which an exchange touches a few values each, so the fixed cost per
-    tensor is what counts: this way it is a quarter of torch's.
-    """
+    """Return a flat view of the memory of a contiguous CPU tensor; others go through torch."""
     if tensor.device.type == "cpu" and tensor.is_contiguous():
         view: Values = tensor.detach().numpy().reshape(-1)
         return view
@@ -114,15 +147,19 @@ def _flat_view(tensor: torch.Tensor) -> Values | None:
 
 
 def _parts(
-    tensors: Sequence[torch.Tensor], layout: Layout, coordinates: Coordinates
-) -> Iterator[tuple[torch.Tensor, Coordinates, slice]]:
-    """Yield each tensor that is hit, the places within it, and where they are in the slice."""
-    bounds = layout.boundaries(coordinates).tolist()
-    for tensor, offset, (begin, end) in zip(
-        tensors, layout.offsets.tolist(), itertools.pairwise(bounds), strict=True
-    ):
+    tensors: Sequence[torch.Tensor],
+    layout: Layout,
+    coordinates: Coordinates,
+    views: Sequence[Values | None] | None,
+) -> Iterator[tuple[torch.Tensor, Values | None, Coordinates, slice]]:
+    """Yield each tensor that is hit, its view, the places within it, and where they are in the slice."""
+    bounds = layout.boundaries(coordinates)
+    places = coordinates - np.repeat(layout.offsets, np.diff(bounds))
+    for index, (begin, end) in enumerate(itertools.pairwise(bounds.tolist())):
         if begin < end:
-            yield tensor, coordinates[begin:end] - offset, slice(begin, end)
+            tensor = tensors[index]
+            view = _flat_view(tensor) if views is None else views[index]
+            yield tensor, view, places[begin:end], slice(begin, end)
 
 
 def flatten(tensors: Sequence[torch.Tensor]) -> Values:
