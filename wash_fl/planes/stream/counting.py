@@ -13,6 +13,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
+from urllib.parse import unquote
 
 from wash_fl.core.packet import value_bytes
 from wash_fl.planes.stream.wire import Answer
@@ -41,12 +42,21 @@ class Counted:
     sides: dict[str, dict[int, Side]] = field(default_factory=lambda: {"up": {}, "down": {}})
     _row: dict[int, list[int]] = field(default_factory=dict)
     _port: int = 0
-    _connections: dict[str, tuple[int, int]] = field(default_factory=dict)
+    # By connection: bytes of messages, up and down; and what the kernel says that it carried besides.
+    _messages: dict[str, list[int]] = field(default_factory=dict)
+    _framing: dict[str, tuple[int, int]] = field(default_factory=dict)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def watch(self, port: int) -> None:
         """Count the connections to this port."""
         self._port = port
+
+    def carried(self, peer: str, *, up: int = 0, down: int = 0) -> None:
+        """Count the bytes of a message on the connection to a peer, as gRPC names it."""
+        with self._lock:
+            counts = self._messages.setdefault(_address(peer), [0, 0])
+            counts[0] += up
+            counts[1] += down
 
     def up(self, member: int, packet: bytes, messages: int) -> None:
         """Count an offer, and how many bytes the messages were that brought it."""
@@ -71,10 +81,12 @@ class Counted:
 
     def sample(self) -> None:
         """Ask the kernel what the open connections have carried so far."""
-        if self._port:
-            found = _connections(self._port)
-            with self._lock:
-                self._connections.update(found)
+        if not self._port:
+            return
+        with self._lock:
+            for address, (sent, received) in _connections(self._port).items():
+                up, down = self._messages.get(address, (0, 0))
+                self._framing[address] = max(0, received - up), max(0, sent - down)
 
     def total(self) -> dict[str, int]:
         """Return the sums over all members; framing is left out where the kernel does not tell."""
@@ -85,12 +97,17 @@ class Counted:
             for kind in ("payload", "protocol")
         }
         with self._lock:
-            carried = list(self._connections.values())
-        for place, way in enumerate(("down", "up")):
-            if carried:
-                messages = sums[f"{way}_payload"] + sums[f"{way}_protocol"]
-                sums[f"{way}_framing"] = max(0, sum(each[place] for each in carried) - messages)
+            framing = list(self._framing.values())
+        for place, way in enumerate(("up", "down")):
+            if framing:
+                sums[f"{way}_framing"] = sum(each[place] for each in framing)
         return sums
+
+
+def _address(peer: str) -> str:
+    """Return gRPC's name of a peer, such as ``ipv4:127.0.0.1:4711``, as host and port."""
+    host, _, port = unquote(peer.partition(":")[2]).rpartition(":")
+    return f"{host.strip('[]')} {port}"
 
 
 def _connections(port: int) -> dict[str, tuple[int, int]]:
@@ -105,16 +122,18 @@ def _connections(port: int) -> dict[str, tuple[int, int]]:
             link = str(path.readlink())
             if link.startswith("socket:"):
                 with socket.socket(fileno=os.dup(int(path.name))) as connection:
-                    if _is_ours(connection, port):
+                    peer = _peer(connection, port)
+                    if peer:
                         info = connection.getsockopt(socket.IPPROTO_TCP, option, _ACKED + 16)
                         sent, received = struct.unpack_from("=QQ", info, _ACKED)
-                        found[link] = (sent, received)
+                        found[peer] = (sent, received)
     return found
 
 
-def _is_ours(connection: socket.socket, port: int) -> bool:
+def _peer(connection: socket.socket, port: int) -> str:
+    """Return the other side of a connection to this port; empty if it is another's."""
     if connection.family not in (socket.AF_INET, socket.AF_INET6):
-        return False
+        return ""
     name: Any = connection.getsockname()
-    connection.getpeername()  # raises for the one that listens
-    return int(name[1]) == port
+    peer: Any = connection.getpeername()  # raises for the one that listens
+    return f"{peer[0].removeprefix('::ffff:')} {peer[1]}" if int(name[1]) == port else ""

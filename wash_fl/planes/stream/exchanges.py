@@ -1,6 +1,7 @@
 """A round whose members exchange over streams while it lasts."""
 
 import logging
+import time
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Any, Self
@@ -18,6 +19,9 @@ from wash_fl.planes.stream.service import Service
 from wash_fl.planes.stream.ticket import Ticket
 
 logger = logging.getLogger("flwr.wash_fl")
+
+SAMPLE_SECONDS = 1.0
+"""How often the kernel is asked what the connections have carried."""
 
 RESTART_SECONDS = 120.0
 """How long a member with an offer out waits for a server that is started again."""
@@ -102,6 +106,7 @@ class OverStreams:
         self._settled: dict[int, None] = {}
         self._aside: dict[int, str] = {}
         self._gauge: Gauge | None = None
+        self._sampled = 0.0
         self._hub = Hub(
             run,
             draw,
@@ -154,4 +159,8 @@ class OverStreams:
         self._settled |= dict.fromkeys(settlement.members)
         self._aside |= settlement.aside
         self._gauge = settlement.gauge or self._gauge
+        if time.monotonic() - self._sampled > SAMPLE_SECONDS:
+            # Before a connection is gone, and with it what the kernel knows of it.
+            self._sampled = time.monotonic()
+            self.counted.sample()
         self._on_exchange(ExchangeReport(settlement, seconds, self.counted.row()))

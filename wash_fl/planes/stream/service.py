@@ -224,6 +224,7 @@ class Call:
         self._thread = threading.get_ident()
         self._context = context
         self._counted = counted
+        self._peer: str = context.peer()
         self._told: asyncio.Future[Answer] | None = None
         self._task = asyncio.current_task()
         self._read = 0
@@ -256,6 +257,7 @@ class Call:
             return None
         message: bytes = data
         self._read += len(message)
+        self._counted.carried(self._peer, up=len(message))
         return message
 
     async def say(self, answer: Answer) -> None:
@@ -263,6 +265,7 @@ class Call:
         sent = 0
         for message in answer_messages(answer):
             sent += len(message)
+            self._counted.carried(self._peer, down=len(message))
             await self._context.write(message)
         if self.member is not None:
             self._counted.down(self.member, answer, sent)
