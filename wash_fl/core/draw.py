@@ -117,5 +117,5 @@ class Draw:
     @staticmethod
     def _keep(kept: dict[int, NDArray[np.int64]], exchange: int, found: NDArray[np.int64]) -> None:
         if len(kept) >= _KEPT:
-            kept.clear()
+            kept.pop(next(iter(kept)), None)
         kept[exchange] = found

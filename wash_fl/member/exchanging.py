@@ -268,6 +268,8 @@ class Exchanging:
         with suppress(LineLostError):  # noticed again, and mended, where the answer is awaited
             self._line.send(exchange, self._member.applied, self._packet)
         self._reach("sent")
+        # While the offer is on its way: what the next one will ask for.
+        self._member.draw.coordinates(exchange + 1)
 
     def _encoded(self) -> bytes:
         assert self.offer.values is not None
