@@ -81,6 +81,9 @@ def _train(grid: Grid, config: RunConfig, task: Task, folder: RunFolder) -> tupl
 
     def on_round(report: RoundReport) -> None:
         folder.log("round", **_round_fields(report))
+        if config.exchange.exchange_plane == "round":
+            took_place = ExchangeReport(report.settlement, report.seconds, report.traffic.row())
+            folder.log_exchange(**_exchange_fields(took_place))
 
     def on_exchange(report: ExchangeReport) -> None:
         nonlocal shown

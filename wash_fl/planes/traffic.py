@@ -37,6 +37,7 @@ class Traffic:
     """What :meth:`total` was when an earlier server process of the same run ended."""
     streams: Counted | None = None
     """What the stream plane's connections carried."""
+    _rows: dict[int, list[int]] = field(default_factory=dict)
 
     def round_trip(self, member: int, sent: Message, reply: Message, *, again: bool = False) -> None:
         """Count a round's request and its reply; ``again`` counts a further reply to the same request."""
@@ -65,6 +66,21 @@ class Traffic:
         down.values += records.value_bytes(sent, "delivery")
         self.up.setdefault(member, Bytes()).models += records.message_bytes(reply)
 
+    def row(self) -> dict[str, list[int]]:
+        """Return each member's bytes since the last time: values and the rest of messages up, then down.
+
+        Whole models are left out.
+        """
+        now = {
+            member: [count for way in (self.up, self.down) for count in _split(way.get(member, Bytes()))]
+            for member in sorted(self.up.keys() | self.down.keys())
+        }
+        before, self._rows = self._rows, now
+        return {
+            str(member): [count - old for count, old in zip(counts, before.get(member, [0] * 4), strict=True)]
+            for member, counts in now.items()
+        }
+
     def total(self) -> dict[str, int]:
         """Return the sums over all members, by direction and kind.
 
@@ -84,3 +100,7 @@ class Traffic:
                 if f"{way}_framing" in carried:
                     sums[f"{way}_framing"] = carried[f"{way}_framing"]
         return {name: count + self.before.get(name, 0) for name, count in sums.items()}
+
+
+def _split(counted: Bytes) -> tuple[int, int]:
+    return counted.values, counted.messages - counted.values

@@ -41,7 +41,7 @@ class RunFolder:
     ========================  =====================================================
     ``config.toml``           the options as given, complete: it starts the same run
     ``metrics.jsonl``         one JSON object per event, appended as it happens
-    ``exchanges.jsonl``       on the stream plane, one JSON object per exchange: who, how far apart, bytes
+    ``exchanges.jsonl``       one JSON object per exchange: who, how far apart, bytes by member
     ``journal.sqlite``        the server's decisions: with it an unfinished run goes on
     ``averaged.safetensors``  the averaged model's state dict
     ``model.onnx``            the same for inference
@@ -144,7 +144,7 @@ class RunFolder:
             file.write(line.encode())
 
     def log_exchange(self, **fields: Any) -> None:
-        """Append an exchange over streams to its file."""
+        """Append an exchange to its file."""
         with (self.path / EXCHANGES).open("a", encoding="utf-8") as file:
             file.write(json.dumps(fields, allow_nan=False) + "\n")
 

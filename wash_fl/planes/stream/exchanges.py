@@ -29,7 +29,7 @@ RESTART_SECONDS = 120.0
 
 @dataclass(frozen=True)
 class ExchangeReport:
-    """What happened in an exchange over streams.
+    """What happened in an exchange.
 
     Attributes
     ----------
@@ -38,7 +38,8 @@ class ExchangeReport:
     seconds : float
         From its first offer until it was settled.
     bytes : dict of str to list of int
-        By member, since the exchange before: payload and protocol up, payload and protocol down.
+        By member, since the exchange before: payload (values) and protocol (the rest of the messages) up,
+        then the same down. What a delivery carried counts where it travelled: after its exchange.
     """
 
     settlement: Settlement
