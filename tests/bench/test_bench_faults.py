@@ -185,8 +185,8 @@ class ForgetsWhatWaits(Escrow):
 class BelievesAnyReply(Escrow):
     """Takes every reply for an acknowledgement of what waits."""
 
-    def acknowledge(self, member, applied):
-        super().acknowledge(member, self.settled)
+    def acknowledge(self, member, applied, *, lazily=False):
+        super().acknowledge(member, self.settled, lazily=lazily)
 
 
 class TakesLateOffers(Escrow):
