@@ -32,9 +32,11 @@ from wash_fl.bench.fault_fleet.oracle import Violation
 from wash_fl.bench.fault_fleet.setting import Setting
 from wash_fl.cli import app
 from wash_fl.core import escrow as core_escrow
+from wash_fl.core import run_packets
 from wash_fl.core.escrow import Escrow
 from wash_fl.core.journal import MemoryJournal
 from wash_fl.core.packet import Direction, decode
+from wash_fl.core.run_packets import RunPackets
 from wash_fl.core.sqlite_journal import SqliteJournal
 from wash_fl.errors import ConfigError
 from wash_fl.member import durable
@@ -557,4 +559,5 @@ def test_without_faults_everybody_exchanges_and_is_collected(tmp_path):
 
 def test_the_real_modules_are_under_test():
     assert server.Escrow is Escrow and server.Roster is Roster
-    assert durable.decode is decode and server.decode is decode
+    assert durable.RunPackets is RunPackets and server.RunPackets is RunPackets
+    assert run_packets.decode is decode

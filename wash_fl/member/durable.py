@@ -18,10 +18,10 @@ from torch import nn
 from torch.optim import Optimizer
 
 from wash_fl.config import ExchangeConfig
-from wash_fl.core.codec import FLOAT32, delivery_dtype, taken_over
+from wash_fl.core.codec import FLOAT32, taken_over
 from wash_fl.core.identity import run_identity
 from wash_fl.core.layout import Layout
-from wash_fl.core.packet import Direction, Slice, decode, encode
+from wash_fl.core.run_packets import RunPackets
 from wash_fl.core.terms import Terms
 from wash_fl.errors import ExchangeError, LayoutError, StateError
 from wash_fl.member.exchanging import Exchanging, Line, Offer
@@ -421,15 +421,7 @@ class DurableMember:
         if not packet:
             return False
         config = self._exchange
-        delivery = decode(
-            packet,
-            direction=Direction.DELIVERY,
-            run=self._run,
-            layout=member.layout,
-            member=member.index,
-            count=member.draw.count,
-            dtype=delivery_dtype(config),
-        )
+        delivery = RunPackets(self._run, member.draw).read_delivery(packet, member.index)
         if delivery.exchange > max(progress.offered, progress.applied):
             # Who takes part in an exchange has saved its round. Deliveries before this one may be lost, too.
             raise NotJoinedError(
@@ -456,8 +448,7 @@ class DurableMember:
     def _packet(self, member: Member, exchange: int, offer: Values) -> bytes:
         if offer.size == 0:
             return b""
-        dtype = self._exchange.dtype
-        return encode(Slice(Direction.OFFER, self._run, member.layout, exchange, member.index, offer, dtype))
+        return RunPackets(self._run, member.draw).offer(member.index, exchange, offer)
 
     def _check_finite(self, member: Member, number: int) -> None:
         """Refuse a member that diverged, also where this exchange does not look."""

@@ -13,8 +13,8 @@ from enum import Enum, auto
 from typing import Any, Final, Protocol
 
 from wash_fl.config import ExchangeConfig
-from wash_fl.core.codec import delivery_dtype, taken_over
-from wash_fl.core.packet import Direction, Slice, decode, encode
+from wash_fl.core.codec import taken_over
+from wash_fl.core.run_packets import RunPackets
 from wash_fl.errors import ExchangeError
 from wash_fl.faults import points
 from wash_fl.member.log import ExchangeLog, Kind
@@ -174,7 +174,7 @@ class Exchanging:
         self._member = member
         self._line = line
         self._log = log
-        self._run = run
+        self._packets = RunPackets(run, member.draw)
         self._config = config
         self._first_step = first_step
         self._rest_at = rest_at
@@ -273,10 +273,7 @@ class Exchanging:
 
     def _encoded(self) -> bytes:
         assert self.offer.values is not None
-        layout, index, exchange = self._member.layout, self._member.index, self.offer.exchange
-        return encode(
-            Slice(Direction.OFFER, self._run, layout, exchange, index, self.offer.values, self._config.dtype)
-        )
+        return self._packets.offer(self._member.index, self.offer.exchange, self.offer.values)
 
     def _heard(self) -> bool:
         """Wait for the answer to the offer that is out; return whether it was for the right exchange."""
@@ -334,15 +331,7 @@ class Exchanging:
     def _apply(self, packet: bytes) -> None:
         """Apply a delivery, once; it answers the offer that is out, if there is one."""
         member, config = self._member, self._config
-        delivery = decode(
-            packet,
-            direction=Direction.DELIVERY,
-            run=self._run,
-            layout=member.layout,
-            member=member.index,
-            count=member.draw.count,
-            dtype=delivery_dtype(config),
-        )
+        delivery = self._packets.read_delivery(packet, member.index)
         exchange = delivery.exchange
         if exchange <= member.applied:
             return

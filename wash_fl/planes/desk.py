@@ -7,7 +7,8 @@ from flwr.app import Message, MetricRecord
 
 from wash_fl.core.draw import Draw
 from wash_fl.core.escrow import Escrow, Verdict
-from wash_fl.core.packet import Direction, PacketError, decode
+from wash_fl.core.packet import PacketError
+from wash_fl.core.run_packets import RunPackets
 from wash_fl.planes import records
 from wash_fl.planes.asking import understand
 from wash_fl.planes.joining import Reception
@@ -30,8 +31,7 @@ class Desk:
     """
 
     def __init__(self, run: bytes, draw: Draw, escrow: Escrow, roster: Roster, reception: Reception) -> None:
-        self._run = run
-        self._draw = draw
+        self._packets = RunPackets(run, draw)
         self._escrow = escrow
         self._roster = roster
         self._reception = reception
@@ -71,20 +71,11 @@ class Desk:
     def _offered(self, number: int, member: int, packet: bytes) -> bool:
         """Hand a member's offer to the escrow; False if it is no offer."""
         try:
-            offer = decode(
-                packet,
-                direction=Direction.OFFER,
-                run=self._run,
-                layout=self._draw.layout,
-                member=member,
-                exchange=number,
-                count=self._draw.count,
-                dtype=self._draw.schedule.config.dtype,
-            )
+            values = self._packets.read_offer(packet, member, number)
         except PacketError as error:
             logger.warning("member %d: %s It keeps its own values", member, error)
             return False
-        verdict = self._escrow.offer(member, number, offer.values)
+        verdict = self._escrow.offer(member, number, values)
         if verdict is not Verdict.ACCEPTED:
             logger.warning("member %d: its offer in round %d is %s", member, number, verdict)
         return True

@@ -14,12 +14,12 @@ from flwr.app import Message
 from flwr.serverapp import Grid
 from safetensors.numpy import load_file
 
-from wash_fl.core.codec import delivery_dtype
+from wash_fl.core.draw import Draw
 from wash_fl.core.escrow import Escrow
 from wash_fl.core.identity import weights_sha256
 from wash_fl.core.journal import Enrolment, Standing
 from wash_fl.core.layout import Layout
-from wash_fl.core.packet import Direction, Slice, encode
+from wash_fl.core.run_packets import RunPackets
 from wash_fl.core.terms import Terms
 from wash_fl.errors import RunError
 from wash_fl.planes import records
@@ -61,13 +61,8 @@ class JoinRequest:
 
     def delivery(self, escrow: Escrow, member: int) -> bytes:
         """Return the packet that waits for a member; empty if none does."""
-        waiting = escrow.delivery(member)
-        if waiting is None:
-            return b""
-        dtype = delivery_dtype(self.terms.exchange)
-        return encode(
-            Slice(Direction.DELIVERY, self.run, self.layout, waiting.exchange, member, waiting.values, dtype)
-        )
+        draw = Draw(self.terms.seed, self.layout, self.terms.schedule)
+        return RunPackets(self.run, draw).delivery(member, escrow.delivery(member))
 
     def to(self, node: int, ttl: float, start: "Start | None" = None) -> Message:
         """Return the request to a node: who are you, and if it holds nothing yet, where to start."""

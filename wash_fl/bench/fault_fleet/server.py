@@ -14,7 +14,8 @@ from wash_fl.core.draw import Draw
 from wash_fl.core.escrow import Escrow, Settlement
 from wash_fl.core.identity import weights_sha256
 from wash_fl.core.journal import Enrolment, Standing
-from wash_fl.core.packet import Direction, PacketError, Slice, decode, encode
+from wash_fl.core.packet import PacketError
+from wash_fl.core.run_packets import RunPackets
 from wash_fl.planes.roster import Roster
 
 OUTLIER_FACTOR = 10.0
@@ -66,7 +67,7 @@ class Server:
         ask: Callable[[Request], Reply | None],
     ) -> None:
         self._run = run
-        self._draw = draw
+        self._packets = RunPackets(run.identity, draw)
         self._initial = initial
         self._initial_hash = weights_sha256(initial)
         self._fuse = fuse
@@ -224,18 +225,10 @@ class Server:
         if not reply.offer:
             return
         try:
-            offer = decode(
-                reply.offer,
-                direction=Direction.OFFER,
-                run=self._run.identity,
-                layout=self._run.layout,
-                member=member,
-                exchange=request.round,
-                count=self._draw.count,
-            )
+            values = self._packets.read_offer(reply.offer, member, request.round)
         except PacketError:
             return
-        self.escrow.offer(member, request.round, offer.values)
+        self.escrow.offer(member, request.round, values)
 
     def _anew(self, member: int) -> None:
         self.newcomers[member] = True
@@ -245,11 +238,7 @@ class Server:
         return Request(next(self._numbers), member, kind, number, self._delivery(member))
 
     def _delivery(self, member: int) -> bytes:
-        waiting = self.escrow.delivery(member)
-        if waiting is None:
-            return b""
-        run, layout = self._run.identity, self._run.layout
-        return encode(Slice(Direction.DELIVERY, run, layout, waiting.exchange, member, waiting.values))
+        return self._packets.delivery(member, self.escrow.delivery(member))
 
     def _send(self, request: Request) -> None:
         self._fuse.burn("before sending a request")

@@ -11,12 +11,13 @@ import time
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
-from wash_fl.core.codec import delivery_dtype, encoded_size
+from wash_fl.core.codec import encoded_size
 from wash_fl.core.draw import Draw
 from wash_fl.core.escrow import Escrow, Settlement, Verdict
 from wash_fl.core.gathering import Gathering
-from wash_fl.core.journal import Delivery, Journal, Standing
-from wash_fl.core.packet import Direction, PacketError, Slice, decode, encode
+from wash_fl.core.journal import Journal, Standing
+from wash_fl.core.packet import PacketError
+from wash_fl.core.run_packets import RunPackets
 from wash_fl.faults import points
 from wash_fl.planes.clock import Clock
 from wash_fl.planes.records import printable
@@ -93,7 +94,7 @@ class Hub:
         self._escrow = escrow
         self._roster = roster
         self._secret = journal.secret
-        self._config = draw.schedule.config
+        self._packets = RunPackets(run, draw)
         self._gathering = Gathering(deadline, patience)
         self._on_settled = on_settled
         self.now = now
@@ -110,7 +111,7 @@ class Hub:
     def longest_offer(self) -> int:
         """Bytes that a packet for the next exchange may have."""
         slots, count = len(self._draw.layout.slots), self._draw.count(self._escrow.settled + 1)
-        return longest_packet(encoded_size(self._config.dtype, slots, count))
+        return longest_packet(encoded_size(self._draw.schedule.config.dtype, slots, count))
 
     # What the strategy does
 
@@ -193,7 +194,7 @@ class Hub:
             reason = "its token is not that of this run and member: it comes with the train message."
         elif greeting.layout != self._draw.layout.fingerprint:
             reason = "its model is another."
-        elif greeting.member not in self._roster or greeting.member not in self._roster.active():
+        elif greeting.member not in self._roster.active():
             reason = f"member {greeting.member} is not of this run, or not any more."
         else:
             return None
@@ -207,23 +208,14 @@ class Hub:
         if exchange != settled + 1:
             return self._answer(Status.LATE if exchange <= settled else Status.EARLY, member)
         try:
-            offer = decode(
-                packet,
-                direction=Direction.OFFER,
-                run=self._run,
-                layout=self._draw.layout,
-                member=member,
-                exchange=exchange,
-                count=self._draw.count,
-                dtype=self._config.dtype,
-            )
+            values = self._packets.read_offer(packet, member, exchange)
         except PacketError as error:
             logger.warning("member %d: %s It keeps its own values", member, error)
             return self._answer(Status.REFUSED, reason=printable(str(error)))
         if not self._open:
             self._escrow.open(exchange, self._roster.active())
             self._open, self._first = True, self.now()
-        verdict = self._escrow.offer(member, exchange, offer.values)
+        verdict = self._escrow.offer(member, exchange, values)
         if verdict is Verdict.UNDELIVERED:
             return self._answer(Status.UNDELIVERED, member)
         if verdict not in (Verdict.ACCEPTED, Verdict.DUPLICATE):
@@ -271,21 +263,8 @@ class Hub:
 
     def _answer(self, status: Status, member: int | None = None, *, reason: str = "") -> Answer:
         """Return an answer, with what waits for a member."""
-        waiting = None if member is None else self._escrow.delivery(member)
-        packet = b"" if waiting is None or member is None else self._packet(member, waiting)
+        packet = b"" if member is None else self._packets.delivery(member, self._escrow.delivery(member))
         return Answer(status, self._escrow.settled, packet, reason)
-
-    def _packet(self, member: int, delivery: Delivery) -> bytes:
-        slice_ = Slice(
-            Direction.DELIVERY,
-            self._run,
-            self._draw.layout,
-            delivery.exchange,
-            member,
-            delivery.values,
-            delivery_dtype(self._config),
-        )
-        return encode(slice_)
 
 
 class Giving(Clock):
