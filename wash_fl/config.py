@@ -118,7 +118,7 @@ class TrainingConfig(_Checked):
     members: int = option(
         4, "Members of the ensemble, one per client", low=2, hint="One member has nobody to exchange with."
     )
-    rounds: int = option(30, "Rounds; one exchange each", low=1)
+    rounds: int = option(30, "Rounds; on the round plane one exchange each", low=1)
     local_steps: int = option(24, "Optimizer steps of each member per round", low=1)
     local_seconds: float = option(
         0.0,
@@ -187,10 +187,15 @@ class ExchangeConfig(_Checked):
     every: int = option(1, "Optimizer steps between two exchanges on the stream plane; 1 is the paper", low=1)
     overlap: bool = option(False, "On the stream plane, train on while a slice is on its way")
 
+    @property
+    def streams(self) -> bool:
+        """Whether members exchange over streams while they train."""
+        return self.exchange_plane == "stream"
+
     def __post_init__(self) -> None:
         super().__post_init__()
         for name, unused in (("every", 1), ("overlap", False)):
-            if self.exchange_plane == "round" and getattr(self, name) != unused:
+            if not self.streams and getattr(self, name) != unused:
                 raise ConfigError(
                     f"{name} = {getattr(self, name)} has no meaning on the round plane, which exchanges once "
                     "per round: add exchange-plane = stream, or leave it out."
@@ -281,7 +286,7 @@ class RunConfig:
     def __post_init__(self) -> None:
         training, fleet, exchange = self.training, self.fleet, self.exchange
         steps = training.rounds * training.local_steps
-        if exchange.exchange_plane == "stream" and exchange.every > steps:
+        if exchange.streams and exchange.every > steps:
             raise ConfigError(
                 f"every = {exchange.every} is more than the run's {steps} optimizer steps: nothing would be "
                 "exchanged; lower every."

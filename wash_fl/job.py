@@ -81,7 +81,7 @@ def _train(grid: Grid, config: RunConfig, task: Task, folder: RunFolder) -> tupl
 
     def on_round(report: RoundReport) -> None:
         folder.log("round", **_round_fields(report))
-        if config.exchange.exchange_plane == "round":
+        if not config.exchange.streams:
             took_place = ExchangeReport(report.settlement, report.seconds, report.traffic.row())
             folder.log_exchange(**_exchange_fields(took_place))
 

@@ -91,7 +91,7 @@ def _check_room(config: RunConfig) -> None:
     """
     import psutil
 
-    if config.exchange.exchange_plane != "stream":
+    if not config.exchange.streams:
         return
     members, free = config.training.members, psutil.virtual_memory().available
     if members * MEMBER_BYTES > free:
@@ -121,7 +121,7 @@ def _flower(home: Path, config: RunConfig) -> Iterator["subprocess.Popen[bytes]"
         )
         members = config.training.members
         size = f"num-supernodes={members} client-resources-num-cpus=1"
-        if config.exchange.exchange_plane == "stream":
+        if config.exchange.streams:
             # All members have to be at work at once, or those at work would wait for the others.
             size += f" init-args-num-cpus={max(members, os.cpu_count() or 1)}"
         submit = ["flwr", "run", str(app_folder()), "own", "--stream", "--federation-config", size]

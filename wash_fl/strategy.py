@@ -16,7 +16,7 @@ from wash_fl.config import ExchangeConfig
 from wash_fl.core.draw import Draw
 from wash_fl.core.escrow import Escrow
 from wash_fl.core.identity import run_identity, weights_sha256
-from wash_fl.core.journal import Journal, MemoryJournal, Standing
+from wash_fl.core.journal import Journal, MemoryJournal
 from wash_fl.core.layout import Layout
 from wash_fl.core.sqlite_journal import SqliteJournal
 from wash_fl.core.terms import Terms
@@ -44,10 +44,6 @@ logger = logging.getLogger("flwr.wash_fl")
 
 EMPTY_ROUNDS = 3
 """Rounds in a row without any member after which a run is given up."""
-
-
-GAUGE_EVERY = 16
-"""Exchanges over streams between two measurements of the members' distance."""
 
 
 class WashStrategy(Strategy):
@@ -195,7 +191,7 @@ class WashStrategy(Strategy):
         initial_arrays : ArrayRecord
             The weights that all members start from: a new model's state dict, or a pre-trained one's.
         num_rounds : int
-            Rounds; one exchange each.
+            Rounds; on the round plane one exchange each.
         timeout : float
             Seconds to wait for the members in one round.
         train_config, evaluate_config : ConfigRecord, optional
@@ -235,9 +231,9 @@ class WashStrategy(Strategy):
         self._last_round = num_rounds
         result = Result()
         with closing(self._open_journal()) as journal:
-            often = {"gauge_every": GAUGE_EVERY, "exact": 0} if self._streams else {}
-            self._escrow = Escrow(self._draw, self._exchange, journal, self._outlier_factor, **often)
-            self._roster = Roster(journal, self._escrow, streams=self._streams)
+            often = self._exchange.streams
+            self._escrow = Escrow(self._draw, self._exchange, journal, self._outlier_factor, often=often)
+            self._roster = Roster(journal, self._escrow, streams=self._exchange.streams)
             with self._exchanges_of(journal) as self._exchanges:
                 self._rounds = self._join(grid, terms, initial_arrays)
                 del initial_arrays
@@ -304,9 +300,6 @@ class WashStrategy(Strategy):
             )
         self._check_alive(server_round, took_part=bool(metrics))
         settlement = self._exchanges.end(server_round)
-        for member, reason in settlement.aside.items():
-            if self._roster[member].standing is Standing.ACTIVE:
-                self._roster.drop(member, Standing.SET_ASIDE, reason)
         absent = tuple(member for member in self._roster.active() if member not in metrics)
         seconds = self._exchanges.clock.now() - self._rounds.began
         report = RoundReport(server_round, settlement, absent, metrics, self.traffic, seconds)
@@ -333,17 +326,13 @@ class WashStrategy(Strategy):
         if self._journal_file is None:
             return MemoryJournal()
         # Many exchanges a second: what a power cut may take, the members' own record tells.
-        synchronous = "NORMAL" if self._streams else "FULL"
+        synchronous = "NORMAL" if self._exchange.streams else "FULL"
         return SqliteJournal.open(
             self._journal_file, self._run, self._layout.fingerprint, synchronous=synchronous
         )
 
-    @property
-    def _streams(self) -> bool:
-        return self._exchange.exchange_plane == "stream"
-
     def _exchanges_of(self, journal: Journal) -> Exchanges:
-        if not self._streams:
+        if not self._exchange.streams:
             return OncePerRound(self._escrow, self._roster, self._clock)
         over = OverStreams(
             self._run,

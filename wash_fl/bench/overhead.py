@@ -1,6 +1,7 @@
 """What exchanging after every step adds to training, beside no exchange at all in the same run."""
 
 import time
+from functools import partial
 from multiprocessing.connection import Connection
 from multiprocessing.synchronize import Barrier
 from typing import Any, Final
@@ -36,7 +37,7 @@ def run(*, quick: bool = False) -> dict[str, Any]:
     """
     fleet = BenchFleet(MEMBERS, P)
     with fleet.serving() as streams:
-        results = fleet.run(streams, _quick if quick else _full)
+        results = fleet.run(streams, partial(_member, blocks=QUICK_BLOCKS if quick else BLOCKS))
     blocks = {mode: list(zip(*(result[mode] for result in results), strict=True)) for mode in MODES}
     seconds = {mode: sum(max(pair) for pair in pairs) for mode, pairs in blocks.items()}
     steps = STEPS * len(blocks["none"])
@@ -51,14 +52,6 @@ def run(*, quick: bool = False) -> dict[str, Any]:
         "exchange_ms_overlap": 1e3 * waited["overlap"],
         "block_seconds": {mode: [round(max(pair), 4) for pair in pairs] for mode, pairs in blocks.items()},
     }
-
-
-def _full(post: Post, barrier: Barrier, connection: Connection) -> None:
-    _member(post, barrier, connection, BLOCKS)
-
-
-def _quick(post: Post, barrier: Barrier, connection: Connection) -> None:
-    _member(post, barrier, connection, QUICK_BLOCKS)
 
 
 def _member(post: Post, barrier: Barrier, connection: Connection, blocks: int) -> None:

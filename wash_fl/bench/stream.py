@@ -2,6 +2,7 @@
 
 import statistics
 import time
+from functools import partial
 from multiprocessing.connection import Connection
 from multiprocessing.synchronize import Barrier
 from typing import Any, Final
@@ -49,7 +50,7 @@ def run(*, quick: bool = False) -> dict[str, Any]:
     fleet = BenchFleet(MEMBERS, P, on_exchange)
     with fleet.serving() as streams:
         began = time.perf_counter()
-        results = fleet.run(streams, _quick if quick else _full)
+        results = fleet.run(streams, partial(_member, exchanges=exchanges))
         seconds = time.perf_counter() - began
         counted = streams.counted.total()
     times = sorted(each for result in results for each in result)
@@ -65,14 +66,6 @@ def run(*, quick: bool = False) -> dict[str, Any]:
         "seconds": seconds,
         "bytes": counted,
     }
-
-
-def _full(post: Post, barrier: Barrier, connection: Connection) -> None:
-    _member(post, barrier, connection, EXCHANGES)
-
-
-def _quick(post: Post, barrier: Barrier, connection: Connection) -> None:
-    _member(post, barrier, connection, QUICK)
 
 
 def _member(post: Post, barrier: Barrier, connection: Connection, exchanges: int) -> None:

@@ -2,7 +2,6 @@
 
 import multiprocessing
 import tempfile
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,7 +13,7 @@ from typing import Any, Final
 import torch
 from torch import nn
 
-from wash_fl.config import ExchangeConfig
+from wash_fl.config import ExchangeConfig, FleetConfig
 from wash_fl.core.draw import Draw
 from wash_fl.core.escrow import Escrow
 from wash_fl.core.journal import Enrolment
@@ -32,7 +31,6 @@ from wash_fl.planes.stream.exchanges import ExchangeReport, OverStreams
 from wash_fl.planes.stream.line import GrpcLine
 from wash_fl.planes.stream.place import Place
 from wash_fl.planes.stream.ticket import Ticket
-from wash_fl.strategy import GAUGE_EVERY
 from wash_fl.tasks.task import import_extra
 
 RUN: Final = bytes(range(16))
@@ -73,7 +71,6 @@ class BenchMember:
         self.model = resnet18()
         self.optimizer = torch.optim.SGD(self.model.parameters(), lr=1e-3)
         self._offer = Offer()
-        self._applied = 0
         self._member = Member(
             self.model,
             self.optimizer,
@@ -129,7 +126,7 @@ def resnet18() -> nn.Module:
     return model
 
 
-Work = Callable[[Post, "Barrier", "Connection"], None]
+Work = Callable[[Post, Barrier, Connection], None]
 """What a member's process does: it sends its result through the connection."""
 
 
@@ -171,7 +168,7 @@ class BenchFleet:
             journal = SqliteJournal.open(
                 self.folder / "journal.sqlite", RUN, draw.layout.fingerprint, synchronous="NORMAL"
             )
-            escrow = Escrow(draw, config, journal, 10.0, gauge_every=GAUGE_EVERY, exact=0)
+            escrow = Escrow(draw, config, journal, FleetConfig().outlier_factor, often=True)
             roster = Roster(journal, escrow, streams=True)
             for member in range(self.members):
                 roster.enrol(member, Enrolment(INITIAL))
@@ -221,7 +218,6 @@ class BenchFleet:
                 if any(process.exitcode for process, _ in started):
                     raise RunError("a member's process has failed; see what it printed.")
                 streams.clock.sleep(0.05)
-            time.sleep(0)
             return [here.recv() for _, here in started]
         except EOFError as error:
             raise RunError("a member's process ended without a result; see what it printed.") from error

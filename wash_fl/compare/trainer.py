@@ -106,7 +106,7 @@ class Trainer:
         length = self.config.training.local_steps
         position, end = (number - 1) * length, number * length
         config = self.config.exchange
-        every = length if config.exchange_plane == "round" else config.every
+        every = config.every if config.streams else length
         settlement = Settlement(self.escrow.settled, (), (), None)
         losses = dict.fromkeys(self._active(), 0.0)
         while position < end:
@@ -121,7 +121,7 @@ class Trainer:
             self._deliver_all()
             if position % every == 0:
                 settlement = self._exchange()
-        if config.exchange_plane == "stream":
+        if config.streams:
             self._deliver_all()
         return settlement, losses
 

@@ -76,10 +76,10 @@ class Draw:
         sizes = self.layout.sizes.astype(np.uint64)
         hit = counts > 0
         ends = np.cumsum(counts)
-        size, count = np.repeat(sizes, counts), np.repeat(counts.astype(np.uint64), counts)
+        size, count = np.repeat(sizes, counts), np.repeat(counts, counts)
         first_of_tensor = np.repeat(ends - counts, counts)
-        stratum = (np.arange(total) - first_of_tensor).astype(np.uint64)
-        start = stratum * size // count
+        stratum = np.arange(total) - first_of_tensor
+        start = stratum.astype(np.uint64) * size // count.astype(np.uint64)
         # A stratum ends where the next begins, and the last where its tensor does.
         end = np.empty_like(start)
         end[:-1] = start[1:]
@@ -92,8 +92,8 @@ class Draw:
         # come first: so many places each one moves.
         moved = np.zeros(len(counts), dtype=np.int64)
         moved[hit] = np.add.reduceat(beyond, (ends - counts)[hit], dtype=np.int64)
-        order = stratum.astype(np.int64) + np.repeat(moved, counts)
-        order -= np.where(order >= np.repeat(counts, counts), np.repeat(counts, counts), 0)
+        order = stratum + np.repeat(moved, counts)
+        order -= np.where(order >= count, count, 0)
         coordinates = np.empty(total, dtype=np.int64)
         coordinates[first_of_tensor + order] = place.astype(np.int64) + np.repeat(self.layout.offsets, counts)
         return coordinates

@@ -12,6 +12,7 @@ then can anybody see it.
 from collections.abc import Collection
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,6 +26,9 @@ from wash_fl.core.outliers import EXACT, find_outliers
 from wash_fl.errors import ExchangeError
 
 Values = NDArray[np.float32]
+
+GAUGE_EVERY: Final = 16
+"""Exchanges between two measurements of the members' distance, where they are many."""
 
 
 class Verdict(StrEnum):
@@ -78,10 +82,9 @@ class Escrow:
     outlier_factor : float
         How many times farther than usual a member's values may lie from the others'
         (:mod:`wash_fl.core.outliers`); 0 allows any.
-    gauge_every : int
-        Measure the distance between the members every so many exchanges.
-    exact : int
-        Of more offers than this are outliers looked for only if a cheap screen finds one possible.
+    often : bool
+        Exchanges are so many that the distance between the members is measured only every ``GAUGE_EVERY``,
+        and outliers are looked for only if a cheap screen finds one possible.
 
     Attributes
     ----------
@@ -96,14 +99,13 @@ class Escrow:
         journal: Journal | None = None,
         outlier_factor: float = 0.0,
         *,
-        gauge_every: int = 1,
-        exact: int = EXACT,
+        often: bool = False,
     ) -> None:
         self._draw = draw
         self._config = config
         self._outlier_factor = outlier_factor
-        self._gauge_every = gauge_every
-        self._exact = exact
+        self._gauge_every = GAUGE_EVERY if often else 1
+        self._exact = 0 if often else EXACT
         self._journal = MemoryJournal() if journal is None else journal
         self.settled, self._pending = self._journal.restore()
         self._open = 0

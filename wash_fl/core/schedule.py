@@ -44,7 +44,7 @@ class Schedule:
     @classmethod
     def between(cls, config: ExchangeConfig, rounds: int, local_steps: int) -> "Schedule":
         """Return the schedule of a run of so many rounds and optimizer steps per round."""
-        if config.exchange_plane == "round":
+        if not config.streams:
             return cls(config, rounds, local_steps)
         return cls(config, max(1, rounds * local_steps // config.every), config.every)
 

@@ -26,7 +26,7 @@ class Terms:
     members : int
         Size of the ensemble; members have the indices 0 to members - 1.
     rounds : int
-        Rounds in the run, one exchange each.
+        Rounds in the run; on the round plane one exchange each.
     local_steps : int
         Optimizer steps of a member per round.
     exchange : ExchangeConfig

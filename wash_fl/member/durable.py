@@ -35,8 +35,6 @@ logger = logging.getLogger("flwr.wash_fl")
 
 MakeLine = Callable[[Member, Progress], Line]
 
-STREAM: Final = "stream"
-
 LOG_BYTES: Final = 16 << 20
 """A log smaller than this is no reason to save the member."""
 
@@ -178,7 +176,7 @@ class DurableMember:
         StateError
             If its state cannot be used or saved.
         """
-        stream = terms.exchange.exchange_plane == STREAM
+        stream = terms.exchange.streams
         if exchange < 0 or (exchange > terms.rounds and not stream):
             raise ExchangeError(
                 f"a start after exchange {exchange}: it must be from 0 to {terms.rounds}, the run's rounds."
@@ -255,7 +253,7 @@ class DurableMember:
         seconds = checked_seconds(seconds)
         if not 1 <= number <= terms.rounds:
             raise ExchangeError(f"round {number} is none of this run: it has rounds 1 to {terms.rounds}.")
-        stream = terms.exchange.exchange_plane == STREAM
+        stream = terms.exchange.streams
         if stream != (line is not None):
             raise ExchangeError(
                 f"a request to train that does not fit a run on the {terms.exchange.exchange_plane} plane: "

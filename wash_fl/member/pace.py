@@ -79,7 +79,7 @@ def plan(number: int, seconds: float, progress: Progress, terms: Terms) -> Round
     """
     if not seconds:
         first, last = (number - 1) * terms.local_steps, number * terms.local_steps
-        if terms.exchange.exchange_plane == "stream":
+        if terms.exchange.streams:
             # Saved in the middle of a round, which now goes on.
             first = min(max(first, progress.step), last - 1)
         return Round(number, first, last - first, terms)

@@ -4,6 +4,7 @@ from collections.abc import Collection
 from typing import Any, Protocol, Self
 
 from wash_fl.core.escrow import Escrow, Settlement
+from wash_fl.core.journal import Standing
 from wash_fl.faults import points
 from wash_fl.planes.clock import Clock
 from wash_fl.planes.roster import Roster
@@ -39,7 +40,7 @@ class Exchanges(Protocol):
         """Begin a round in which these members are asked to train."""
 
     def end(self, number: int) -> Settlement:
-        """End a round, and return what was settled in it."""
+        """End a round, and return what was settled in it; who is set aside is off the roster then."""
 
 
 class OncePerRound:
@@ -70,4 +71,6 @@ class OncePerRound:
         """Settle the round's exchange."""
         settlement = self._escrow.settle()
         points.reach("settled", exchange=number)
+        for member, reason in settlement.aside.items():
+            self._roster.drop(member, Standing.SET_ASIDE, reason)
         return settlement

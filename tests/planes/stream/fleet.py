@@ -12,7 +12,6 @@ from flwr.clientapp import ClientApp
 from flwr.serverapp.strategy import Result
 
 from wash_fl.config import ExchangeConfig
-from wash_fl.core.journal import Record
 from wash_fl.faults import points
 from wash_fl.faults.plan import FaultPlan
 from wash_fl.member.parameters import model_layout
@@ -70,7 +69,6 @@ class StreamFleet:
     exchanges: list[ExchangeReport] = field(default_factory=list)
     collected: dict[int, dict[str, np.ndarray]] = field(default_factory=dict)
     trained: list[tuple[int, int, int]] = field(default_factory=list)
-    records: list[Record] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.faults = FaultPlan.parse(self.plan)

@@ -15,7 +15,6 @@ from wash_fl.core.packet import DTYPES
 from wash_fl.core.schedule import Schedule
 from wash_fl.core.sqlite_journal import SqliteJournal
 from wash_fl.errors import RunError
-from wash_fl.member.log import Logs
 from wash_fl.member.parameters import model_layout
 from wash_fl.planes.stream.place import Place
 
@@ -217,10 +216,11 @@ def test_a_small_log_is_kept_small(tmp_path, monkeypatch):
     fleet = StreamFleet(tmp_path, local_steps=20)
     fleet.run(keep_members=True)
     assert conserved(fleet)
-    for folder in (tmp_path / "state").glob("*/member-*"):
+    folders = list((tmp_path / "state").glob("*/member-*"))
+    assert len(folders) == 4
+    for folder in folders:
         sizes = [path.stat().st_size for path in folder.glob("exchanges.*")]
         assert len(sizes) <= 2 and max(sizes, default=0) < 2000
-    assert Logs(folder)
 
 
 def test_reports_are_plain_numbers(tmp_path):

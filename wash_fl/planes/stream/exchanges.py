@@ -1,6 +1,5 @@
 """A round whose members exchange over streams while it lasts."""
 
-import logging
 import time
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
@@ -17,8 +16,6 @@ from wash_fl.planes.stream.hub import Giving, Hub
 from wash_fl.planes.stream.place import Place
 from wash_fl.planes.stream.service import Service
 from wash_fl.planes.stream.ticket import Ticket
-
-logger = logging.getLogger("flwr.wash_fl")
 
 SAMPLE_SECONDS = 1.0
 """How often the kernel is asked what the connections have carried."""

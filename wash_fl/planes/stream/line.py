@@ -21,7 +21,7 @@ from wash_fl.member.snapshot import Progress
 from wash_fl.planes.records import printable
 from wash_fl.planes.stream.ticket import Ticket
 from wash_fl.planes.stream.wire import (
-    LONGEST,
+    CHANNEL,
     PATH,
     VERSION,
     Assembly,
@@ -44,14 +44,7 @@ _OUTCOMES: Final = {
     Status.REFUSED: Outcome.KEPT,
     Status.ASIDE: Outcome.ASIDE,
 }
-_OPTIONS: Final = (
-    ("grpc.max_receive_message_length", LONGEST),
-    ("grpc.max_send_message_length", LONGEST),
-    # A router that forgot the connection does not say so.
-    ("grpc.keepalive_time_ms", 30_000),
-    ("grpc.keepalive_timeout_ms", 20_000),
-    ("grpc.enable_retries", 0),
-)
+_OPTIONS: Final = (*CHANNEL, ("grpc.enable_retries", 0))
 
 
 class GrpcLine:

@@ -16,7 +16,7 @@ from wash_fl.planes.stream.counting import Counted
 from wash_fl.planes.stream.hub import Greeting, Hub
 from wash_fl.planes.stream.place import LISTEN, Place, split
 from wash_fl.planes.stream.wire import (
-    LONGEST,
+    CHANNEL,
     METHOD,
     SERVICE,
     Answer,
@@ -34,13 +34,9 @@ _STOP_SECONDS: Final = 2.0
 _START_SECONDS: Final = 20.0
 
 OPTIONS: Final = (
-    ("grpc.max_receive_message_length", LONGEST),
-    ("grpc.max_send_message_length", LONGEST),
+    *CHANNEL,
     # Two servers on one port would each see half of the members.
     ("grpc.so_reuseport", 0),
-    # A device behind a router that forgot its connection never says goodbye.
-    ("grpc.keepalive_time_ms", 30_000),
-    ("grpc.keepalive_timeout_ms", 20_000),
     ("grpc.keepalive_permit_without_calls", 0),
     ("grpc.http2.max_pings_without_data", 0),
     ("grpc.http2.min_ping_interval_without_data_ms", 10_000),

@@ -22,6 +22,14 @@ PART: Final = 1 << 20
 """Bytes of a packet in one message; gRPC's own limit is 4 MiB."""
 LONGEST: Final = PART + 4096
 """Bytes of a message."""
+CHANNEL: Final = (
+    ("grpc.max_receive_message_length", LONGEST),
+    ("grpc.max_send_message_length", LONGEST),
+    # A router that forgot a connection does not say so.
+    ("grpc.keepalive_time_ms", 30_000),
+    ("grpc.keepalive_timeout_ms", 20_000),
+)
+"""gRPC's options on both sides."""
 _OVERHEAD: Final = 256
 """Bytes of a packet that are not values, at most."""
 
