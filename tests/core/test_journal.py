@@ -126,7 +126,7 @@ def test_a_member_that_is_not_enrolled_is_not_made_one(journal):
 
 
 def test_an_enrolment_is_kept_whole_and_replaced_whole(journal):
-    first = Enrolment("a" * 64, joined=3, seen=4, applied=3)
+    first = Enrolment("a" * 64, incarnation=2, joined=3, seen=4, applied=3)
     second = Enrolment("b" * 64, joined=9, applied=9, standing=Standing.GIVEN_UP, reason="away: é, 'x', ?")
     journal.enrolled(7, first)
     journal.enrolled(2, second)

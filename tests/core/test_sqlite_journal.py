@@ -311,9 +311,9 @@ def test_the_journal_of_another_run_or_model_is_refused(path, opened, refused):
 def test_a_journal_of_another_version_is_refused(path, opened, refused):
     opened.close()
     with closing(sqlite3.connect(path)) as database:
-        database.execute("UPDATE meta SET format = 'wash-fl journal 3'")
+        database.execute("UPDATE meta SET format = 'wash-fl journal 2'")
         database.commit()
-    with refused(StateError, str(path), "wash-fl journal 3", "wash-fl journal 2"):
+    with refused(StateError, str(path), "wash-fl journal 2", "wash-fl journal 3"):
         SqliteJournal.open(path, RUN, LAYOUT)
 
 

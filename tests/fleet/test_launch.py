@@ -29,7 +29,7 @@ def started(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         asked.append(f"node {member}")
         return Node()
 
-    monkeypatch.setattr(parts.Parts, "start_superlink", lambda self, port: asked.append("superlink"))
+    monkeypatch.setattr(parts.Parts, "start_superlink", lambda self, port, streams: asked.append("superlink"))
     monkeypatch.setattr(parts.Parts, "start_node", start_node)
     monkeypatch.setattr(
         launch.Control, "register", lambda self, key: asked.append(key.name) or f"id of {key.name}"
@@ -93,7 +93,7 @@ def test_each_part_has_a_home_of_its_own_and_what_the_caller_adds(folder, starte
 
 
 def test_what_is_started_can_be_found_even_if_the_start_is_cut_short(folder, started, monkeypatch):
-    def fail(self: parts.Parts, port: int) -> None:
+    def fail(self: parts.Parts, port: int, streams: int) -> None:
         assert Description.load(folder).mark == self.mark
         raise RunError("no.")
 

@@ -215,8 +215,8 @@ def test_weights_or_a_model_that_differ_from_the_servers_are_refused(refused):
 def test_anew_replaces_what_it_has(device):
     device.train(1)
     device.train(2)
-    progress = device.start(seed=5, exchange=6, anew=True)
-    assert (progress.round, progress.applied, progress.joined) == (0, 6, 6)
+    progress = device.start(seed=5, exchange=6, incarnation=1)
+    assert (progress.round, progress.applied, progress.joined, progress.incarnation) == (0, 6, 6, 1)
     assert progress.initial == model_sha256(make_model(5))
     trained = device.train(7)
     assert trained.progress.round == 7
@@ -229,38 +229,39 @@ def test_anew_replaces_what_it_has(device):
 
 def test_anew_starts_one_that_has_nothing_and_one_whose_state_is_damaged():
     device = Device()
-    assert device.start(exchange=3, anew=True).joined == 3
+    assert device.start(exchange=3, incarnation=1).joined == 3
     device.disk.broken = True
     with pytest.raises(StateError):
         device.start(exchange=4)
-    assert device.start(seed=5, exchange=4, anew=True).joined == 4
+    assert device.start(seed=5, exchange=4, incarnation=1).joined == 4
 
 
 def test_anew_twice_is_anew_once(device):
-    device.start(seed=5, exchange=6, anew=True)
+    device.start(seed=5, exchange=6, incarnation=1)
     device.train(7)
     kept = device.kept
-    assert device.start(seed=5, exchange=6, anew=True).round == 7
+    assert device.start(seed=5, exchange=6, incarnation=1).round == 7
     assert device.kept == kept
 
 
-def test_a_request_to_start_anew_that_was_delayed_undoes_nothing(refused, device):
-    device.start(seed=5, exchange=4, anew=True)
-    for number in (5, 6):
-        device.train(number)
+def test_a_request_to_start_anew_that_was_delayed_undoes_nothing(device):
+    device.start(seed=5, exchange=4, incarnation=3)
+    device.train(5)
     kept = device.kept
-    for seed, exchange in ((8, 4), (8, 3), (5, 3)):
-        with refused(ExchangeError, f"after exchange {exchange} is older", "of round 6"):
-            device.start(seed=seed, exchange=exchange, anew=True)
+    # after the same exchange, from other weights, and after earlier and later ones
+    for seed, exchange, incarnation in ((8, 4, 2), (5, 4, 2), (8, 3, 1), (8, 6, 2), (0, 0, 0)):
+        progress = device.start(seed=seed, exchange=exchange, incarnation=incarnation)
+        assert (progress.round, progress.incarnation) == (5, 3)
     assert device.kept == kept
 
 
-def test_anew_from_another_donor_counts_if_nothing_was_exchanged_since(device):
-    device.start(seed=5, exchange=6, anew=True)
-    assert device.start(seed=6, exchange=6, anew=True).initial == model_sha256(make_model(6))
+def test_a_later_start_counts_whatever_was_done_since_the_one_before(device):
+    device.start(seed=5, exchange=6, incarnation=1)
+    assert device.start(seed=6, exchange=6, incarnation=2).initial == model_sha256(make_model(6))
     device.train(7)
     # the exchange of round 7 is not settled: who offered in it may still be started anew
-    assert device.start(seed=7, exchange=6, anew=True).initial == model_sha256(make_model(7))
+    progress = device.start(seed=7, exchange=6, incarnation=3)
+    assert (progress.initial, progress.incarnation) == (model_sha256(make_model(7)), 3)
 
 
 def test_a_full_disk_leaves_what_there_was_when_it_starts_anew(device):
@@ -268,7 +269,7 @@ def test_a_full_disk_leaves_what_there_was_when_it_starts_anew(device):
     kept = device.kept
     device.disk.full = True
     with pytest.raises(StateError):
-        device.start(seed=5, exchange=6, anew=True)
+        device.start(seed=5, exchange=6, incarnation=1)
     assert device.kept == kept
 
 

@@ -453,17 +453,17 @@ def test_files_of_another_kind_are_never_used(tmp_path, refused, assert_unusable
         assert_unusable(path)
     # Whole, but of no version that this one knows: that is no damage, and nothing is passed over in silence.
     save_file({"weight": np.zeros(3, dtype=np.float32)}, path)
-    with refused(StateError, "has the format None", "'wash-fl member 1'", "Move it away"):
+    with refused(StateError, "has the format None", "'wash-fl member 2'", "Move it away"):
         store_in(tmp_path).load()
-    save_file({"weight": np.zeros(3, dtype=np.float32)}, path, {"format": "wash-fl member 2"})
-    with refused(StateError, "has the format 'wash-fl member 2'", "another version"):
+    save_file({"weight": np.zeros(3, dtype=np.float32)}, path, {"format": "wash-fl member 1"})
+    with refused(StateError, "has the format 'wash-fl member 1'", "another version"):
         store_in(tmp_path).load()
 
 
 @pytest.mark.parametrize("progress", ["", "{}", "[]", "null", '{"run": "ab"}', '{"surprise": 1}'])
 def test_a_header_with_the_right_format_and_nothing_in_it_is_refused(tmp_path, assert_unusable, progress):
     saved(tmp_path)
-    metadata = {"format": "wash-fl member 1", "progress": progress, "optimizer": "{}"}
+    metadata = {"format": "wash-fl member 2", "progress": progress, "optimizer": "{}"}
     save_file({"weight": np.zeros(3, dtype=np.float32)}, current(tmp_path), metadata)
     assert_unusable(current(tmp_path))
 

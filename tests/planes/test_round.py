@@ -144,8 +144,8 @@ def test_who_has_one_says_how_far_it_is_with_and_without_weights(client: Client)
 
 
 def test_a_late_joiner_starts_with_the_exchange_it_joins_after_as_applied(client: Client) -> None:
-    given = client.join(5, exchange=6, anew=False)
-    assert given == Answer(Status.DONE, MEMBER, applied=6, initial=model_sha256(make_model(5)))
+    given = client.join(5, exchange=6, incarnation=1)
+    assert given == Answer(Status.DONE, MEMBER, applied=6, incarnation=1, initial=model_sha256(make_model(5)))
     assert client.train(7, delivery(6)).applied == 6
     assert client.rounds[0].first_step == 18
 
@@ -155,19 +155,20 @@ def test_anew_replaces_the_state_and_the_one_before_it(client: Client) -> None:
     client.train(1)
     client.train(2)
     assert client.store.previous.exists()
-    given = client.join(5, exchange=3, anew=True)
-    assert given == Answer(Status.DONE, MEMBER, applied=3, initial=model_sha256(make_model(5)))
+    given = client.join(5, exchange=3, incarnation=2)
+    assert given == Answer(Status.DONE, MEMBER, applied=3, incarnation=2, initial=model_sha256(make_model(5)))
     assert not client.store.previous.exists()
 
 
 @pytest.mark.parametrize(
     ("fields", "arrays", "reason"),
     [
-        ({"anew": True}, None, "anew without weights"),
+        ({"incarnation": 1}, None, "anew without weights"),
         ({"exchange": "3"}, 0, "exchange is '3', expected int"),
         ({"exchange": True}, 0, "exchange is 'True', expected int"),
         ({"exchange": -1}, 0, "after exchange -1"),
-        ({"anew": 1}, 0, "anew is '1', expected bool"),
+        ({"incarnation": True}, 0, "incarnation is 'True', expected int"),
+        ({"incarnation": -1}, 0, "start number -1"),
         ({"layout": "{}"}, 0, "layout cannot be read"),
         ({"terms": "{}"}, 0, "terms cannot be read"),
     ],

@@ -24,6 +24,9 @@ PORTION = 250
 FEW = 200
 """Examples for which it does not pay to start processes."""
 
+NAMED = 100
+"""Violations that are named."""
+
 MEMORY = Path("/dev/shm")
 """Where a folder is in memory, on systems that have it."""
 
@@ -33,8 +36,7 @@ class _Found:
     """What came out of some examples."""
 
     faults: Counter[str] = field(default_factory=Counter)
-    violations: int = 0
-    first: str = ""
+    violations: list[str] = field(default_factory=list)
 
 
 def run(examples: int, seed: int = 0, *, workers: int | None = None, first: int = 0) -> dict[str, Any]:
@@ -59,8 +61,8 @@ def run(examples: int, seed: int = 0, *, workers: int | None = None, first: int 
     Returns
     -------
     dict
-        ``examples``; ``faults`` (a count by kind); ``violations``, with the first one as ``first_violation``;
-        ``workers`` and ``seconds``.
+        ``examples``; ``faults`` (a count by kind); ``violations``, and if there are any, what was
+        ``violated`` (the first 100); ``workers`` and ``seconds``.
     """
     if examples < 0 or first < 0 or (workers is not None and workers < 1):
         raise ConfigError(
@@ -78,14 +80,13 @@ def run(examples: int, seed: int = 0, *, workers: int | None = None, first: int 
     for found in _results(seed, portions, used):
         total.faults += found.faults
         total.violations += found.violations
-        total.first = total.first or found.first
     figures: dict[str, Any] = {
         "examples": examples,
         "faults": dict(sorted(total.faults.items())),
-        "violations": total.violations,
+        "violations": len(total.violations),
     }
-    if total.first:
-        figures["first_violation"] = total.first
+    if total.violations:
+        figures["violated"] = total.violations[:NAMED]
     return figures | {"workers": used, "seconds": time.perf_counter() - begin}
 
 
@@ -119,9 +120,8 @@ def _one(seed: int, example: int, found: _Found) -> None:
         try:
             walk(seed, example, Path(folder), found.faults)
         except (Exception, Killed) as error:
-            found.violations += 1
             reason = " ".join(str(error).split()) or "no reason"
-            found.first = found.first or (
+            found.violations.append(
                 f"example {example} of seed {seed}: {type(error).__name__}: {reason} "
                 f"(again: wash-fl bench faults --examples 1 --first {example} --seed {seed})"
             )

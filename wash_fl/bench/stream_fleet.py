@@ -89,6 +89,7 @@ class BenchMember:
             member=post.member,
             number=1,
             initial=INITIAL,
+            incarnation=0,
             value_bytes=4 * layout.size,
         )
         path = Path(post.folder) / f"log-{post.member}"

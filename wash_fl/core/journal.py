@@ -53,6 +53,9 @@ class Enrolment:
     ----------
     initial : str
         Hash of the weights it started from.
+    incarnation : int
+        How often it was given the weights of another member to start from: 0 as long as it goes on from the
+        run's initial ones.
     joined : int
         The exchange after which it joined; 0 is the beginning.
     seen : int
@@ -66,6 +69,7 @@ class Enrolment:
     """
 
     initial: str
+    incarnation: int = 0
     joined: int = 0
     seen: int = 0
     applied: int = 0

@@ -12,7 +12,7 @@ from wash_fl.core.journal import Enrolment, Standing
 TABLES: Final = {
     "meta": ("id", "format", "run", "layout", "settled", "rounds", "secret", "digest"),
     "deliveries": ("member", "exchange", "slots", "slice"),
-    "enrolments": ("member", "initial", "joined", "seen", "applied", "standing", "reason"),
+    "enrolments": ("member", "initial", "incarnation", "joined", "seen", "applied", "standing", "reason"),
     "records": ("exchange", "offers", "deliveries"),
 }
 SCHEMA: Final = {
@@ -48,6 +48,7 @@ def enrolment_row(member: int, enrolment: Enrolment) -> tuple[Any, ...]:
     return (
         member,
         enrolment.initial,
+        enrolment.incarnation,
         enrolment.joined,
         enrolment.seen,
         enrolment.applied,
@@ -58,8 +59,8 @@ def enrolment_row(member: int, enrolment: Enrolment) -> tuple[Any, ...]:
 
 def enrolment_of(row: Sequence[Any]) -> Enrolment:
     """Return the enrolment in a row."""
-    initial, joined, seen, applied, standing, reason = row[1:]
-    return Enrolment(initial, joined, seen, applied, Standing(standing), reason)
+    initial, incarnation, joined, seen, applied, standing, reason = row[1:]
+    return Enrolment(initial, incarnation, joined, seen, applied, Standing(standing), reason)
 
 
 def hashes_to_json(hashes: dict[int, str]) -> str:

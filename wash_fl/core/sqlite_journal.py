@@ -40,7 +40,7 @@ from wash_fl.core.journal_rows import (
 from wash_fl.errors import RunError, StateError
 from wash_fl.files import replacing
 
-FORMAT: Final = "wash-fl journal 2"
+FORMAT: Final = "wash-fl journal 3"
 LOCK_SECONDS: Final = 15.0
 """How long to wait for a server that is about to end, or an audit, to let go of the file."""
 

@@ -147,9 +147,9 @@ class DurableMember:
         weights: Mapping[str, torch.Tensor],
         *,
         exchange: int = 0,
-        anew: bool = False,
+        incarnation: int = 0,
     ) -> Progress:
-        """Agree to a run's terms and start from weights, unless it has started already.
+        """Agree to a run's terms and start from weights, unless it has done so already, or from later ones.
 
         Parameters
         ----------
@@ -159,20 +159,21 @@ class DurableMember:
             A whole state dict: the run's initial weights, or those of a donor.
         exchange : int
             The last settled exchange: no delivery up to it is for this member. 0 at the beginning.
-        anew : bool
-            Replace a state that there is.
+        incarnation : int
+            Number of this start, counted by the server. A state of a lower one is replaced; with one of this
+            or a higher one the request came twice, or late, and changes nothing.
 
         Returns
         -------
         Progress
-            How far it is: at the start, or, if it had started before, farther.
+            How far it is: at the start, or where the state is that it goes on with.
 
         Raises
         ------
         LayoutError
             If this member's model, or the weights, are of another.
         ExchangeError
-            If ``exchange`` is not one of the run's, or the request to start anew is older than the state.
+            If ``exchange`` is not one of the run's, or ``incarnation`` is below 0.
         StateError
             If its state cannot be used or saved.
         """
@@ -181,11 +182,13 @@ class DurableMember:
             raise ExchangeError(
                 f"a start after exchange {exchange}: it must be from 0 to {terms.rounds}, the run's rounds."
             )
+        if incarnation < 0:
+            raise ExchangeError(f"start number {incarnation}: they are counted from 0.")
         member = self._member_for(terms, layout)
-        if not anew:
-            snapshot = self._store.load()
-            if snapshot is not None:
-                return self._restore(snapshot, member)[0]
+        snapshot = self._held(incarnation)
+        if snapshot is not None and snapshot.progress.incarnation >= incarnation:
+            return self._restore(snapshot, member)[0]
+        del snapshot  # as large as the member
         try:
             member.model.load_state_dict(weights)
         except (RuntimeError, TypeError, AttributeError) as error:
@@ -196,20 +199,13 @@ class DurableMember:
             layout=member.layout.fingerprint.hex(),
             settings=terms.to_json(),
             initial=model_sha256(member.model),
+            incarnation=incarnation,
             joined=exchange,
             applied=exchange,
             log=new_log() if stream else "",
         )
-        if anew and (before := self._unless_unusable()) is not None:
-            if (before.joined, before.initial) == (exchange, progress.initial):
-                return before  # the same request once more
-            if before.offered > exchange + 1 or before.applied > exchange:
-                # Delayed on its way: to follow it now would undo all that this member has exchanged since.
-                raise ExchangeError(
-                    f"a request to start anew after exchange {exchange} is older than what member "
-                    f"{self._index} holds, of round {before.round}: it goes on from there."
-                )
-        self._save(Snapshot.of(member, progress), anew=anew)
+        # Nothing is left to fall back to: what it held before does not count any more.
+        self._save(Snapshot.of(member, progress), anew=True)
         return progress
 
     def train(
@@ -363,14 +359,16 @@ class DurableMember:
             raise NotJoinedError(f"member {self._index} holds no state of this run: let it join first.")
         return snapshot
 
-    def _unless_unusable(self) -> Progress | None:
-        """Return how far a state is that is to be replaced: whatever is wrong with it does not matter."""
+    def _held(self, incarnation: int) -> Snapshot | None:
+        """Return the state that a start may replace; None if there is none, or none that can be used."""
         try:
-            snapshot = self._store.load()
+            return self._store.load()
         except StateError as error:
+            if not incarnation:
+                raise
+            # It is to be replaced: whatever is wrong with it does not matter.
             logger.warning("member %d starts anew, and loses its state: %s", self._index, error)
             return None
-        return None if snapshot is None else snapshot.progress
 
     def _restore(self, snapshot: Snapshot, member: Member) -> tuple[Progress, Values | None]:
         """Make the member what it was, with what it exchanged since; return how far it is, and its offer."""

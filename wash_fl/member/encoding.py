@@ -14,7 +14,7 @@ from wash_fl.core.identity import weights_sha256
 from wash_fl.errors import StateError
 from wash_fl.member.snapshot import Progress, Snapshot
 
-FORMAT = "wash-fl member 1"
+FORMAT = "wash-fl member 2"
 
 
 class Damage(Exception):  # noqa: N818 (never seen by a user: another copy is tried first)
@@ -71,9 +71,7 @@ def read(path: Path) -> Snapshot:
     if metadata["tensors"] != _checksum(tensors):
         raise Damage("a bit of its tensors has changed")
     try:
-        content = json.loads(metadata["progress"])
-        # A member of the round plane's first version offers in every round.
-        progress = Progress(**{"offered": content["round"], "offered_step": content["step"], **content})
+        progress = Progress(**json.loads(metadata["progress"]))
         scalars = json.loads(metadata["optimizer"])
         return Snapshot(
             progress=progress,

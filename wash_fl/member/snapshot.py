@@ -27,6 +27,8 @@ class Progress:
         The terms of the run it agreed to when it joined, as JSON.
     initial : str
         Hash of the weights it started from.
+    incarnation : int
+        Number of that start, counted by the server; 0 with the run's initial weights.
     joined : int
         The exchange after which it started; 0 is the beginning of the run.
     round : int
@@ -52,6 +54,7 @@ class Progress:
     layout: str
     settings: str
     initial: str
+    incarnation: int = 0
     joined: int = 0
     round: int = 0
     step: int = 0

@@ -71,7 +71,7 @@ def collect_members(
     """
     average = ModelAverage()
     for member, reply, given in done(grid, requests, timeout=timeout, in_flight=IN_FLIGHT, clock=clock):
-        if reason := roster.astray(member, given.initial, given.applied):
+        if reason := roster.astray(member, given):
             logger.warning("member %d: %s, so it is not averaged", member, reason)
             continue
         roster.acknowledge(member, given.applied)

@@ -51,7 +51,7 @@ class Desk:
         if given.status is Status.NOT_JOINED:
             self._reception.anew(member, given.reason or "it has lost its state")
             return None
-        if reason := self._roster.astray(member, given.initial, given.applied):
+        if reason := self._roster.astray(member, given):
             self._reception.anew(member, reason)
             return None
         if given.applied > self._escrow.settled:

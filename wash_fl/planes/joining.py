@@ -70,7 +70,7 @@ class JoinRequest:
             "terms": self.terms.to_json(),
             "layout": records.layout_to_json(self.layout),
             "exchange": 0 if start is None else start.exchange,
-            "anew": start is not None and start.anew,
+            "incarnation": 0 if start is None else start.incarnation,
         }
         arrays = None if start is None else records.array_record(start.arrays)
         return records.request(node, records.JOIN, fields, ttl, arrays)
@@ -86,13 +86,13 @@ class Start:
         The weights.
     exchange : int
         The last settled exchange: no delivery up to it is for this member.
-    anew : bool
-        Whether a state that the member holds is to be replaced.
+    incarnation : int
+        Number of this start; a state of a lower one is replaced.
     """
 
     arrays: Arrays
     exchange: int = 0
-    anew: bool = False
+    incarnation: int = 0
 
 
 class Reception:
@@ -118,7 +118,7 @@ class Reception:
         self._traffic = traffic
         self._timeout = timeout
         self._clock = clock
-        self._newcomers: dict[int, tuple[int, bool]] = {}
+        self._newcomers: dict[int, int] = {}
         self._problems: list[str] = []
 
     @property
@@ -137,7 +137,7 @@ class Reception:
         resumed = bool(self._roster.active() or self._escrow.settled)
         if resumed:
             self._meet({node: self._request.to(node, self._timeout) for node in nodes})
-            nodes = [node for node, _ in self._newcomers.values()]
+            nodes = list(self._newcomers.values())
         if not self._escrow.settled:
             start = Start(load_file(initial))
             self._newcomers.clear()
@@ -153,7 +153,7 @@ class Reception:
     def greet(self, connected: Collection[int], number: int) -> None:
         """Ask nodes that have not been met who they are; they answer while the round goes on."""
         self._roster.forget_given_up(connected)
-        known = {*self._roster.nodes.values(), *(node for node, _ in self._newcomers.values())}
+        known = {*self._roster.nodes.values(), *self._newcomers.values()}
         unknown = [
             node
             for node in sorted(set(connected) - known - self._roster.strangers)
@@ -168,13 +168,13 @@ class Reception:
     def anew(self, member: int, reason: str) -> None:
         """Have a member start from a donor's weights, in place of what it has, if it has anything."""
         logger.warning("member %d starts anew: %s", member, reason)
-        self._newcomers[member] = (self._roster.nodes.pop(member), True)
+        self._newcomers[member] = self._roster.nodes.pop(member)
 
     def admit(self, connected: Collection[int], number: int) -> None:
         """Let newcomers start from the weights that another member holds now."""
         waiting = {
-            member: (node, anew)
-            for member, (node, anew) in self._newcomers.items()
+            member: node
+            for member, node in self._newcomers.items()
             if node in connected and not self._post.busy(node)
         }
         if not waiting:
@@ -185,7 +185,7 @@ class Reception:
             logger.warning("members %s wait to join: nobody can give them weights now", sorted(waiting))
             return
         settled, sha256 = self._escrow.settled, weights_sha256(arrays)
-        for member, (node, anew) in sorted(waiting.items()):
+        for member, node in sorted(waiting.items()):
             logger.warning(
                 "member %d joins after exchange %d with the weights of member %d: the initial ones would be "
                 "far from everybody's by now",
@@ -194,8 +194,7 @@ class Reception:
                 donor,
             )
             # Written down first: after a crash its answer must be recognised.
-            self._roster.enrol(member, Enrolment(sha256, joined=settled, seen=settled, applied=settled))
-            start = Start(arrays, settled, anew)
+            start = Start(arrays, settled, self._roster.begin(member, sha256))
             self._post.send([(member, node, self._request.to(node, self._timeout, start))], number)
             del self._newcomers[member]
 
@@ -210,7 +209,7 @@ class Reception:
         request = records.request(node, records.COLLECT, fields, self._timeout)
         for _, reply, given in done(self._grid, {donor: request}, timeout=self._timeout, clock=self._clock):
             self._traffic.model_up(donor, request, reply)
-            if reason := self._roster.astray(donor, given.initial, given.applied):
+            if reason := self._roster.astray(donor, given):
                 self.anew(donor, reason)
                 return None
             arrays = model_of(donor, reply, self._request.model)
@@ -239,14 +238,14 @@ class Reception:
             self._problems.append(problem)
             logger.warning("node %d is left out: %s", node, problem)
         elif given.status is Status.NOT_JOINED:
-            self._newcomers[given.member] = (node, False)
+            self._newcomers[given.member] = node
         else:
             self._seat(node, given)
 
     def _problem(self, node: int, given: Answer) -> str:
         """Return why a node cannot be a member; empty if it can."""
         roster, member = self._roster, given.member
-        taken = roster.nodes.get(member, self._newcomers.get(member, (node, False))[0])
+        taken = roster.nodes.get(member, self._newcomers.get(member, node))
         if member >= self._request.terms.members:
             return f"its partition-id is {member}: use 0 to {self._request.terms.members - 1}."
         if taken != node and taken in set(self._grid.get_node_ids()):
@@ -281,7 +280,7 @@ class Reception:
         elif roster[member].standing is Standing.GIVEN_UP:
             self.anew(member, f"it is back after it was given up ({roster[member].reason})")
             return
-        elif reason := roster.astray(member, given.initial, given.applied):
+        elif reason := roster.astray(member, given):
             self.anew(member, reason)
             return
         roster.acknowledge(member, given.applied)

@@ -8,7 +8,7 @@ the delivery of the exchange before), ``collect`` (the member's whole model, onc
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from enum import StrEnum
 from typing import Any
 
@@ -64,8 +64,10 @@ class Answer:
         The last round it trained in.
     applied : int
         The last exchange whose delivery it applied.
+    incarnation : int
+        The number of its start.
     initial : str
-        Hash of the weights it started from; only after ``join``.
+        Hash of the weights it started from.
     offer : bytes
         The packet it offers; only after ``train``, and empty when nothing is exchanged.
     """
@@ -75,6 +77,7 @@ class Answer:
     reason: str = ""
     round: int = 0
     applied: int = 0
+    incarnation: int = 0
     initial: str = ""
     offer: bytes = b""
 
@@ -107,7 +110,7 @@ def read_answer(reply: Message) -> Answer:
     record = reply.content.config_records.get(RECORD) if reply.has_content() else None
     if record is None:
         raise ExchangeError("a reply without a record 'wash': that client does not run wash_fl's ClientApp.")
-    kinds = {"member": int, "reason": str, "round": int, "applied": int, "initial": str, "offer": bytes}
+    kinds = {each.name: type(each.default) for each in fields(Answer)} | {"member": int}
     given: dict[str, Any] = {}
     for name, value in record.items():
         if name != "status":

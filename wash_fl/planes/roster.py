@@ -3,11 +3,28 @@
 import logging
 from collections.abc import Collection
 from dataclasses import replace
+from typing import Protocol
 
 from wash_fl.core.escrow import Escrow
 from wash_fl.core.journal import Enrolment, Journal, Standing
 
 logger = logging.getLogger("flwr.wash_fl")
+
+
+class Account(Protocol):
+    """What a member says of itself: which start it goes on from, and how far it is."""
+
+    @property
+    def incarnation(self) -> int:
+        """Number of its start."""
+
+    @property
+    def initial(self) -> str:
+        """Hash of the weights it started from."""
+
+    @property
+    def applied(self) -> int:
+        """The last exchange whose delivery it applied."""
 
 
 class Roster:
@@ -62,6 +79,17 @@ class Roster:
         self._escrow.release(member)
         self.took_part[member] = self.rounds
 
+    def begin(self, member: int, initial: str) -> int:
+        """Write down that a member is to start from another member's weights; return the start's number.
+
+        Its answer must be recognised after a crash, and no start that was asked for before may undo this
+        one if it comes late.
+        """
+        incarnation = 1 + (self._enrolments[member].incarnation if member in self else 0)
+        settled = self._escrow.settled
+        self.enrol(member, Enrolment(initial, incarnation, joined=settled, seen=settled, applied=settled))
+        return incarnation
+
     def seat(self, member: int, node: int) -> None:
         """Take note of the node a member is on."""
         self.nodes[member] = node
@@ -77,15 +105,15 @@ class Roster:
         if known.applied < applied <= self._escrow.settled:
             self._enrolments[member] = replace(known, applied=applied)
 
-    def astray(self, member: int, initial: str, applied: int) -> str:
+    def astray(self, member: int, says: Account) -> str:
         """Return why a member is not the one on record, by what it says of itself; empty if it is.
 
-        Its disk may not have kept its word. Or two requests to start anew have overtaken one another.
+        Its disk may not have kept its word. Or the request to start anew has not reached it.
         """
         known = self._enrolments[member]
-        if initial != known.initial:
+        if (says.incarnation, says.initial) != (known.incarnation, known.initial):
             return "it did not start from the weights that it was last given"
-        if applied < known.applied:
+        if says.applied < known.applied:
             return "it fell back to a state before what it had acknowledged"
         return ""
 

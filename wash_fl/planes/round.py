@@ -156,16 +156,16 @@ class Seat:
             )
         layout = records.layout_from_json(records.field(message, "layout", str))
         exchange = records.optional_field(message, "exchange", int, 0)
-        anew = records.optional_field(message, "anew", bool, False)
+        incarnation = records.optional_field(message, "incarnation", int, 0)
         arrays = message.content.array_records.get(records.ARRAYS)
-        if arrays is None and anew:
+        if arrays is None and incarnation:
             raise ExchangeError("a request to start anew without weights: update the older side.")
         with self._member(run_identity(terms)) as member:
             if arrays is None:
                 progress = member.introduce(terms, layout)
             else:
                 weights = _state_dict(arrays)
-                progress = member.start(terms, layout, weights, exchange=exchange, anew=anew)
+                progress = member.start(terms, layout, weights, exchange=exchange, incarnation=incarnation)
         if progress is None:
             return records.answer(message, Answer(Status.NOT_JOINED, self._index))
         return records.answer(message, self._done(progress))
@@ -256,6 +256,7 @@ class Seat:
             self._index,
             round=progress.round,
             applied=progress.applied,
+            incarnation=progress.incarnation,
             initial=progress.initial,
             offer=offer,
         )

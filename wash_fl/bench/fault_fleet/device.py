@@ -107,7 +107,11 @@ class Device:
         else:
             weights = {name: torch.from_numpy(each.copy()) for name, each in start.weights.items()}
             progress = member.start(
-                self._run.terms, self._run.layout, weights, exchange=start.exchange, anew=start.anew
+                self._run.terms,
+                self._run.layout,
+                weights,
+                exchange=start.exchange,
+                incarnation=start.incarnation,
             )
         if progress is None:
             return Reply(request.number, self._index, Status.NOT_JOINED)
@@ -135,6 +139,7 @@ class Device:
             Status.DONE,
             round=progress.round,
             applied=progress.applied,
+            incarnation=progress.incarnation,
             initial=progress.initial,
             offer=offer,
         )

@@ -28,11 +28,11 @@ class Status(StrEnum):
 
 @dataclass(frozen=True, eq=False)
 class Start:
-    """Weights to start from, after which exchange, and whether in place of a state that there is."""
+    """Weights to start from, after which exchange, and the number of the start."""
 
     weights: Weights
     exchange: int = 0
-    anew: bool = False
+    incarnation: int = 0
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,6 +60,7 @@ class Reply:
     status: Status
     round: int = 0
     applied: int = 0
+    incarnation: int = 0
     initial: str = ""
     offer: bytes = b""
     weights: Weights | None = None

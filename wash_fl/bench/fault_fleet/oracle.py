@@ -29,16 +29,19 @@ Keys = list[int]
 """One number per coordinate: the bits of the values of all slots there."""
 
 
+Life = tuple[int, str]
+"""A start: its number, and the hash of the weights."""
+
+
 class Violation(AssertionError):  # noqa: N818 (it is a finding, not a failure of the bench)
     """Something that must hold does not."""
 
 
 @dataclass(frozen=True, eq=False)
 class _Counted:
-    """A member that counts: since when, from which weights, and what it effectively holds."""
+    """A member that counts: which start it goes on from, and what it effectively holds."""
 
-    joined: int
-    initial: str
+    life: Life
     keys: Keys
 
 
@@ -67,7 +70,7 @@ class Oracle:
         self._ghosts: dict[int, Snapshot] = {}
         self._starts: dict[str, Keys] = {}
         self._seen: dict[int, Snapshot | None] = {}
-        self._said: dict[tuple[int, tuple[int, str]], tuple[int, int]] = {}
+        self._said: dict[tuple[int, Life], tuple[int, int]] = {}
         self._looked: tuple[int, list[int]] | None = None
         self._cache: dict[int, tuple[Snapshot, Delivery | None, Keys]] = {}
         self._coordinates: dict[int, list[int]] = {}
@@ -108,7 +111,7 @@ class Oracle:
             if trained is not None and now.progress.round == trained[0] and member not in self._ghosts:
                 self._replace(member, _keys(trained[1]))
         if now is not None and reply is not None and reply.status is Status.DONE:
-            life = now.progress.joined, now.progress.initial
+            life = _life(now)
             round_, applied = self._said.get((member, life), (0, 0))
             self._said[member, life] = max(round_, reply.round), max(applied, reply.applied)
         self._lay(member, now)
@@ -145,9 +148,9 @@ class Oracle:
         }
         for member in self._counted.keys() | found.keys():
             before, now = self._counted.get(member), found.get(member)
-            if before is not None and (now is None or not _same(before, now)):
+            if before is not None and (now is None or before.life != now.life):
                 self._take_out(before.keys)
-            if now is not None and (before is None or not _same(before, now)):
+            if now is not None and (before is None or before.life != now.life):
                 self._check_start(member, now)
                 self._put_in(now.keys)
         self._counted = found
@@ -178,9 +181,8 @@ class Oracle:
             return None
         for state in (self._ghosts.get(member), self._devices[member].disk.whole()):
             if state is not None:
-                of = state.progress.joined, state.progress.initial
-                if of == (enrolment.joined, enrolment.initial):
-                    return _Counted(*of, self._effective(member, state))
+                if _life(state) == (enrolment.incarnation, enrolment.initial):
+                    return _Counted(_life(state), self._effective(member, state))
                 self._ghosts.pop(member, None)
         return None
 
@@ -205,9 +207,9 @@ class Oracle:
             return
         enrolment = self._journal.known.members[member]
         progress = now.progress
-        life = progress.joined, progress.initial
+        life = _life(now)
         round_, applied = self._said.get((member, life), (0, 0))
-        same = life == (enrolment.joined, enrolment.initial)
+        same = life == (enrolment.incarnation, enrolment.initial)
         if same and progress.round >= round_ and progress.applied >= applied:
             del self._ghosts[member]
             self._replace(member, self._effective(member, now))
@@ -217,20 +219,20 @@ class Oracle:
         if counted is not None:
             self._take_out(counted.keys)
             self._put_in(keys)
-            self._counted[member] = _Counted(counted.joined, counted.initial, keys)
+            self._counted[member] = _Counted(counted.life, keys)
 
     def _check_start(self, member: int, now: _Counted) -> None:
         state = self._ghosts.get(member) or self._devices[member].disk.whole()
         if state is not None and state.progress.round == 0:
             self._demand(
-                now.keys == self._starts.get(now.initial),
+                now.keys == self._starts.get(now.life[1]),
                 f"member {member} does not start with the weights that it was given",
             )
 
     def _check_lineage(self, member: int, before: Snapshot, now: Snapshot) -> None:
         """Check that an exchange is applied once: along one life their numbers only grow."""
         a, b = before.progress, now.progress
-        if (a.joined, a.initial) == (b.joined, b.initial):
+        if _life(before) == _life(now):
             self._demand(a.round <= b.round and a.applied <= b.applied, f"member {member} goes back in time")
 
     def _coordinates_of(self, exchange: int) -> list[int]:
@@ -258,5 +260,5 @@ def _keys(held: Held) -> Keys:
     return keys
 
 
-def _same(one: _Counted, other: _Counted) -> bool:
-    return (one.joined, one.initial) == (other.joined, other.initial)
+def _life(state: Snapshot) -> Life:
+    return state.progress.incarnation, state.progress.initial

@@ -50,8 +50,8 @@ class Server:
         The requests that were not answered yet, by number.
     opened : int
         The exchange that is open; 0 between rounds.
-    newcomers : dict of int to bool
-        Members that wait for weights to start from, and whether in place of a state that they hold.
+    newcomers : set of int
+        Members that wait for weights to start from.
     """
 
     def __init__(
@@ -78,7 +78,7 @@ class Server:
         self.roster = Roster(journal, self.escrow)
         self.out: dict[int, Request] = {}
         self.opened = 0
-        self.newcomers: dict[int, bool] = {}
+        self.newcomers: set[int] = set()
         self._last: Request | None = None
 
     def greet(self, present: Collection[int]) -> None:
@@ -106,14 +106,14 @@ class Server:
         given = self._ask(self._request(donor, Kind.COLLECT))
         if given is None or given.weights is None or given.status is not Status.DONE:
             return
-        if self.roster.astray(donor, given.initial, given.applied):
+        if self.roster.astray(donor, given):
             self._anew(donor)
             return
         self.roster.acknowledge(donor, given.applied)
         settled, initial = self.escrow.settled, weights_sha256(given.weights)
         for member in waiting:
-            self.roster.enrol(member, Enrolment(initial, joined=settled, seen=settled, applied=settled))
-            start = Start(given.weights, settled, self.newcomers.pop(member))
+            start = Start(given.weights, settled, self.roster.begin(member, initial))
+            self.newcomers.discard(member)
             self._send(Request(next(self._numbers), member, Kind.JOIN, start=start))
 
     def open(self, present: Collection[int]) -> None:
@@ -181,7 +181,7 @@ class Server:
         for member in self.roster.here(present):
             given = self._ask(self._request(member, Kind.COLLECT))
             if given is not None and given.status is Status.DONE and given.weights is not None:
-                if self.roster.astray(member, given.initial, given.applied):
+                if self.roster.astray(member, given):
                     continue
                 self.roster.acknowledge(member, given.applied)
                 found[member] = given.weights
@@ -194,7 +194,7 @@ class Server:
         if aside or reply.status is Status.REFUSED or reply.member != member:
             roster.strangers.add(member)
         elif reply.status is Status.NOT_JOINED:
-            self.newcomers.setdefault(member, False)
+            self.newcomers.add(member)
         else:
             self._seat(member, reply)
 
@@ -206,9 +206,7 @@ class Server:
                 self._anew(member)
                 return
             roster.enrol(member, Enrolment(reply.initial))
-        elif roster[member].standing is Standing.GIVEN_UP or roster.astray(
-            member, reply.initial, reply.applied
-        ):
+        elif roster[member].standing is Standing.GIVEN_UP or roster.astray(member, reply):
             self._anew(member)
             return
         roster.acknowledge(member, reply.applied)
@@ -217,7 +215,7 @@ class Server:
         member, roster = request.member, self.roster
         if member not in roster.nodes or reply.status is Status.REFUSED or reply.member != member:
             return
-        if reply.status is Status.NOT_JOINED or roster.astray(member, reply.initial, reply.applied):
+        if reply.status is Status.NOT_JOINED or roster.astray(member, reply):
             self._anew(member)
             return
         roster.acknowledge(member, reply.applied)
@@ -231,7 +229,7 @@ class Server:
         self.escrow.offer(member, request.round, values)
 
     def _anew(self, member: int) -> None:
-        self.newcomers[member] = True
+        self.newcomers.add(member)
         self.roster.nodes.pop(member, None)
 
     def _request(self, member: int, kind: Kind, number: int = 0) -> Request:

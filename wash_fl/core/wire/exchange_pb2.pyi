@@ -87,7 +87,7 @@ class MemberMessage(_message.Message):
     def __init__(self, hello: _Optional[_Union[Hello, _Mapping]] = ..., offer: _Optional[_Union[Offer, _Mapping]] = ..., farewell: _Optional[_Union[Farewell, _Mapping]] = ...) -> None: ...
 
 class Hello(_message.Message):
-    __slots__ = ("version", "run", "layout", "member", "token", "round", "applied", "initial")
+    __slots__ = ("version", "run", "layout", "member", "token", "round", "applied", "initial", "incarnation")
     VERSION_FIELD_NUMBER: _ClassVar[int]
     RUN_FIELD_NUMBER: _ClassVar[int]
     LAYOUT_FIELD_NUMBER: _ClassVar[int]
@@ -96,6 +96,7 @@ class Hello(_message.Message):
     ROUND_FIELD_NUMBER: _ClassVar[int]
     APPLIED_FIELD_NUMBER: _ClassVar[int]
     INITIAL_FIELD_NUMBER: _ClassVar[int]
+    INCARNATION_FIELD_NUMBER: _ClassVar[int]
     version: int
     run: bytes
     layout: bytes
@@ -104,7 +105,8 @@ class Hello(_message.Message):
     round: int
     applied: int
     initial: str
-    def __init__(self, version: _Optional[int] = ..., run: _Optional[bytes] = ..., layout: _Optional[bytes] = ..., member: _Optional[int] = ..., token: _Optional[bytes] = ..., round: _Optional[int] = ..., applied: _Optional[int] = ..., initial: _Optional[str] = ...) -> None: ...
+    incarnation: int
+    def __init__(self, version: _Optional[int] = ..., run: _Optional[bytes] = ..., layout: _Optional[bytes] = ..., member: _Optional[int] = ..., token: _Optional[bytes] = ..., round: _Optional[int] = ..., applied: _Optional[int] = ..., initial: _Optional[str] = ..., incarnation: _Optional[int] = ...) -> None: ...
 
 class Offer(_message.Message):
     __slots__ = ("applied", "packet", "more", "exchange")

@@ -41,6 +41,7 @@ class Greeting:
     round: int
     applied: int
     initial: str
+    incarnation: int
 
 
 class Hub:
@@ -137,7 +138,7 @@ class Hub:
             if refused is not None:
                 return refused
             member = greeting.member
-            if reason := self._roster.astray(member, greeting.initial, greeting.applied):
+            if reason := self._roster.astray(member, greeting):
                 return self._answer(Status.ANEW, reason=reason)
             if greeting.applied > self._escrow.settled:
                 return self._answer(

@@ -62,6 +62,8 @@ class GrpcLine:
         The round.
     initial : str
         Hash of the weights the member started from.
+    incarnation : int
+        The number of that start.
     value_bytes : int
         The most values, in bytes, that a delivery may have.
     """
@@ -75,6 +77,7 @@ class GrpcLine:
         member: int,
         number: int,
         initial: str,
+        incarnation: int,
         value_bytes: int,
     ) -> None:
         self._ticket = ticket
@@ -86,6 +89,7 @@ class GrpcLine:
             token=ticket.token,
             round=number,
             initial=initial,
+            incarnation=incarnation,
         )
         self._longest = longest_packet(value_bytes)
         self._call: Call | None = None
@@ -180,6 +184,7 @@ def line_of(ticket: Ticket, run: bytes, number: int) -> Callable[[Member, Progre
             member=member.index,
             number=number,
             initial=progress.initial,
+            incarnation=progress.incarnation,
             value_bytes=4 * len(layout.slots) * layout.size,
         )
 

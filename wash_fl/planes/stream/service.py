@@ -244,6 +244,7 @@ class Call:
             hello.round,
             hello.applied,
             hello.initial,
+            hello.incarnation,
         )
 
     async def read(self) -> bytes | None:
