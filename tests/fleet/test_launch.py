@@ -211,4 +211,6 @@ def test_a_role_comes_from_the_program_and_from_what_started_it(command, of, rol
 
 def test_the_description_is_plain_json(folder, started):
     Fleet.up(folder, 2)
-    assert json.loads((folder / FILE).read_text()).keys() == {"version", "mark", "members", "port", "nodes"}
+    assert json.loads((folder / FILE).read_text()).keys() == {
+        "version", "mark", "members", "port", "nodes", "streams",
+    }  # fmt: skip

@@ -222,7 +222,7 @@ def test_anew_replaces_what_it_has(device):
     assert trained.progress.round == 7
     # nothing of the optimizer that it had before
     fresh = Device()
-    fresh.start(seed=5, exchange=6)
+    fresh.start(seed=5, exchange=6, incarnation=1)
     fresh.train(7)
     assert device.kept == fresh.kept
 
