@@ -2,6 +2,7 @@
 
 import gc
 import sqlite3
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ from flwr.clientapp import ClientApp
 from wash_fl.audit import Audit, audit
 from wash_fl.config import RunConfig
 from wash_fl.core.codec import rounded
+from wash_fl.core.sqlite_journal import SqliteJournal
 from wash_fl.errors import RunError, StateError
 from wash_fl.faults import points
 from wash_fl.faults.plan import FaultPlan
@@ -18,6 +20,7 @@ from wash_fl.faults.points import Killed
 from wash_fl.job import run_job
 from wash_fl.member.encoding import encode, read
 from wash_fl.member.snapshot import Snapshot
+from wash_fl.member.state import PREVIOUS
 from wash_fl.planes.in_process import InProcessGrid
 from wash_fl.report.run_folder import JOURNAL, RunFolder
 
@@ -123,6 +126,25 @@ def test_a_value_that_changed_in_a_member_is_found(tmp_path: Path, dtype: str) -
     next(iter(model.values())).add_(1e-3)
     rewrite(path, model=model)
     assert problem(folder, states) == "member 1 does not hold what it got in exchange 4"
+
+
+def test_a_member_of_another_start_than_the_journals_does_not_count(tmp_path: Path) -> None:
+    folder, states = run(tmp_path)
+    path = state_of(states, 1)
+    path.with_name(PREVIOUS).unlink()
+    rewrite(path, progress=read(path).progress.after(incarnation=1))
+    assert "member 1 started anew, and the journal does not know of it" in problem(folder, states)
+    # The same from the journal's side.
+    rewrite(path, progress=read(path).progress.after(incarnation=0))
+    at = SqliteJournal.read(folder.path / JOURNAL)
+    enrolment, run_, layout = at.enrolments()[1], at.run, at.layout
+    at.close()
+    at = SqliteJournal.open(folder.path / JOURNAL, run_, layout)
+    at.enrolled(1, replace(enrolment, incarnation=1, joined=4, applied=4))
+    at.close()
+    found = audit(folder, [states])
+    assert found.problems == []
+    assert "member 1 was to start anew and has not yet: what it holds does not count" in found.unchecked
 
 
 def test_a_member_without_what_its_offer_left_out_is_found(tmp_path: Path) -> None:

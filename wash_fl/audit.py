@@ -99,7 +99,12 @@ def audit(run: RunFolder, states: Iterable[Path]) -> Audit:
     found = Audit(run.path.name, settled, waiting=len(waiting))
     if [record.exchange for record in records] != list(range(1, settled + 1)):
         found.problems.append(f"the journal does not have one record of each exchange up to {settled}")
-    kept = {member: _generations(found, list(states), identity, member, layout) for member in enrolments}
+    kept = {
+        member: _of_this_start(
+            found, enrolment, member, _generations(found, list(states), identity, member, layout)
+        )
+        for member, enrolment in enrolments.items()
+    }
     for member, enrolment in sorted(enrolments.items()):
         given = [record.exchange for record in records if member in record.deliveries]
         last = max((exchange for exchange in given if exchange > enrolment.joined), default=0)
@@ -132,6 +137,22 @@ def _generations(found: Audit, states: list[Path], run: bytes, member: int, layo
                 continue
             snapshots.append(caught_up(snapshot, Logs(path.parent))[0])
     return snapshots
+
+
+def _of_this_start(
+    found: Audit, enrolment: Enrolment, member: int, snapshots: list[Snapshot]
+) -> list[Snapshot]:
+    """Return those that go on from the start that the journal has on record; others do not count."""
+    counting = [each for each in snapshots if each.progress.incarnation == enrolment.incarnation]
+    if any(each.progress.incarnation > enrolment.incarnation for each in snapshots):
+        found.problems.append(
+            f"member {member} started anew, and the journal does not know of it: it is an older copy"
+        )
+    elif snapshots and not counting:
+        found.unchecked.append(
+            f"member {member} was to start anew and has not yet: what it holds does not count"
+        )
+    return counting
 
 
 def _check_deliveries(
