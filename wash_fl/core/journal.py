@@ -115,7 +115,12 @@ class Record:
 
 def values_hash(values: Values) -> str:
     """Return the BLAKE2b-64, in hexadecimal, of a slice's values as they lie in a packet."""
-    return hashlib.blake2b(np.ascontiguousarray(values, dtype="<f4").data, digest_size=8).hexdigest()
+    return bytes_hash(np.ascontiguousarray(values, dtype="<f4").data)
+
+
+def bytes_hash(data: bytes | memoryview) -> str:
+    """Return the hash of a slice's values as bytes."""
+    return hashlib.blake2b(data, digest_size=8).hexdigest()
 
 
 NOTHING: Final[Mapping[int, int]] = MappingProxyType({})

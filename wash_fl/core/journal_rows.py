@@ -5,7 +5,7 @@ import json
 from collections.abc import Sequence
 from typing import Any, Final
 
-from wash_fl.core.journal import Enrolment, Standing
+from wash_fl.core.journal import Enrolment, Standing, bytes_hash
 
 # The first column tells a table's rows apart. There is one row of meta; its digest is the exclusive or of
 # the checksums of all other rows, so that a change of one row changes it without reading the others.
@@ -23,8 +23,13 @@ META: Final = 1
 """Key of the only row of its table."""
 
 
-def seal(table: str, row: Sequence[Any]) -> bytes:
-    """Return the checksum of a row: of its table, and of each value's type, length and bytes."""
+def seal(table: str, row: Sequence[Any], slice_hash: str = "") -> bytes:
+    """Return the checksum of a row: of its table, and of each value's type, length and bytes.
+
+    A slice goes in by its hash, ``slice_hash`` if that is known.
+    """
+    if table == "deliveries":
+        row = (*row[:-1], slice_hash or bytes_hash(row[-1]))
     digest = hashlib.blake2b(table.encode(), digest_size=8)
     for value in row:
         content = value if isinstance(value, bytes) else str(value).encode()

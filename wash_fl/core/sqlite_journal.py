@@ -73,6 +73,9 @@ class SqliteJournal:
     def __init__(self, path: Path, database: sqlite3.Connection) -> None:
         self.path = path
         self._database = database
+        # What is known of the rows of the two small tables, so that no decision has to read them again.
+        self._deliveries: dict[int, tuple[int, bytes]] = {}
+        self._enrolments: dict[int, tuple[Enrolment, bytes]] = {}
         self._meta = self._verify()
         self.run: bytes = self._meta["run"]
         self.layout: bytes = self._meta["layout"]
@@ -163,22 +166,25 @@ class SqliteJournal:
         record = Record.of(exchange, deliveries, offers)
         with self._transaction():
             for member, applied in acknowledged.items():
-                self._acknowledge(member, applied)
+                self._drop_delivery(member, applied)
             for member, delivery in deliveries.items():
-                assert not self._has("deliveries", member), "a delivery would replace one that waits"
-                values = np.ascontiguousarray(delivery.values, dtype="<f4")
-                self._put("deliveries", (member, delivery.exchange, len(values), values.tobytes()))
-            self._put("records", (exchange, hashes_to_json(record.offers), hashes_to_json(record.deliveries)))
-            for member in offers:
-                known = self._enrolment(member)
-                if known is not None:
-                    self._put("enrolments", enrolment_row(member, replace(known, seen=exchange)))
+                self._put_delivery(member, delivery, record.deliveries[member])
+            row = (exchange, hashes_to_json(record.offers), hashes_to_json(record.deliveries))
+            self._write("records", row, seal("records", row))
+            for member in self._enrolments.keys() & (acknowledged.keys() | offers.keys()):
+                known = self._enrolments[member][0]
+                seen = exchange if member in offers else known.seen
+                applied = max(known.applied, acknowledged.get(member, 0))
+                self._put_enrolment(member, replace(known, seen=seen, applied=applied))
             self._meta["settled"] = exchange
 
     def acknowledged(self, member: int, applied: int) -> None:
         """Record that a member needs no delivery of an exchange up to ``applied``."""
         with self._transaction():
-            self._acknowledge(member, applied)
+            self._drop_delivery(member, applied)
+            known, _ = self._enrolments.get(member, (None, b""))
+            if known is not None and known.applied < applied:
+                self._put_enrolment(member, replace(known, applied=applied))
 
     def ended(self, number: int) -> None:
         """Record that a round has ended."""
@@ -193,7 +199,7 @@ class SqliteJournal:
     def enrolled(self, member: int, enrolment: Enrolment) -> None:
         """Record what is known of a member, and drop a delivery that it has no use for."""
         with self._transaction():
-            self._put("enrolments", enrolment_row(member, enrolment))
+            self._put_enrolment(member, enrolment)
             if enrolment.standing is Standing.ACTIVE:
                 self._drop_delivery(member, enrolment.applied)
             else:
@@ -226,44 +232,43 @@ class SqliteJournal:
 
     # Rows
 
-    def _acknowledge(self, member: int, applied: int) -> None:
-        self._drop_delivery(member, applied)
-        known = self._enrolment(member)
-        if known is not None and known.applied < applied:
-            self._put("enrolments", enrolment_row(member, replace(known, applied=applied)))
-
-    def _enrolment(self, member: int) -> Enrolment | None:
-        row = next(self._rows("enrolments", f"WHERE member = {member:d}"), None)
-        return None if row is None else enrolment_of(row)
-
-    def _has(self, table: str, key: int) -> bool:
-        query = f"SELECT 1 FROM {table} WHERE {TABLES[table][0]} = ?"
-        return self._database.execute(query, (key,)).fetchone() is not None
+    def _put_delivery(self, member: int, delivery: Delivery, slice_hash: str) -> None:
+        assert member not in self._deliveries, "a delivery would replace one that waits"
+        values = np.ascontiguousarray(delivery.values, dtype="<f4")
+        row = (member, delivery.exchange, len(values), values.tobytes())
+        checksum = seal("deliveries", row, slice_hash)
+        self._write("deliveries", row, checksum)
+        self._deliveries[member] = delivery.exchange, checksum
 
     def _drop_delivery(self, member: int, up_to: int | None = None) -> None:
-        query = "SELECT exchange, checksum FROM deliveries WHERE member = ?"
-        found = self._database.execute(query, (member,)).fetchone()
-        if found is not None and (up_to is None or found[0] <= up_to):
-            self._count(found[1])
+        exchange, checksum = self._deliveries.get(member, (0, b""))
+        if checksum and (up_to is None or exchange <= up_to):
             self._database.execute("DELETE FROM deliveries WHERE member = ?", (member,))
+            self._count(checksum)
+            del self._deliveries[member]
 
-    def _put(self, table: str, row: tuple[Any, ...]) -> None:
-        """Write a row in place of the one with the same key."""
-        query = f"SELECT checksum FROM {table} WHERE {TABLES[table][0]} = ?"
-        for (replaced,) in self._database.execute(query, row[:1]).fetchall():
+    def _put_enrolment(self, member: int, enrolment: Enrolment) -> None:
+        _, replaced = self._enrolments.get(member, (None, b""))
+        if replaced:
             self._count(replaced)
-        checksum = seal(table, row)
-        self._count(checksum)
+        row = enrolment_row(member, enrolment)
+        checksum = seal("enrolments", row)
+        self._write("enrolments", row, checksum)
+        self._enrolments[member] = enrolment, checksum
+
+    def _write(self, table: str, row: tuple[Any, ...], checksum: bytes) -> None:
+        """Write a row in place of the one with the same key, whose checksum is not counted any more."""
         self._database.execute(insert(table), (*row, checksum))
+        self._count(checksum)
 
     def _count(self, checksum: bytes) -> None:
         """Put a row's checksum into the digest, or take it out."""
         self._meta["digest"] = xor(self._meta["digest"], checksum)
 
-    def _rows(self, table: str, where: str = "") -> Iterator[tuple[Any, ...]]:
+    def _rows(self, table: str) -> Iterator[tuple[Any, ...]]:
         """Read rows in order of their key; each must be as it was written."""
         columns = ", ".join((*TABLES[table], "checksum"))
-        query = f"SELECT {columns} FROM {table} {where} ORDER BY {TABLES[table][0]}"
+        query = f"SELECT {columns} FROM {table} ORDER BY {TABLES[table][0]}"
         with closing(self._database.execute(query)) as cursor:
             for *row, checksum in cursor:
                 if checksum != seal(table, row):
@@ -276,6 +281,7 @@ class SqliteJournal:
     def _transaction(self) -> Iterator[None]:
         with _explained(self.path, "written"):
             before = dict(self._meta)
+            rows = dict(self._deliveries), dict(self._enrolments)
             self._database.execute("BEGIN IMMEDIATE")
             try:
                 yield
@@ -285,6 +291,7 @@ class SqliteJournal:
                 self._database.execute("COMMIT")
             except BaseException:
                 self._meta = before
+                self._deliveries, self._enrolments = rows
                 # After some errors (a full disk) SQLite has done that itself.
                 if self._database.in_transaction:
                     self._database.execute("ROLLBACK")
@@ -314,7 +321,12 @@ class SqliteJournal:
         digest = bytes(8)
         for table in ("deliveries", "enrolments", "records"):
             for row in self._rows(table):
-                digest = xor(digest, seal(table, row))
+                checksum = seal(table, row)
+                digest = xor(digest, checksum)
+                if table == "deliveries":
+                    self._deliveries[row[0]] = row[1], checksum
+                elif table == "enrolments":
+                    self._enrolments[row[0]] = enrolment_of(row), checksum
         found = next(self._rows("meta"), None)
         if found is None:
             raise _damaged(self.path, "its first row is missing")
