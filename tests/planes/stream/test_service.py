@@ -1,6 +1,7 @@
 """Tests of the server's door: who is let in, and what becomes of those who say what nobody says."""
 
 import dataclasses
+import socket
 from collections.abc import Iterator
 
 import grpc
@@ -236,6 +237,20 @@ def test_a_newer_call_of_a_member_takes_the_place_of_the_older(server):
         out.put(server.hello())
         assert statuses([wire.ServerMessage.FromString(next(call))]) == ["WELCOME"]
         assert statuses(server.say(server.hello(), server.offer(0))) == ["WELCOME", "ALONE"]
-        with pytest.raises((grpc.RpcError, StopIteration)):
+        # At once, not when the caller has had enough: it would wait for the rest of the round.
+        with pytest.raises(grpc.RpcError) as ended:
             next(call)
+        assert ended.value.code() is grpc.StatusCode.ABORTED
         out.put(None)
+
+
+@pytest.mark.skipif(not hasattr(socket, "TCP_INFO"), reason="the kernel does not count")
+def test_what_is_counted_does_not_grow_with_every_connection(server):
+    counted = server.service._counted
+    seen = []
+    for _ in range(20):
+        assert statuses(server.say(server.hello(0, token=bytes(32)))) == ["DENIED"]
+        counted.sample()
+        seen.append(counted.total()["up_framing"])
+    assert seen == sorted(seen) and seen[-1] > seen[0] > 0
+    assert len(counted._messages) < 5 and len(counted._framing) < 5

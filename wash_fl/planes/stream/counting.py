@@ -42,19 +42,21 @@ class Counted:
     sides: dict[str, dict[int, Side]] = field(default_factory=lambda: {"up": {}, "down": {}})
     _row: dict[int, list[int]] = field(default_factory=dict)
     _port: int = 0
-    # By connection: bytes of messages, up and down; and what the kernel says that it carried besides.
+    # By open connection: bytes of messages, up and down; and what the kernel says that it carried besides.
     _messages: dict[str, list[int]] = field(default_factory=dict)
     _framing: dict[str, tuple[int, int]] = field(default_factory=dict)
+    # The same of all that are closed; None as long as there is none that the kernel told of.
+    _closed: tuple[int, int] | None = None
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def watch(self, port: int) -> None:
         """Count the connections to this port."""
         self._port = port
 
-    def carried(self, peer: str, *, up: int = 0, down: int = 0) -> None:
-        """Count the bytes of a message on the connection to a peer, as gRPC names it."""
+    def carried(self, connection: str, *, up: int = 0, down: int = 0) -> None:
+        """Count the bytes of a message on a connection, as :func:`connection_of` names it."""
         with self._lock:
-            counts = self._messages.setdefault(_address(peer), [0, 0])
+            counts = self._messages.setdefault(connection, [0, 0])
             counts[0] += up
             counts[1] += down
 
@@ -84,9 +86,16 @@ class Counted:
         if not self._port:
             return
         with self._lock:
-            for address, (sent, received) in _connections(self._port).items():
+            found = _connections(self._port)
+            for address, (sent, received) in found.items():
                 up, down = self._messages.get(address, (0, 0))
                 self._framing[address] = max(0, received - up), max(0, sent - down)
+            for address in (self._messages.keys() | self._framing.keys()) - found.keys():
+                # Closed: nothing is kept of a single one, for anybody may connect again and again.
+                self._messages.pop(address, None)
+                up, down = self._closed or (0, 0)
+                if framing := self._framing.pop(address, None):
+                    self._closed = up + framing[0], down + framing[1]
 
     def total(self) -> dict[str, int]:
         """Return the sums over all members; framing is left out where the kernel does not tell."""
@@ -97,15 +106,15 @@ class Counted:
             for kind in ("payload", "protocol")
         }
         with self._lock:
-            framing = list(self._framing.values())
+            framing = [*self._framing.values(), *([self._closed] if self._closed else [])]
         for place, way in enumerate(("up", "down")):
             if framing:
                 sums[f"{way}_framing"] = sum(each[place] for each in framing)
         return sums
 
 
-def _address(peer: str) -> str:
-    """Return gRPC's name of a peer, such as ``ipv4:127.0.0.1:4711``, as host and port."""
+def connection_of(peer: str) -> str:
+    """Return the name of the connection to a peer, which gRPC calls ``ipv4:127.0.0.1:4711``, say."""
     host, _, port = unquote(peer.partition(":")[2]).rpartition(":")
     return f"{host.strip('[]')} {port}"
 

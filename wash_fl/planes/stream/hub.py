@@ -111,7 +111,8 @@ class Hub:
     @property
     def longest_offer(self) -> int:
         """Bytes that a packet for the next exchange may have."""
-        slots, count = len(self._draw.layout.slots), self._draw.count(self._escrow.settled + 1)
+        with self.lock:
+            slots, count = len(self._draw.layout.slots), self._draw.count(self._escrow.settled + 1)
         return longest_packet(encoded_size(self._draw.schedule.config.dtype, slots, count))
 
     # What the strategy does

@@ -4,6 +4,7 @@ import asyncio
 import logging
 import threading
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from typing import Any, Final
 
 import grpc
@@ -12,7 +13,7 @@ import grpc.aio
 from wash_fl.core.wire import exchange_pb2 as wire
 from wash_fl.errors import ExchangeError, RunError
 from wash_fl.planes.records import printable
-from wash_fl.planes.stream.counting import Counted
+from wash_fl.planes.stream.counting import Counted, connection_of
 from wash_fl.planes.stream.hub import Greeting, Hub
 from wash_fl.planes.stream.place import LISTEN, Place, split
 from wash_fl.planes.stream.wire import (
@@ -30,6 +31,7 @@ logger = logging.getLogger("flwr.wash_fl")
 
 HELLO_SECONDS: Final = 20.0
 """How long a call may be open before it has said who it is."""
+_NEWER: Final = "a newer call of this member took its place"
 _STOP_SECONDS: Final = 2.0
 _START_SECONDS: Final = 20.0
 
@@ -220,9 +222,10 @@ class Call:
         self._thread = threading.get_ident()
         self._context = context
         self._counted = counted
-        self._peer: str = context.peer()
+        self._connection = connection_of(context.peer())
         self._told: asyncio.Future[Answer] | None = None
         self._task = asyncio.current_task()
+        self._ending: asyncio.Task[None] | None = None
         self._read = 0
 
     async def greeting(self) -> Greeting | None:
@@ -254,7 +257,7 @@ class Call:
             return None
         message: bytes = data
         self._read += len(message)
-        self._counted.carried(self._peer, up=len(message))
+        self._counted.carried(self._connection, up=len(message))
         return message
 
     async def say(self, answer: Answer) -> None:
@@ -262,7 +265,7 @@ class Call:
         sent = 0
         for message in answer_messages(answer):
             sent += len(message)
-            self._counted.carried(self._peer, down=len(message))
+            self._counted.carried(self._connection, down=len(message))
             await self._context.write(message)
         if self.member is not None:
             self._counted.down(self.member, answer, sent)
@@ -288,9 +291,18 @@ class Call:
     def replace(self) -> None:
         """End this call: its member has a newer one."""
         if self._told is not None and not self._told.done():
-            self._resolve(Answer(Status.REPLACED, 0, reason="a newer call of this member took its place"))
-        elif self._task is not None:
-            self._task.cancel()
+            self._resolve(Answer(Status.REPLACED, 0, reason=_NEWER))
+        else:
+            self._ending = self._loop.create_task(self._end())
+
+    async def _end(self) -> None:
+        """End the call while it waits to be spoken to: cancelling alone would not tell the other side."""
+        try:
+            with suppress(grpc.aio.AbortError):
+                await self._context.abort(grpc.StatusCode.ABORTED, _NEWER)
+        finally:
+            if self._task is not None:
+                self._task.cancel()
 
     def _resolve(self, answer: Answer) -> None:
         if self._told is not None and not self._told.done():
