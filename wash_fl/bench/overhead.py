@@ -1,7 +1,11 @@
 """What exchanging after every step adds to training, beside no exchange at all in the same run."""
 
+import statistics
 import time
+from collections import defaultdict
+from collections.abc import Callable
 from functools import partial
+from itertools import pairwise
 from multiprocessing.connection import Connection
 from multiprocessing.synchronize import Barrier
 from typing import Any, Final
@@ -33,7 +37,9 @@ def run(*, quick: bool = False) -> dict[str, Any]:
     dict
         ``step_ms``: a step without exchange; ``overhead`` and ``overhead_overlap``: by which part of it a
         step with an exchange takes longer, from the sums of the blocks' times, each the longer of the two
-        processes'; ``exchange_ms`` and ``exchange_ms_overlap``: how long a member waited for an exchange.
+        processes'; ``exchange_ms`` and ``exchange_ms_overlap``: how long a member's step waits for the
+        exchange, on average; ``exchange_alone_ms`` and ``exchange_alone_ms_overlap``: the same of the member
+        that comes last to each exchange, and so waits for no other's step.
     """
     fleet = BenchFleet(MEMBERS, P)
     with fleet.serving() as streams:
@@ -41,15 +47,19 @@ def run(*, quick: bool = False) -> dict[str, Any]:
     blocks = {mode: list(zip(*(result[mode] for result in results), strict=True)) for mode in MODES}
     seconds = {mode: sum(max(pair) for pair in pairs) for mode, pairs in blocks.items()}
     steps = STEPS * len(blocks["none"])
-    waited = {mode: max(result["waited"][mode] for result in results) / steps for mode in MODES}
+    waits = {mode: list(zip(*(result["waits"][mode] for result in results), strict=True)) for mode in MODES}
+    mean = {mode: statistics.fmean(map(statistics.fmean, pairs)) for mode, pairs in waits.items()}
+    alone = {mode: statistics.fmean(map(min, pairs)) for mode, pairs in waits.items()}
     return {
         "members": MEMBERS,
         "steps": steps,
         "step_ms": 1e3 * seconds["none"] / steps,
         "overhead": seconds["plain"] / seconds["none"] - 1.0,
         "overhead_overlap": seconds["overlap"] / seconds["none"] - 1.0,
-        "exchange_ms": 1e3 * waited["plain"],
-        "exchange_ms_overlap": 1e3 * waited["overlap"],
+        "exchange_ms": 1e3 * mean["plain"],
+        "exchange_ms_overlap": 1e3 * mean["overlap"],
+        "exchange_alone_ms": 1e3 * alone["plain"],
+        "exchange_alone_ms_overlap": 1e3 * alone["overlap"],
         "block_seconds": {mode: [round(max(pair), 4) for pair in pairs] for mode, pairs in blocks.items()},
     }
 
@@ -59,28 +69,29 @@ def _member(post: Post, barrier: Barrier, connection: Connection, blocks: int) -
     torch.manual_seed(post.member)
     inputs, targets = torch.randn(BATCH, 3, 32, 32), torch.randint(1000, (BATCH,))
 
-    def steps() -> float:
+    def steps(mode: str, waited: Callable[[], float] = float) -> None:
+        marks = [waited()]
         began = time.perf_counter()
         for _ in range(STEPS):
             member.optimizer.zero_grad(set_to_none=True)
             torch.autograd.backward(nn.functional.cross_entropy(member.model(inputs), targets))
             member.optimizer.step()
-        return time.perf_counter() - began
+            marks.append(waited())
+        times[mode].append(time.perf_counter() - began)
+        waits[mode] += [after - before for before, after in pairwise(marks)]
 
-    steps()
-    times: dict[str, Any] = {mode: [] for mode in MODES}
-    waited = dict.fromkeys(MODES, 0.0)
+    times: defaultdict[str, list[float]] = defaultdict(list)
+    waits: defaultdict[str, list[float]] = defaultdict(list)
+    steps("warm")
     for block in range(blocks):
         # Each kind comes first, second and third equally often.
         for mode in MODES[block % 3 :] + MODES[: block % 3]:
             if mode == "none":
                 barrier.wait()
-                times[mode].append(steps())
+                steps(mode)
                 continue
             with member.exchanging(overlap=mode == "overlap") as exchanging:
-                before = exchanging.seconds
                 barrier.wait()
-                times[mode].append(steps())
-                waited[mode] += exchanging.seconds - before
+                steps(mode, partial(getattr, exchanging, "seconds"))
             member.keep(exchanging)
-    connection.send(times | {"waited": waited})
+    connection.send({**times, "waits": dict(waits)})

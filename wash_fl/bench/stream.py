@@ -15,7 +15,7 @@ from wash_fl.planes.stream.exchanges import ExchangeReport
 MEMBERS: Final = 8
 P: Final = 0.001
 EXCHANGES: Final = 5000
-QUICK: Final = 1000
+QUICK: Final = 800
 WARM: Final = 200
 """Exchanges before anything is measured."""
 

@@ -40,6 +40,10 @@ LONG: Final = 600.0
 """Seconds; nobody is to miss a deadline here."""
 
 
+HEAVY: Final = ("torchvision.models", "torch._dynamo")
+"""What a model and an optimizer import: several seconds each for processes that all start at once."""
+
+
 @dataclass(frozen=True)
 class Post:
     """What a member's process is given.
@@ -200,7 +204,9 @@ class BenchFleet:
         RunError
             If one ends without a word.
         """
-        context = multiprocessing.get_context("spawn")
+        # PyTorch is imported once, in a process that has no threads, and the members' are its forks.
+        context = multiprocessing.get_context("forkserver")
+        context.set_forkserver_preload([__name__, *HEAVY])
         barrier = context.Barrier(self.members)
         started = []
         try:
