@@ -15,7 +15,7 @@ from rich.markup import escape
 from rich.table import Table
 
 import wash_fl
-from wash_fl import cli_fleet
+from wash_fl import cli_compare, cli_fleet
 from wash_fl.config import GROUPS, RunConfig, fields
 from wash_fl.errors import WashError
 
@@ -288,6 +288,7 @@ def predict(
 
 
 cli_fleet.register(app, _with_run_options)
+cli_compare.register(app, _with_run_options)
 
 bench = typer.Typer(
     name="bench", help="Measure on this machine; each prints what it measured.", no_args_is_help=True

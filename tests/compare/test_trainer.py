@@ -37,7 +37,7 @@ def trainer(make_task):
 
 def settlements(trainer: Trainer) -> tuple[Outcome, list[Settlement]]:
     seen: list[Settlement] = []
-    outcome = trainer.run(lambda number, settlement, losses: seen.append(settlement))
+    outcome = trainer.run(lambda number, losses: seen.append(trainer.settlement))
     return outcome, seen
 
 

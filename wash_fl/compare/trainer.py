@@ -4,48 +4,36 @@ The same members, draws, escrow and averaging as on a fleet, so the same seed an
 averaged weights, hash for hash.
 """
 
-from collections.abc import Callable
-
-import torch
-
+from wash_fl.compare.cohort import Cohort
+from wash_fl.compare.post import NoPost, Post
 from wash_fl.config import RunConfig
-from wash_fl.consensus.averaging import ModelAverage
-from wash_fl.consensus.batchnorm import batchnorm_layers, estimate, pool
-from wash_fl.consensus.finish import Examination, Outcome
 from wash_fl.core.codec import FLOAT32, Values, rounded, taken_over
 from wash_fl.core.draw import Draw
 from wash_fl.core.escrow import Escrow, Settlement
 from wash_fl.core.schedule import Schedule
 from wash_fl.member.member import Member
-from wash_fl.member.training import LocalTraining, make_optimizer, resolve_device
-from wash_fl.tasks.division import member_examples
-from wash_fl.tasks.models import initial_model
-from wash_fl.tasks.task import Task, load_task
-
-OnRound = Callable[[int, Settlement, dict[int, float]], None]
+from wash_fl.tasks.task import Task
 
 
-class Trainer:
+class Trainer(Cohort):
     """Trains all members of a run in turn, in this process.
 
     Parameters
     ----------
-    config : RunConfig
-        The run's options; those of the fleet do not matter here.
-    task : Task, optional
-        By default the one the options name.
+    config, task, dropout
+        As for :class:`~wash_fl.compare.cohort.Cohort`.
+    post : Post, optional
+        Is told of every slice, as it would travel.
     keep_residual : bool
         A member keeps what its offer's dtype leaves out, as on a fleet. Without it, it takes over what it
         receives as it is: only to see what that costs.
 
     Attributes
     ----------
-    members : list of Member
-        By index.
     escrow : Escrow
-        Where they exchange.
-    aside : dict of int to str
-        The members that the run goes on without because of their values, and why.
+        Where the members exchange.
+    settlement : Settlement
+        Of the last exchange; without members if the last round had none.
 
     Examples
     --------
@@ -55,145 +43,82 @@ class Trainer:
     64
     """
 
-    def __init__(self, config: RunConfig, task: Task | None = None, *, keep_residual: bool = True) -> None:
-        self.config = config
+    def __init__(
+        self,
+        config: RunConfig,
+        task: Task | None = None,
+        *,
+        dropout: float = 0.0,
+        post: Post | None = None,
+        keep_residual: bool = True,
+    ) -> None:
+        super().__init__(config, task, dropout=dropout)
+        self._post = NoPost() if post is None else post
         self._dtype = config.exchange.dtype
         # What float32 leaves out of an offer is nothing, unless the member trains on meanwhile.
         self._keep_residual = keep_residual and (self._dtype != FLOAT32 or config.exchange.overlap)
+        self._every = config.exchange.every if config.exchange.streams else config.training.local_steps
         self._underway = False
         self._offered: dict[int, Values] = {}
-        self.task = load_task(config.task.task) if task is None else task
-        self._training = [
-            LocalTraining(self.config, self.task, member_examples(self.task, self.config, index), index)
-            for index in range(self.config.training.members)
-        ]
-        self.members = [self._member(index) for index in range(self.config.training.members)]
-        draw = Draw(self.config.training.seed, self.members[0].layout, Schedule.of(self.config))
-        self.escrow = Escrow(draw, self.config.exchange, outlier_factor=self.config.fleet.outlier_factor)
-        self.aside: dict[int, str] = {}
+        draw = Draw(config.training.seed, self.members[0].layout, Schedule.of(config))
+        self.escrow = Escrow(draw, config.exchange, outlier_factor=config.fleet.outlier_factor)
+        self.settlement = Settlement(0, (), (), None)
 
-    def run(self, on_round: OnRound | None = None) -> Outcome:
-        """Train all rounds, average, re-estimate BatchNorm, and evaluate.
+    def begin_round(self) -> None:
+        """Take what waits, unless it is to arrive while the members train."""
+        self.settlement = Settlement(self.escrow.settled, (), (), None)
+        self._deliver_before_training()
 
-        Parameters
-        ----------
-        on_round : callable, optional
-            Gets the round, its settlement, and the members' losses.
-        """
-        # One thread and a generator that is put back: the same bits as on a device, and no trace here.
-        threads = torch.get_num_threads()
-        torch.set_num_threads(1)
-        try:
-            with torch.random.fork_rng(devices=[]):
-                for number in range(1, self.config.training.rounds + 1):
-                    settlement, losses = self.round(number)
-                    if on_round is not None:
-                        on_round(number, settlement, losses)
-                return self.finish()
-        finally:
-            torch.set_num_threads(threads)
+    def next_stop(self, position: int) -> int:
+        """Return the step of the next exchange; with overlap, the one after which a delivery is applied."""
+        if self.config.exchange.overlap and self._underway:
+            return position + 1
+        return (position // self._every + 1) * self._every
 
-    def round(self, number: int) -> tuple[Settlement, dict[int, float]]:
-        """Train every member for a round, with the exchange at its end or those within it.
+    def after_step(self, position: int) -> None:
+        """Take what waits, and exchange if it is time."""
+        self._deliver_all(self.here)
+        if position % self._every == 0:
+            self._exchange()
+            if position % self.config.training.local_steps:
+                self._deliver_before_training()
 
-        Returns
-        -------
-        Settlement
-            Of the last exchange; without members if there was none.
-        dict of int to float
-            Mean loss by member.
-        """
-        length = self.config.training.local_steps
-        position, end = (number - 1) * length, number * length
-        config = self.config.exchange
-        every = config.every if config.streams else length
-        settlement = Settlement(self.escrow.settled, (), (), None)
-        losses = dict.fromkeys(self._active(), 0.0)
-        while position < end:
-            stop = min(end, (position // every + 1) * every)
-            if config.overlap and self._underway:
-                stop = position + 1
-            else:
-                self._deliver_all()
-            for index, loss in self._train(position, stop - position).items():
-                losses[index] += loss * (stop - position) / length
-            position = stop
-            self._deliver_all()
-            if position % every == 0:
-                settlement = self._exchange()
-        if config.streams:
-            self._deliver_all()
-        return settlement, losses
+    def end_round(self) -> None:
+        """Take what waits on the stream plane, where a round ends with it."""
+        if self.config.exchange.streams:
+            self._deliver_all(self.here)
 
-    def _train(self, first_step: int, steps: int) -> dict[int, float]:
-        """Have every member take the same steps; return their mean losses."""
-        losses: dict[int, float] = {}
-        for index in self._active():
-            member = self.members[index]
-            metrics = self._training[index].run(member.model, member.optimizer, first_step, steps)
-            losses[index] = metrics["loss"]
-        return losses
+    def settle(self) -> None:
+        """Take what waits."""
+        self._deliver_all(range(len(self.members)))
 
-    def _exchange(self) -> Settlement:
-        """Take an offer of every member, and settle."""
+    def _exchange(self) -> None:
+        """Take an offer of every member that is there, and settle."""
         number = self.escrow.settled + 1
-        self.escrow.open(number, self._active())
-        for index in self._active():
+        self.escrow.open(number, self.here)
+        for index in self.here:
             offer = self.members[index].offer(number)
             if offer.size:
                 self._offered[index] = offer
+                self._post.offered(self.members[index], number, offer)
                 self.escrow.offer(index, number, rounded(offer, self._dtype))
-        settlement = self.escrow.settle()
-        self.aside |= settlement.aside
+        self.settlement = self.escrow.settle()
+        self.aside |= self.settlement.aside
         self._underway = True
-        return settlement
 
-    def finish(self) -> Outcome:
-        """Average the members as they are, re-estimate BatchNorm as the options say, and evaluate."""
-        examination = Examination(self.task, self.config)
-        average = ModelAverage()
-        active = self._active()
-        self._deliver_all()
-        for index in active:
-            member = self.members[index]
-            weights = {name: each.cpu().numpy() for name, each in member.model.state_dict().items()}
-            examination.add_member(member.index, weights)
-            average.add(member.index, weights)
-        averaged = average.mean()
-        examination.add_average(averaged)
-        model = examination.model(averaged)
-        where = self.config.finish.batchnorm
-        if batchnorm_layers(model) and where == "clients":
-            statistics = [estimate(model, self._training[index].calibration()) for index in active]
-            averaged = pool(statistics).applied_to(averaged)
-        elif batchnorm_layers(model) and where == "server":
-            averaged = estimate(model, examination.server_calibration()).applied_to(averaged)
-        return examination.outcome(averaged)
+    def _deliver_before_training(self) -> None:
+        if not (self.config.exchange.overlap and self._underway):
+            self._deliver_all(self.here)
 
-    def _active(self) -> list[int]:
-        return [index for index in range(len(self.members)) if index not in self.aside]
-
-    def _member(self, index: int) -> Member:
-        training = self.config.training
-        model = initial_model(self.config.task.model, self.task, training.seed)
-        model.to(resolve_device(training.device))
-        return Member(
-            model,
-            make_optimizer(model, training),
-            index=index,
-            seed=training.seed,
-            schedule=Schedule.of(self.config),
-            exchange_optimizer=self.config.exchange.exchange_optimizer,
-        )
-
-    def _deliver_all(self) -> None:
-        for member in self.members:
-            self._deliver(member)
+    def _deliver_all(self, indices: "range | list[int]") -> None:
+        for index in indices:
+            self._deliver(self.members[index])
         self._underway = False
 
     def _deliver(self, member: Member) -> None:
         waiting = self.escrow.delivery(member.index)
         if waiting is not None:
+            self._post.delivered(member, waiting)
             values = waiting.values
             if self._keep_residual:
                 # It is of the last exchange: whoever has offered since has been given what waited before.

@@ -1,0 +1,161 @@
+"""One row of a comparison: a method, a seed and options in, figures out; the same in, the same out."""
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+import torch
+
+from wash_fl.compare.cohort import Cohort
+from wash_fl.compare.held_out import hold_out
+from wash_fl.compare.line import Line, between
+from wash_fl.compare.methods import METHODS
+from wash_fl.compare.post import Post
+from wash_fl.config import RunConfig
+from wash_fl.consensus.evaluate import accuracy, logits_of
+from wash_fl.consensus.finish import Arrays, Examination
+from wash_fl.consensus.soup import greedy_soup
+from wash_fl.tasks.division import tensors_of
+from wash_fl.tasks.task import load_task
+
+LINE_EXAMPLES: Final = 1000
+"""Test examples on which the loss between models is measured."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """What is to be trained.
+
+    Attributes
+    ----------
+    method : str
+        One of :data:`~wash_fl.compare.methods.METHODS`.
+    seed : int
+        The run seed.
+    options : dict of str to object
+        The run's other options, by name.
+    dropout : float
+        Probability that a member is away in a round.
+    """
+
+    method: str
+    seed: int
+    options: Mapping[str, Any]
+    dropout: float = 0.0
+
+    @property
+    def config(self) -> RunConfig:
+        """All options of the run."""
+        return METHODS[self.method].config({**self.options, "seed": self.seed})
+
+
+def run_row(row: Row, progress: Callable[[int], None] = lambda number: None) -> dict[str, Any]:
+    """Train and measure.
+
+    Parameters
+    ----------
+    row : Row
+        What.
+    progress : callable
+        Told of each round that is over.
+
+    Returns
+    -------
+    dict
+        ``accuracy`` on the test data: ``members`` (each), ``member`` (their mean), ``ensemble``,
+        ``averaged``, ``recalibrated`` (BatchNorm re-estimated), ``soup`` (greedy, re-estimated too), and
+        ``product``, that of the model the method is judged by; ``bytes`` of a member while it trains;
+        ``distance`` of the members to their mean by round; ``lines`` between members 0 and 1 and from member
+        0 to the mean, with the ``barrier``; ``soup_members``; ``sha256`` of the averaged model; ``seconds``.
+    """
+    began = time.perf_counter()
+    config, method = row.config, METHODS[row.method]
+    task, held = hold_out(load_task(config.task.task), row.seed, config.training.members)
+    post = Post(config)
+    cohort = method.make(config, task, row.dropout, post)
+    distances: list[float] = []
+
+    def on_round(number: int, losses: dict[int, float]) -> None:
+        distances.append(cohort.relative_distance())
+        progress(number)
+
+    outcome = cohort.run(on_round)
+    post.finish()
+    with _one_thread():
+        soup, weights = _soup(cohort, tensors_of(held))
+        examination = Examination(task, config)
+        soup_accuracy = _accuracy(examination, weights)
+        lines = _lines(cohort, examination)
+    found = {
+        "members": [outcome.members[member] for member in sorted(outcome.members)],
+        "member": outcome.mean_member,
+        "ensemble": outcome.ensemble,
+        "averaged": outcome.averaged,
+        "recalibrated": outcome.recalibrated,
+        "soup": soup_accuracy,
+    }
+    found["product"] = found["soup" if method.product == "soup" else "recalibrated"]
+    return {
+        "accuracy": found,
+        "bytes": post.per_member(config.training.members),
+        "distance": distances,
+        "lines": {
+            name: {"places": line.places, "losses": line.losses, "accuracies": line.accuracies}
+            | {"barrier": line.barrier}
+            for name, line in lines.items()
+        },
+        "soup_members": soup,
+        "sha256": outcome.sha256,
+        "seconds": time.perf_counter() - began,
+    }
+
+
+def _accuracy(examination: Examination, weights: Arrays) -> float:
+    return accuracy(logits_of(examination.model(weights), examination.inputs), examination.targets)
+
+
+def _soup(cohort: Cohort, held: tuple[torch.Tensor, torch.Tensor]) -> tuple[list[int], Arrays]:
+    """Return who is in the greedy soup, and its weights, BatchNorm re-estimated for every mean."""
+    inputs, targets = held[0], held[1].numpy()
+    examination = Examination(cohort.task, cohort.config)
+
+    def score(weights: Arrays) -> float:
+        return accuracy(logits_of(examination.model(weights), inputs), targets)
+
+    def blend(indices: "list[int] | Any") -> Arrays:
+        mean = cohort.mean(indices)
+        return mean if len(indices) == 1 else cohort.recalibrated(mean, cohort.active())
+
+    scores = {index: score(cohort.weights(index)) for index in cohort.active()}
+    return greedy_soup(scores, blend, score)
+
+
+def _lines(cohort: Cohort, examination: Examination) -> dict[str, Line]:
+    inputs, targets = examination.inputs[:LINE_EXAMPLES], examination.targets[:LINE_EXAMPLES]
+
+    def evaluate(weights: Arrays) -> tuple[float, float]:
+        logits = logits_of(examination.model(weights), inputs)
+        loss = torch.nn.functional.cross_entropy(torch.from_numpy(logits), torch.from_numpy(targets))
+        return float(loss), accuracy(logits, targets)
+
+    def finish(weights: Arrays) -> Arrays:
+        return cohort.recalibrated(weights, cohort.active())
+
+    active = cohort.active()
+    ends = {name: dict(cohort.weights(active[index])) for name, index in (("first", 0), ("second", 1))}
+    ends = {name: {key: np.array(each) for key, each in arrays.items()} for name, arrays in ends.items()}
+    return {
+        "members": between(ends["first"], ends["second"], finish, evaluate),
+        "mean": between(ends["first"], cohort.mean(active), finish, evaluate),
+    }
+
+
+class _one_thread:  # noqa: N801 (used as a word)
+    def __enter__(self) -> None:
+        self._before = torch.get_num_threads()
+        torch.set_num_threads(1)
+
+    def __exit__(self, *_: object) -> None:
+        torch.set_num_threads(self._before)
