@@ -7,13 +7,14 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from rich import box
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
 INTERRUPTED = 130
 HEADINGS = {
-    "method": 0,
+    "method": 12,
     "product": 11,
     "member": 5,
     "ens.": 5,
@@ -103,9 +104,8 @@ def compare(  # noqa: PLR0917 (the command line gives them by name)
         title=f"{escape(out.name)}: test accuracy in percent (of the product ± its spread over seeds)"
     )
     for heading, width in HEADINGS.items():
-        shown.add_column(
-            heading, justify="left" if not width else "right", min_width=width, no_wrap=bool(width)
-        )
+        first = heading == "method"
+        shown.add_column(heading, justify="left" if first else "right", min_width=width, no_wrap=not first)
     for line in lines:
         shown.add_row(
             escape(line.variant.name),
