@@ -101,7 +101,9 @@ def compare(  # noqa: PLR0917 (the command line gives them by name)
         print(json.dumps({"comparison": str(out), "lines": [dataclasses.asdict(each) for each in lines]}))
         return
     shown = Table(
-        title=f"{escape(out.name)}: test accuracy in percent (of the product ± its spread over seeds)"
+        title=f"{escape(out.name)}: test accuracy in percent (of the product ± its spread over seeds)",
+        box=box.SIMPLE_HEAD,
+        padding=(0, 1, 0, 0),
     )
     for heading, width in HEADINGS.items():
         first = heading == "method"
