@@ -1,0 +1,98 @@
+"""A claim is answered by the seeds: yes or no where they tell, and neither where they do not."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from wash_fl.compare.claims import NO, OPEN, YES, answers
+from wash_fl.compare.comparison import Comparison, Folder, Variant
+from wash_fl.files import write_text
+
+SEEDS = (0, 1, 2)
+
+
+def comparison(path: Path, named: dict[str, list[dict[str, float]]]) -> Folder:
+    """Write rows that were never trained; a name is a method, and a schedule if it is another."""
+    rows = []
+    for name, figures in named.items():
+        method, _, schedule = name.partition(" ")
+        rows.append((Variant(method, {"schedule": schedule} if schedule else {}), figures))
+    folder = Folder.begin(
+        path, Comparison({"p": 0.1, "schedule": "decreasing"}, tuple(variant for variant, _ in rows), SEEDS)
+    )
+    for variant, seeds in rows:
+        for seed, figures in zip(SEEDS, seeds, strict=True):
+            made: dict[str, Any] = {
+                "accuracy": {
+                    "product": figures.get("product", 0.9),
+                    "ensemble": figures.get("ensemble", 0.9),
+                },
+                "bytes": {"up_values": figures.get("bytes", 100.0)},
+                "lines": {"members": {"barrier": figures.get("barrier", 0.0)}},
+            }
+            write_text(folder.file(variant, seed), json.dumps(made))
+    return folder
+
+
+def products(*values: float, **others: float) -> list[dict[str, float]]:
+    return [{"product": value, **others} for value in values]
+
+
+def verdicts(folder: Folder) -> dict[str, str]:
+    return {each.claim.split()[0]: each.verdict for each in answers(folder)}
+
+
+WASH, ISOLATED, PAPA, OPT = ("wash", "isolated", "papa", "wash-opt")
+
+
+@pytest.mark.parametrize(
+    ("averaged", "verdict"),
+    [((0.90, 0.91, 0.905), YES), ((0.80, 0.81, 0.80), NO), ((0.88, 0.92, 0.89), OPEN)],
+)
+def test_averaged_close_to_ensemble(tmp_path: Path, averaged: tuple[float, ...], verdict: str) -> None:
+    rows = {WASH: products(*averaged), ISOLATED: products(0.5, 0.5, 0.5, ensemble=0.9)}
+    (answer,) = [each for each in answers(comparison(tmp_path, rows)) if "ensemble of isolated" in each.claim]
+    assert answer.verdict == verdict, answer
+
+
+@pytest.mark.parametrize(
+    ("barriers", "verdict"),
+    [((0.0, -0.01, 0.001), YES), ((0.5, 0.6, 0.4), NO), ((0.0, 0.0, 0.08), OPEN)],
+)
+def test_one_basin(tmp_path: Path, barriers: tuple[float, ...], verdict: str) -> None:
+    folder = comparison(tmp_path, {WASH: [{"barrier": each} for each in barriers]})
+    (answer,) = answers(folder)
+    assert "one basin" in answer.claim and answer.verdict == verdict, answer
+
+
+@pytest.mark.parametrize(
+    ("constant", "increasing", "verdict"), [(0.88, 0.85, YES), (0.92, 0.85, NO), (0.9, 0.85, OPEN)]
+)
+def test_depth(tmp_path: Path, constant: float, increasing: float, verdict: str) -> None:
+    rows = {
+        WASH: products(0.90, 0.901, 0.899),
+        "wash constant": products(constant, constant, constant + 0.001),
+        "wash increasing": products(increasing, increasing, increasing),
+    }
+    (answer,) = [each for each in answers(comparison(tmp_path, rows)) if "depth" in each.claim]
+    assert answer.verdict == verdict, answer
+
+
+def test_bytes_beside_papa(tmp_path: Path) -> None:
+    as_good = {WASH: products(0.9, 0.9, 0.9, bytes=10.0), PAPA: products(0.9, 0.9, 0.9)}
+    assert verdicts(comparison(tmp_path / "a", as_good))["WASH"] == YES
+    worse = {WASH: products(0.8, 0.8, 0.8, bytes=10.0), PAPA: products(0.9, 0.9, 0.9)}
+    assert verdicts(comparison(tmp_path / "b", worse))["WASH"] == NO
+    more = {WASH: products(0.9, 0.9, 0.9, bytes=200.0), PAPA: products(0.9, 0.9, 0.9)}
+    assert verdicts(comparison(tmp_path / "c", more))["WASH"] == NO
+
+
+def test_the_optimizers_state(tmp_path: Path) -> None:
+    rows = {WASH: products(0.9, 0.9, 0.9), OPT: products(0.92, 0.921, 0.919)}
+    assert verdicts(comparison(tmp_path, rows))["WASH+Opt"] == YES
+
+
+def test_nothing_is_said_to_claims_without_rows(tmp_path: Path) -> None:
+    assert answers(comparison(tmp_path, {ISOLATED: products(0.9, 0.9, 0.9)})) == []

@@ -1,0 +1,214 @@
+"""The paper's claims, one at a time, as far as a comparison can answer them: yes, no, or not at this size."""
+
+import math
+import statistics
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from wash_fl.compare.comparison import Folder, Variant
+
+YES: Final = "yes"
+NO: Final = "no"
+OPEN: Final = "not at this size"
+
+CLOSE: Final = 0.005
+"""Accuracy: half a point is as good."""
+FLAT: Final = 0.02
+"""Loss: a barrier that is lower is none."""
+ERRORS: Final = 2.0
+"""A difference of fewer standard errors of its mean is none that these seeds show."""
+
+
+Value = Callable[[dict[str, Any]], float]
+"""A value from a row's figures."""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a comparison says to a claim.
+
+    Attributes
+    ----------
+    claim : str
+        In one sentence.
+    verdict : str
+        ``yes``, ``no``, or ``not at this size``: these seeds do not tell.
+    why : str
+        The figures it rests on.
+    """
+
+    claim: str
+    verdict: str
+    why: str
+
+
+@dataclass(frozen=True)
+class Difference:
+    """Mean of the differences of two variants, seed by seed, and its standard error (0 with one seed)."""
+
+    mean: float
+    error: float
+
+    def __str__(self) -> str:
+        return f"{self.mean:+.4f} ± {self.error:.4f}"
+
+
+def answers(folder: Folder) -> list[Answer]:
+    """Return what a comparison says to each claim of which it has the rows."""
+    return [answer for claim in CLAIMS if (answer := claim(folder)) is not None]
+
+
+def difference(
+    folder: Folder, one: Variant, other: Variant, mine: Value, theirs: Value | None = None
+) -> Difference | None:
+    """Return by how much one variant's value is above another's, over the seeds that both have.
+
+    Parameters
+    ----------
+    folder : Folder
+        The comparison.
+    one, other : Variant
+        Which variants; they may be the same.
+    mine, theirs : callable
+        A value from a row's figures, of the one and of the other; by default the same of both.
+    """
+    found = [
+        mine(a) - (theirs or mine)(b)
+        for seed in folder.comparison.seeds
+        if (a := folder.figures(one, seed)) is not None and (b := folder.figures(other, seed)) is not None
+    ]
+    if not found:
+        return None
+    error = statistics.stdev(found) / math.sqrt(len(found)) if len(found) > 1 else 0.0
+    return Difference(statistics.fmean(found), error)
+
+
+def product(figures: dict[str, Any]) -> float:
+    """Return the accuracy of the model that a method is judged by."""
+    return float(figures["accuracy"]["product"])
+
+
+def judged(found: Difference, *, at_least: float = 0.0) -> str:
+    """Return whether a difference is above a value: yes or no if it is far enough from it."""
+    if found.mean - ERRORS * found.error > at_least:
+        return YES
+    return NO if found.mean + ERRORS * found.error < at_least else OPEN
+
+
+def close_to_ensemble(folder: Folder) -> Answer | None:
+    """Whether the averaged model is as good as the ensemble of members that never communicated."""
+    wash, isolated = _plain(folder, "wash"), _plain(folder, "isolated")
+    if wash is None or isolated is None:
+        return None
+    gap = difference(folder, wash, wash, product, _ensemble)
+    ceiling = difference(folder, wash, isolated, product, _ensemble)
+    if gap is None or ceiling is None:
+        return None
+    verdict = judged(ceiling, at_least=-CLOSE)
+    return Answer(
+        "WASH's averaged model is within half a point of the ensemble of isolated members.",
+        verdict,
+        f"averaged minus the isolated ensemble {ceiling}; minus WASH's own ensemble {gap}",
+    )
+
+
+def one_basin(folder: Folder) -> Answer | None:
+    """Whether there is no barrier between members that exchange, and what it is between isolated ones."""
+    wash, isolated = _plain(folder, "wash"), _plain(folder, "isolated")
+    found = None if wash is None else _spread(folder, wash, _barrier)
+    if found is None:
+        return None
+    beside = None if isolated is None else _spread(folder, isolated, _barrier)
+    return Answer(
+        "WASH's members are in one basin: no barrier of the loss between two of them.",
+        {YES: NO, NO: YES, OPEN: OPEN}[judged(found, at_least=FLAT)],
+        f"barrier {found}" + ("" if beside is None else f"; between isolated members {beside}"),
+    )
+
+
+def depth(folder: Folder) -> Answer | None:
+    """Whether p that falls with depth beats p that is constant or rises, at the same p."""
+    named = {
+        schedule: _changed(folder, schedule=schedule) for schedule in ("decreasing", "constant", "increasing")
+    }
+    best = named["decreasing"]
+    if best is None:
+        return None
+    found = {
+        schedule: difference(folder, best, other, product)
+        for schedule, other in named.items()
+        if other is not None and schedule != "decreasing"
+    }
+    known = {schedule: each for schedule, each in found.items() if each is not None}
+    if not known:
+        return None
+    verdicts = [judged(each) for each in known.values()]
+    verdict = YES if set(verdicts) == {YES} else NO if NO in verdicts else OPEN
+    return Answer(
+        "A probability that decreases with depth beats a constant and an increasing one.",
+        verdict,
+        "; ".join(f"decreasing minus {schedule} {each}" for schedule, each in known.items()),
+    )
+
+
+def with_optimizer(folder: Folder) -> Answer | None:
+    """Whether it helps to exchange the optimizer's state, too."""
+    wash, both = _plain(folder, "wash"), _plain(folder, "wash-opt")
+    found = None if wash is None or both is None else difference(folder, both, wash, product)
+    if found is None:
+        return None
+    return Answer("WASH+Opt is better than WASH.", judged(found), f"WASH+Opt minus WASH {found}")
+
+
+def fewer_bytes_than_papa(folder: Folder) -> Answer | None:
+    """Whether WASH needs fewer bytes than PAPA for an averaged model that is as good."""
+    wash, papa = _plain(folder, "wash"), _plain(folder, "papa")
+    found = None if wash is None or papa is None else difference(folder, wash, papa, product)
+    if found is None or wash is None or papa is None:
+        return None
+    ratio = _spread(folder, wash, _bytes), _spread(folder, papa, _bytes)
+    assert ratio[0] is not None and ratio[1] is not None
+    as_good = judged(found, at_least=-CLOSE)
+    verdict = as_good if ratio[0].mean < ratio[1].mean else NO
+    return Answer(
+        "WASH sends fewer bytes than PAPA for an averaged model within half a point of PAPA's, or better.",
+        verdict,
+        f"WASH minus PAPA {found}, at {ratio[0].mean / ratio[1].mean:.3f} of its bytes",
+    )
+
+
+CLAIMS: Final = (close_to_ensemble, one_basin, depth, with_optimizer, fewer_bytes_than_papa)
+
+
+def _plain(folder: Folder, method: str) -> Variant | None:
+    """Return a method as it is, with nothing changed."""
+    found: Sequence[Variant] = [each for each in folder.comparison.variants if each == Variant(method)]
+    return found[0] if found else None
+
+
+def _changed(folder: Folder, **changes: Any) -> Variant | None:
+    """Return WASH with these changes; also where they are the comparison's own options."""
+    for each in folder.comparison.variants:
+        if each.method == "wash" and not each.dropout and set(each.changes) <= set(changes):
+            config = folder.comparison.row(each, 0).config.to_mapping()
+            if all(config[key] == value for key, value in changes.items()):
+                return each
+    return None
+
+
+def _spread(folder: Folder, variant: Variant, value: Value) -> Difference | None:
+    """Return a variant's own value, as a difference from 0."""
+    return difference(folder, variant, variant, value, lambda figures: 0.0)
+
+
+def _ensemble(figures: dict[str, Any]) -> float:
+    return float(figures["accuracy"]["ensemble"])
+
+
+def _barrier(figures: dict[str, Any]) -> float:
+    return float(figures["lines"]["members"]["barrier"])
+
+
+def _bytes(figures: dict[str, Any]) -> float:
+    return float(figures["bytes"]["up_values"])
