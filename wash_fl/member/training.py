@@ -112,7 +112,7 @@ class LocalTraining:
         ):
             # Dropout and augmentation draw from torch's global generator: reseeding it at each step
             # leaves no generator state to save, so a resumed run is the run.
-            torch.manual_seed(philox.seed_of(training.seed, "step", index=step, member=self.member))
+            _seed(philox.seed_of(training.seed, "step", index=step, member=self.member), device)
             inputs, targets = fetch(self.examples, rows)
             if augmentation is not None:
                 inputs, targets = augmentation.apply(inputs, targets, len(self.task.classes))
@@ -153,6 +153,14 @@ class LocalTraining:
         chosen = chosen[: self.config.finish.calibration_examples]
         for rows in np.array_split(chosen, -(-chosen.size // CALIBRATION_BATCH)):
             yield fetch(self.examples, rows)[0]
+
+
+def _seed(seed: int, device: torch.device) -> None:
+    if device.type == "cpu":
+        # torch.manual_seed goes on to every other kind of device, which takes longer than a small step.
+        torch.default_generator.manual_seed(seed)
+    else:
+        torch.manual_seed(seed)
 
 
 CALIBRATION_BATCH = 256
