@@ -11,6 +11,7 @@ import json
 import pickle
 import sys
 import textwrap
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,7 @@ STEPS_PER_UNIT = 100
 
 ABOUT = (
     "6-axis inertial data of shoulder exercises, from seglearn 1.2.5 (BSD-3-Clause): see smartwatch.md. "
-    "npz: base64 of a NumPy archive without pickles."
+    "npz: a NumPy archive without pickles, in base64; sha256: the archive's."
 )
 
 _ALLOWED = {
@@ -129,8 +130,13 @@ def write(arrays: dict[str, NDArray[Any]], path: Path) -> None:
     """Write the arrays as the JSON file that the task reads; JSON, for a Flower app bundle takes no .npz."""
     archive = io.BytesIO()
     np.savez_compressed(archive, **arrays)
-    lines = textwrap.wrap(base64.b64encode(archive.getvalue()).decode(), 104)
-    content = {"about": ABOUT, "hertz": RATE, "steps_per_unit": STEPS_PER_UNIT, "npz": lines}
+    content = {
+        "about": ABOUT,
+        "hertz": RATE,
+        "steps_per_unit": STEPS_PER_UNIT,
+        "sha256": sha256(archive.getvalue()).hexdigest(),
+        "npz": textwrap.wrap(base64.b64encode(archive.getvalue()).decode(), 104),
+    }
     path.write_text(json.dumps(content, indent=0) + "\n")
 
 

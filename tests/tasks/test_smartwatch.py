@@ -153,13 +153,15 @@ def content_of(**changes):
     archive = io.BytesIO()
     np.savez(archive, **(own | {key: value for key, value in changes.items() if key in own}))
     content["npz"] = [base64.b64encode(archive.getvalue()).decode()]
+    content["sha256"] = sha256(archive.getvalue()).hexdigest()
     return json.dumps(content | {key: value for key, value in changes.items() if key not in own}).encode()
 
 
-def garbled():
-    content = smartwatch.DATA_FILE.read_bytes()
-    middle = len(content) // 2
-    return content[:middle] + b'AAAA",\n"AAAA' + content[middle + 12 :]
+def flipped():
+    content = json.loads(content_of())
+    archive = bytearray(base64.b64decode(content["npz"][0]))
+    archive[len(archive) // 2] ^= 1
+    return json.dumps(content | {"npz": [base64.b64encode(archive).decode()]}).encode()
 
 
 DAMAGED = {
@@ -167,9 +169,11 @@ DAMAGED = {
     "not JSON": (lambda: b"an error page", "is damaged"),
     "another JSON": (lambda: b"[1, 2]", "is damaged"),
     "cut short": (lambda: smartwatch.DATA_FILE.read_bytes()[:100_000], "is damaged"),
-    "no archive": (lambda: content_of(npz=["AAAA"]), "is damaged"),
-    "archive cut short": (lambda: content_of(npz=json.loads(content_of())["npz"][0][:4000]), "is damaged"),
-    "garbled": (garbled, "is damaged"),
+    "no base64": (lambda: content_of(npz=["AAA*"]), "is damaged .*base64"),
+    "no archive": (lambda: content_of(npz=["AAAA"], sha256=sha256(bytes(3)).hexdigest()), "is damaged"),
+    "an entry missing": (lambda: b'{"hertz": 25}', "is damaged .'npz'"),
+    "a flipped bit": (flipped, "is damaged .its sha256 is another"),
+    "no rate": (lambda: content_of(hertz=None), "is damaged"),
     "a pickle in it": (lambda: content_of(person=np.array([{}] * 140)), "is damaged .Object arrays"),
     "another rate": (lambda: content_of(hertz=50), "50 Hz"),
     "no unit": (lambda: content_of(steps_per_unit=0), "0 steps per unit"),
