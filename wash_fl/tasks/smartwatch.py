@@ -163,7 +163,7 @@ def read_series(path: Path) -> list[tuple[int, int, NDArray[np.float32]]]:
     Parameters
     ----------
     path : Path
-        JSON with a compressed ``.npz`` in base64, and its SHA-256: Flower takes no other data into an app's bundle.
+        JSON with a compressed ``.npz`` in base64, and its SHA-256: Flower's app bundles take no ``.npz``.
 
     Returns
     -------
