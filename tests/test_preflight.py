@@ -102,6 +102,12 @@ REFUSALS: dict[str, tuple[str, dict[str, Any], type[WashError], list[str]]] = {
         ConfigError,
         ["'small-cnn'", "(channels, height, width)", "(5,)", "use model = 'default'"],
     ),
+    "augmentation for images": (
+        "",
+        {"augment": "grid"},
+        ConfigError,
+        ["augment = 'grid'", "(channels, height, width)", "(5,)", "use augment = 'none'"],
+    ),
     "nothing to train": (
         "def model(): return nn.Linear(5, 2).requires_grad_(False)",
         {},

@@ -89,7 +89,9 @@ class _Checked:
 class TaskConfig(_Checked):
     """What is learned, and from which part of the data by whom."""
 
-    task: str = option("digits", "digits, fashion-mnist, or your own: a module name or a path to a .py file")
+    task: str = option(
+        "digits", "digits, fashion-mnist, smartwatch, or your own: a module name or a path to a .py file"
+    )
     model: str = option(
         "default", "default (the task's own), small-cnn, resnet20, resnet18 or mobilenet-v3-small"
     )

@@ -11,9 +11,10 @@ from wash_fl.errors import DataError
 from wash_fl.member.parameters import model_layout
 from wash_fl.member.slots import optimizer_slots
 from wash_fl.member.training import enough_for_batchnorm, make_optimizer, resolve_device
+from wash_fl.tasks.augment import Augmentation
 from wash_fl.tasks.division import fetch, labels_of, member_examples, test_examples
 from wash_fl.tasks.models import build_model
-from wash_fl.tasks.task import Examples, load_task
+from wash_fl.tasks.task import Examples, Task, load_task
 
 
 def check(config: RunConfig) -> None:
@@ -53,6 +54,7 @@ def check(config: RunConfig) -> None:
             "class in CLASSES."
         )
     _check_batches(config, model, shards)
+    _check_augmentation(config, task, shards[0])
 
 
 def _check_batches(config: RunConfig, model: nn.Module, shards: Sequence[Examples]) -> None:
@@ -66,3 +68,11 @@ def _check_batches(config: RunConfig, model: nn.Module, shards: Sequence[Example
             one, _ = fetch(shards[0], range(1))
             with torch.no_grad(), enough_for_batchnorm(option):
                 model.train()(one)
+
+
+def _check_augmentation(config: RunConfig, task: Task, examples: Examples) -> None:
+    """Augment two examples as a member will, if it will: not all inputs are images."""
+    if config.task.augment == "grid":
+        inputs, targets = fetch(examples, range(min(2, len(examples))))  # type: ignore[arg-type]
+        with torch.random.fork_rng(devices=[]):
+            Augmentation.draw(config.training.seed, 0).apply(inputs, targets, len(task.classes))

@@ -40,7 +40,11 @@ from torch.utils.data import Dataset
 
 from wash_fl.errors import ConfigError, DataError, WashError
 
-BUILT_IN = {"digits": "wash_fl.tasks.digits", "fashion-mnist": "wash_fl.tasks.fashion_mnist"}
+BUILT_IN = {
+    "digits": "wash_fl.tasks.digits",
+    "fashion-mnist": "wash_fl.tasks.fashion_mnist",
+    "smartwatch": "wash_fl.tasks.smartwatch",
+}
 
 Examples = Dataset[tuple[Any, ...]]
 Loss = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
@@ -70,8 +74,8 @@ def load_task(name: str) -> Task:
     Parameters
     ----------
     name : str
-        ``"digits"``, ``"fashion-mnist"``, an importable module such as ``"my_package.my_task"``, or
-        a path ending in ``.py``.
+        ``"digits"``, ``"fashion-mnist"``, ``"smartwatch"``, an importable module such as
+        ``"my_package.my_task"``, or a path ending in ``.py``.
 
     Raises
     ------
