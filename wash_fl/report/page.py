@@ -21,7 +21,7 @@ body { margin: 0 auto; padding: 1rem; max-width: 56rem; background: var(--paper)
 h1 { margin: 0; font-size: 1.3rem; line-height: 1.25; }
 h2 { margin: 2rem 0 .75rem; font-size: 1.1rem; }
 p { margin: .5rem 0; }
-.soft, footer, figcaption, caption, th { color: var(--soft); }
+.soft, footer, figcaption, th { color: var(--soft); }
 .answer { margin-top: 1rem; padding: .75rem 1rem; background: var(--tint); border-radius: .5rem; }
 .lead { margin-top: 0; font-size: 1.25rem; line-height: 1.35; }
 .answer p:last-child { margin-bottom: 0; }
@@ -34,12 +34,12 @@ figure svg text { font-family: inherit !important; }
 figcaption { margin-bottom: .25rem; font-size: .9rem; }
 .wide { overflow-x: auto; margin: .5rem 0 1rem; }
 table { border-collapse: collapse; font-size: .9rem; font-variant-numeric: tabular-nums; }
-caption { text-align: left; padding-bottom: .25rem; }
 th, td { padding: .3rem 1rem .3rem 0; border-bottom: 1px solid var(--line); text-align: left;
   vertical-align: top; overflow-wrap: normal; }
 th { font-weight: 600; white-space: nowrap; }
 td { max-width: 24rem; min-width: 2rem; }
 .number { text-align: right; white-space: nowrap; }
+.number:first-child { position: sticky; left: 0; background: var(--paper); }
 details { margin: .5rem 0; }
 summary { cursor: pointer; padding: .25rem 0; }
 footer { margin-top: 2.5rem; font-size: .85rem; }
@@ -150,10 +150,11 @@ def table(columns: Sequence[Column], rows: Iterable[Sequence[Content]], caption:
         + "</tr>\n"
         for row in rows
     )
-    title = f"<caption>{escape(caption)}</caption>\n" if caption else ""
-    # With the keyboard, only what has the focus can be scrolled.
+    label = f' aria-label="{escape(caption)}"' if caption else ""
+    # The caption stays where it is when the table scrolls; and only what can have the focus scrolls by keys.
     return Html(
-        f'<div class="wide" tabindex="0">\n<table>\n{title}<thead><tr>{head}</tr></thead>\n'
+        (f'<p class="soft">{escape(caption)}</p>\n' if caption else "")
+        + f'<div class="wide" role="region" tabindex="0"{label}>\n<table>\n<thead><tr>{head}</tr></thead>\n'
         f"<tbody>\n{body}</tbody>\n</table>\n</div>"
     )
 

@@ -144,18 +144,21 @@ def _members(record: RunRecord) -> Iterator[Html]:
     final = record.result.members if record.result is not None else record.collected
     reported = {name for metrics in last.values() for name in metrics} - {"accuracy"}
     names = sorted(reported, key=lambda name: (name != "loss", name))
-    columns = [Column(title, number=True) for title in ("member", "test accuracy", "rounds")]
+    columns = [Column("member", number=True), Column("test accuracy", number=True)]
+    if record.result is not None:
+        columns += [Column("averaged")]
+    columns += [Column("rounds", number=True)]
     if record.by_member:
         columns += [Column(title, number=True) for title in ("exchanges", "up", "of it values", "down")]
     columns += [Column(f"last {name}", number=True) for name in names]
-    if record.result is not None:
-        columns += [Column("in the average")]
 
     def row(member: int) -> Iterator[str]:
         metrics = last.get(member, {})
         accuracy = final.get(member, metrics.get("accuracy"))
         yield str(member)
         yield "–" if accuracy is None else percent(accuracy)
+        if record.result is not None:
+            yield "no" if member in record.result.left_out else "yes"
         yield str(sum(member in each.metrics for each in record.rounds))
         if record.by_member:
             sent = record.by_member.get(member)
@@ -165,8 +168,6 @@ def _members(record: RunRecord) -> Iterator[Html]:
             yield "–" if sent is None else size(sent.down_messages)
         for name in names:
             yield f"{metrics[name]:.4g}" if name in metrics else "–"
-        if record.result is not None:
-            yield record.result.left_out.get(member, "yes")
 
     caption = "Bytes up and down are those of the exchanges." if record.by_member else ""
     listed = table(columns, [list(row(member)) for member in members], caption)
