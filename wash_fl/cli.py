@@ -44,6 +44,7 @@ EXTRAS = {
     "sklearn": "simulation",
     "torchvision": "simulation",
     "flwr_datasets": "simulation",
+    "tensorboard": "tensorboard",
 }
 """Which extra brings a package that a command may miss."""
 
@@ -218,6 +219,29 @@ def evaluate(run: Run, as_json: Json = False) -> None:
     table.add_row("averaged (PyTorch)", f"{found['averaged']:.2%}")
     table.add_row("averaged (ONNX)", f"{found['onnx']:.2%}")
     out.print(table)
+
+
+@app.command()
+def report(
+    run: Run,
+    output: Annotated[
+        Path | None,
+        typer.Option("--out", "-o", help="Where the page goes; by default report.html in the run's folder."),
+    ] = None,
+    tensorboard: Annotated[
+        Path | None,
+        typer.Option(help="Write the run's curves for TensorBoard too, into a folder of its name in here."),
+    ] = None,
+) -> None:
+    """Tell of a run on one page: an HTML file that needs no network and reads well on a phone.
+
+    RUN is a run's folder, such as runs/digits-2026-01-31-120000; the run need not be finished.
+    """
+    from wash_fl.report.writing import write_events, write_run_page
+
+    events = [] if tensorboard is None else [write_events(run, tensorboard)]
+    for path in (write_run_page(run, output), *events):
+        out.print(str(path), markup=False, highlight=False, soft_wrap=True)
 
 
 @app.command()

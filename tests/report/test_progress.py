@@ -8,7 +8,8 @@ import pytest
 from rich.console import Console
 
 from wash_fl.config import RunConfig
-from wash_fl.report.progress import Progress, _bytes
+from wash_fl.report.amounts import size
+from wash_fl.report.progress import Progress
 from wash_fl.report.run_folder import AVERAGED, FIGURES, METRICS, MODEL, RunFolder
 
 
@@ -127,4 +128,4 @@ def test_a_folder_with_brackets_in_its_name_is_named_as_it_is(tmp_path):
     ],
 )
 def test_bytes_are_three_digits_and_a_unit(count, text):
-    assert _bytes(count) == text
+    assert size(count) == text

@@ -1,10 +1,98 @@
-"""Figures of a run: accuracy, distance between members, bytes."""
+"""Figures of a run: accuracy, distance between members, bytes; as PNG files or within a page."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from wash_fl.files import replacing
+from wash_fl.report.run_record import Round, rounds_of
+
+LINES = 32
+"""So many members have a line each; of more, the band in which they lie is drawn."""
+DOTS = 60
+"""So many points of a line are marked; without a mark a single one would not be seen."""
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A figure that is not drawn yet.
+
+    Attributes
+    ----------
+    name : str
+        Its file's, without the ending.
+    title : str
+        What it shows.
+    quantity : str
+        The vertical axis.
+    plot : callable
+        Draws into matplotlib's axes.
+    empty : bool
+        Whether there is nothing to see.
+    """
+
+    name: str
+    title: str
+    quantity: str
+    plot: Callable[[Any], None]
+    empty: bool = False
+
+    def draw(self, inches: tuple[float, float], *, titled: bool) -> Any:
+        """Return matplotlib's figure, on a canvas of no kind yet."""
+        # The object interface, and not pyplot: it needs no display and keeps no state between figures.
+        from matplotlib.figure import Figure as Drawing
+        from matplotlib.ticker import MaxNLocator
+
+        drawing = Drawing(figsize=inches, layout="constrained")
+        axes = drawing.add_subplot()
+        self.plot(axes)
+        if titled:
+            axes.set_title(self.title)
+        axes.set_xlabel("round")
+        axes.set_ylabel(self.quantity)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.grid(alpha=0.3)
+        if axes.get_legend_handles_labels()[0]:
+            axes.legend()
+        return drawing
+
+
+def run_figures(rounds: Sequence[Round], accuracy: Mapping[str, float] | None) -> list[Figure]:
+    """Return the figures of a run.
+
+    Parameters
+    ----------
+    rounds : sequence of Round
+        Its rounds, in order.
+    accuracy : mapping or None
+        Of the averaged model and of the ensemble, by these names; None while a run has neither.
+    """
+    points = _accuracies(rounds)
+    apart = [(each.number, each.relative_distance) for each in rounds if each.relative_distance is not None]
+    return [
+        Figure(
+            "accuracy",
+            "Accuracy",
+            "test accuracy",
+            lambda axes: _accuracy(axes, points, accuracy or {}),
+            empty=not points,
+        ),
+        Figure(
+            "distance",
+            "Distance between two members, relative to their norm",
+            "relative distance (estimated)",
+            lambda axes: _distance(axes, apart),
+            empty=not apart,
+        ),
+        Figure(
+            "bytes",
+            "Bytes sent up by all members",
+            "megabytes",
+            lambda axes: _bytes(axes, rounds),
+            empty=not rounds,
+        ),
+    ]
 
 
 def draw_figures(folder: Path, events: Sequence[dict[str, Any]], summary: dict[str, Any]) -> list[Path]:
@@ -19,67 +107,67 @@ def draw_figures(folder: Path, events: Sequence[dict[str, Any]], summary: dict[s
     summary : dict
         The run's summary.
     """
-    rounds = [event for event in events if event["event"] == "round"]
-    return [
-        _figure(
-            folder / "accuracy.png",
-            "Accuracy",
-            "test accuracy",
-            lambda axes: _accuracy(axes, rounds, summary),
-        ),
-        _figure(
-            folder / "distance.png",
-            "Distance between two members, relative to their norm",
-            "relative distance (estimated)",
-            lambda axes: axes.plot(
-                [each["round"] for each in rounds if each["relative_distance"] is not None],
-                [each["relative_distance"] for each in rounds if each["relative_distance"] is not None],
-                color="tab:blue",
-            ),
-        ),
-        _figure(
-            folder / "bytes.png",
-            "Bytes sent up by all members",
-            "megabytes",
-            lambda axes: _bytes(axes, rounds),
-        ),
-    ]
+    figures = run_figures(rounds_of(events), summary["accuracy"])
+    return [_png(each, folder / f"{each.name}.png") for each in figures]
 
 
-def _figure(path: Path, title: str, quantity: str, plot: Any) -> Path:
-    # The object interface, and not pyplot: it needs no display and keeps no state between figures.
+def _png(figure: Figure, path: Path) -> Path:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(7, 4), layout="constrained")
-    FigureCanvasAgg(figure)
-    axes = figure.add_subplot()
-    plot(axes)
-    axes.set_title(title)
-    axes.set_xlabel("round")
-    axes.set_ylabel(quantity)
-    axes.grid(alpha=0.3)
-    if axes.get_legend_handles_labels()[0]:
-        axes.legend()
+    drawing = figure.draw((7, 4), titled=True)
+    FigureCanvasAgg(drawing)
     with replacing(path) as scratch:
-        figure.savefig(scratch, dpi=120, format="png")
+        drawing.savefig(scratch, dpi=120, format="png")
     return path
 
 
-def _accuracy(axes: Any, rounds: Sequence[dict[str, Any]], summary: dict[str, Any]) -> None:
-    points: dict[str, list[tuple[int, float]]] = {}
+def _accuracies(rounds: Sequence[Round]) -> dict[int, list[tuple[int, float]]]:
+    points: dict[int, list[tuple[int, float]]] = {}
     for each in rounds:
-        for member, metrics in each["members"].items():
+        for member, metrics in each.metrics.items():
             if "accuracy" in metrics:
-                points.setdefault(member, []).append((each["round"], metrics["accuracy"]))
-    for member, series in sorted(points.items()):
-        label = "members" if member == min(points) else None
-        axes.plot(*zip(*series, strict=True), color="tab:gray", alpha=0.6, marker=".", label=label)
-    axes.axhline(summary["accuracy"]["ensemble"], color="tab:green", linestyle="--", label="their ensemble")
-    axes.axhline(summary["accuracy"]["averaged"], color="tab:red", label="the averaged model")
+                points.setdefault(member, []).append((each.number, metrics["accuracy"]))
+    return points
 
 
-def _bytes(axes: Any, rounds: Sequence[dict[str, Any]]) -> None:
-    numbers = [each["round"] for each in rounds]
-    for kind, color in (("messages", "tab:orange"), ("values", "tab:blue")):
-        axes.plot(numbers, [each["bytes"][f"up_{kind}"] / 1e6 for each in rounds], color=color, label=kind)
+def _accuracy(axes: Any, points: Mapping[int, list[tuple[int, float]]], final: Mapping[str, float]) -> None:
+    from matplotlib.ticker import PercentFormatter
+
+    if len(points) > LINES:
+        axes.fill_between(*zip(*_bands(points), strict=True), color="tab:gray", alpha=0.4, label="members")
+    else:
+        for number, (_, series) in enumerate(sorted(points.items())):
+            _line(axes, series, color="tab:gray", alpha=0.6, label=None if number else "members")
+    if "ensemble" in final:
+        axes.axhline(final["ensemble"], color="tab:green", linestyle="--", label="their ensemble")
+    if "averaged" in final:
+        axes.axhline(final["averaged"], color="tab:red", label="the averaged model")
+    axes.yaxis.set_major_formatter(PercentFormatter(1.0))
+
+
+def _bands(points: Mapping[int, list[tuple[int, float]]]) -> Iterator[tuple[int, float, float]]:
+    by_round: dict[int, list[float]] = {}
+    for series in points.values():
+        for number, value in series:
+            by_round.setdefault(number, []).append(value)
+    for number, values in sorted(by_round.items()):
+        yield number, min(values), max(values)
+
+
+def _distance(axes: Any, apart: Sequence[tuple[int, float]]) -> None:
+    from matplotlib.ticker import PercentFormatter
+
+    _line(axes, apart, color="tab:blue")
+    axes.yaxis.set_major_formatter(PercentFormatter(1.0))
+
+
+def _bytes(axes: Any, rounds: Sequence[Round]) -> None:
+    for kind, color, style in (("messages", "tab:orange", "-"), ("values", "tab:blue", "--")):
+        series = [(each.number, each.sent[f"up_{kind}"] / 1e6) for each in rounds]
+        _line(axes, series, color=color, linestyle=style, label=kind)
+    axes.set_ylim(bottom=0)
+
+
+def _line(axes: Any, series: Sequence[tuple[int, float]], **look: Any) -> None:
+    marker = "." if len(series) <= DOTS else None
+    axes.plot([at for at, _ in series], [value for _, value in series], marker=marker, **look)

@@ -9,6 +9,7 @@ from rich.markup import escape
 from rich.status import Status
 from rich.table import Table
 
+from wash_fl.report.amounts import size
 from wash_fl.report.run_folder import AVERAGED, FIGURES, METRICS, MODEL, RunFolder
 
 
@@ -59,7 +60,7 @@ class Progress:
                 if event["round"] == self._rounds:
                     self._now("collecting the members")
             case "exchange":
-                sent = _bytes(event["bytes"]["up_values"])
+                sent = size(event["bytes"]["up_values"])
                 self._now(f"exchange {event['exchange']}, {sent} of values sent up so far")
             case "member":
                 self._say(f"collected member {event['member']}: {event['accuracy']:.2%} on the test data")
@@ -90,9 +91,9 @@ class Progress:
         table.add_row("the same in onnxruntime", f"{summary['onnx']['agreement']:.2%} equal answers")
         self._console.print(table)
         self._say(
-            f"each member sent {_bytes(sent['up_values'] / len(each))} of values in "
-            f"{_bytes(sent['up_messages'] / len(each))} of messages while training, and its model "
-            f"({_bytes(sent['up_models'] / len(each))}) once at the end"
+            f"each member sent {size(sent['up_values'] / len(each))} of values in "
+            f"{size(sent['up_messages'] / len(each))} of messages while training, and its model "
+            f"({size(sent['up_models'] / len(each))}) once at the end"
         )
         for member, reason in summary.get("left_out", {}).items():
             self._say(f"member {member} is not in the average: {reason}")
@@ -117,7 +118,7 @@ def _round_line(event: dict[str, Any], rounds: int) -> str:
         parts.append(f"loss {sum(losses) / len(losses):.3f}")
     if event["distance"] is not None:
         parts.append(f"distance {event['distance']:.2f} ({event['relative_distance']:.0%} of their norm)")
-    parts.append(f"sent up {_bytes(event['bytes']['up_messages'])}")
+    parts.append(f"sent up {size(event['bytes']['up_messages'])}")
     if accuracies:
         parts.append(f"members {min(accuracies):.1%} to {max(accuracies):.1%}")
     if event["absent"]:
@@ -125,11 +126,3 @@ def _round_line(event: dict[str, Any], rounds: int) -> str:
     if event.get("set_aside"):
         parts.append(f"set aside: {', '.join(event['set_aside'])}")
     return "  ".join(parts)
-
-
-def _bytes(count: float) -> str:
-    for unit in ("B", "kB", "MB"):
-        if count < 999.5:  # from there on three digits would read 1e+03
-            return f"{count:.3g} {unit}"
-        count /= 1000
-    return f"{count:.3g} GB"

@@ -33,6 +33,7 @@ MAY_CHANGE = (
 )
 """Options that may be others when a run goes on: they say how it waits, not what it computes."""
 AVERAGED, MODEL, FIGURES = "averaged.safetensors", "model.onnx", "figures"
+REPORT = "report.html"
 
 
 class RunFolder:
@@ -47,6 +48,7 @@ class RunFolder:
     ``model.onnx``            the same for inference
     ``figures/``              accuracy, distance between members, bytes
     ``summary.json``          the result in numbers
+    ``report.html``           what ``wash-fl report`` makes of all this
     ========================  =====================================================
     """
 

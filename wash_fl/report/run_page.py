@@ -1,0 +1,202 @@
+"""The page of a run: the answer, the curves, the members, the options."""
+
+import dataclasses
+from collections.abc import Iterator
+
+from wash_fl.config import GROUPS, RunConfig, fields
+from wash_fl.report.amounts import percent, size
+from wash_fl.report.figures import run_figures
+from wash_fl.report.page import (
+    Column,
+    Content,
+    Html,
+    Page,
+    Section,
+    code,
+    figure,
+    figures,
+    folded,
+    paragraph,
+    strong,
+    table,
+)
+from wash_fl.report.run_folder import MODEL, PLACES
+from wash_fl.report.run_record import Result, RunRecord
+from wash_fl.report.svg import inline_svg
+
+LONG = 24
+"""A table of more members is folded, so that the options are not far below."""
+
+
+def run_page(record: RunRecord) -> Page:
+    """Return the page of a run, finished or not."""
+    training = record.config.training
+    return Page(
+        title=f"Run {record.name}",
+        about=f"{record.config.task.task}, {training.members} members, {training.rounds} rounds",
+        answer=list(_answer(record)),
+        sections=[
+            Section("Curves", list(_curves(record))),
+            Section("Members", list(_members(record))),
+            Section("Options", list(_options(record.config))),
+        ],
+        made_by=f"wash_fl {record.version}".strip(),
+    )
+
+
+def _answer(record: RunRecord) -> Iterator[Html]:
+    if record.result is None:
+        yield from _unfinished(record)
+    else:
+        yield from _outcome(record.result)
+    yield from _sent(record)
+    if record.result is not None:
+        yield _in_the_average(record.result)
+        yield _model(record, record.result)
+
+
+def _outcome(result: Result) -> Iterator[Html]:
+    yield paragraph(
+        "The averaged model answers ",
+        strong(percent(result.averaged)),
+        " of the test data right.",
+        kind="lead",
+    )
+    each = result.members.values()
+    spread = f" ({percent(min(each))} to {percent(max(each))})" if each else ""
+    yield paragraph(
+        f"The ensemble of its {len(each)} members: {percent(result.ensemble)}. "
+        f"A member alone: {percent(result.mean_member)} on average{spread}."
+    )
+
+
+def _unfinished(record: RunRecord) -> Iterator[Html]:
+    done = record.rounds[-1].number if record.rounds else 0
+    yield paragraph(
+        strong("This run is not finished"),
+        f": {done} of {record.config.training.rounds} rounds are done, and there is no averaged model.",
+        kind="lead",
+    )
+    if record.failure:
+        yield paragraph(f"It stopped: {record.failure}")
+    for each in reversed(record.rounds):
+        found = [metrics["accuracy"] for metrics in each.metrics.values() if "accuracy" in metrics]
+        if found:
+            yield paragraph(
+                f"In round {each.number} the members alone answered {percent(min(found))} to "
+                f"{percent(max(found))} of the test data right."
+            )
+            break
+    aside = {member: reason for each in record.rounds for member, reason in each.aside.items()}
+    for member, reason in sorted(aside.items()):
+        yield paragraph(f"Member {member} was set aside: {reason}")
+
+
+def _sent(record: RunRecord) -> Iterator[Html]:
+    sent, members = record.sent, len(record.members)
+    if not members or "up_messages" not in sent:
+        return
+    text = (
+        f"Each member sent {size(sent['up_messages'] / members)} up while training, "
+        f"{size(sent.get('up_values', 0) / members)} of it values"
+    )
+    collected = len(record.result.members) if record.result is not None else 0
+    if collected and sent.get("up_models"):
+        text += f", and its model ({size(sent['up_models'] / collected)}) once at the end"
+    yield paragraph(f"{text}.")
+
+
+def _in_the_average(result: Result) -> Html:
+    if not result.left_out:
+        return paragraph(f"All {len(result.members)} members are in the average.")
+    reasons = "; ".join(f"member {member} ({reason})" for member, reason in sorted(result.left_out.items()))
+    return paragraph(strong("Not in the average"), f": {reasons}.")
+
+
+def _model(record: RunRecord, result: Result) -> Html:
+    if record.model is None:
+        return paragraph(f"There is no {MODEL} in the folder any more.")
+    parts: list[Content] = [code(MODEL), f": {size(record.model.bytes)}"]
+    if result.agreement is not None and result.difference is not None:
+        parts.append(
+            f", {percent(result.agreement)} equal answers to PyTorch's, "
+            f"largest difference {result.difference:.2g}"
+        )
+    return paragraph(*parts, ". SHA-256 ", code(record.model.sha256))
+
+
+def _curves(record: RunRecord) -> Iterator[Html]:
+    result = record.result
+    final = None if result is None else {"averaged": result.averaged, "ensemble": result.ensemble}
+    drawn = [each for each in run_figures(record.rounds, final) if not each.empty]
+    if drawn:
+        yield figures([figure(inline_svg(each), each.title) for each in drawn])
+    else:
+        yield paragraph("No round is on record.", kind="soft")
+
+
+def _members(record: RunRecord) -> Iterator[Html]:
+    members = record.members
+    if not members:
+        yield paragraph("No member has reported yet.", kind="soft")
+        return
+    last = {member: metrics for each in record.rounds for member, metrics in each.metrics.items()}
+    final = record.result.members if record.result is not None else record.collected
+    reported = {name for metrics in last.values() for name in metrics} - {"accuracy"}
+    names = sorted(reported, key=lambda name: (name != "loss", name))
+    columns = [Column("member", number=True), Column("test accuracy", number=True)]
+    if record.result is not None:
+        columns += [Column("averaged")]
+    columns += [Column("rounds", number=True)]
+    if record.by_member:
+        columns += [Column(title, number=True) for title in ("exchanges", "up", "of it values", "down")]
+    columns += [Column(f"last {name}", number=True) for name in names]
+
+    def row(member: int) -> Iterator[str]:
+        metrics = last.get(member, {})
+        accuracy = final.get(member, metrics.get("accuracy"))
+        yield str(member)
+        yield "–" if accuracy is None else percent(accuracy)
+        if record.result is not None:
+            yield "no" if member in record.result.left_out else "yes"
+        yield str(sum(member in each.metrics for each in record.rounds))
+        if record.by_member:
+            sent = record.by_member.get(member)
+            yield "–" if sent is None else str(sent.exchanges)
+            yield "–" if sent is None else size(sent.up_messages)
+            yield "–" if sent is None else size(sent.up_values)
+            yield "–" if sent is None else size(sent.down_messages)
+        for name in names:
+            yield f"{metrics[name]:.4g}" if name in metrics else "–"
+
+    caption = "Bytes up and down are those of the exchanges." if record.by_member else ""
+    listed = table(columns, [list(row(member)) for member in members], caption)
+    yield listed if len(members) <= LONG else folded(f"All {len(members)} members", listed)
+
+
+def _options(config: RunConfig) -> Iterator[Html]:
+    given, known = config.to_mapping(), fields()
+    told = [key for key in given if key not in PLACES]
+    changed = [key for key in told if given[key] != known[key].default]
+    columns = [Column("option"), Column("value"), Column("default")]
+    if changed:
+        yield table(
+            columns,
+            [[code(key), _value(given[key]), _value(known[key].default)] for key in changed],
+            caption="Not at their defaults",
+        )
+    else:
+        yield paragraph("All options are at their defaults.")
+    columns = [Column("option"), Column("value"), Column("what it is")]
+    tables = []
+    for group, kind in GROUPS.items():
+        keys = [key for key in told if known[key] in dataclasses.fields(kind)]
+        rows = [[code(key), _value(given[key]), known[key].metadata["help"]] for key in keys]
+        tables.append(table(columns, rows, caption=group.capitalize()))
+    yield folded("All options", *tables)
+
+
+def _value(value: object) -> Content:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return str(value) if value != "" else "none"

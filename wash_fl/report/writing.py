@@ -1,0 +1,47 @@
+"""A report's files: the page, and on request what TensorBoard reads."""
+
+from pathlib import Path
+
+from wash_fl.errors import RunError
+from wash_fl.files import write_text
+from wash_fl.report.run_folder import REPORT
+from wash_fl.report.run_page import run_page
+from wash_fl.report.run_record import RunRecord
+from wash_fl.report.scalars import run_scalars, write_scalars
+
+
+def write_run_page(run: Path, output: Path | None = None) -> Path:
+    """Write the page of a run and return its path.
+
+    Parameters
+    ----------
+    run : Path
+        The run's folder.
+    output : Path, optional
+        The page's file; by default in the run's folder.
+
+    Raises
+    ------
+    RunError
+        If the folder is not a run's or is damaged, or the page cannot go where it should.
+    """
+    record = RunRecord.read(run)
+    path = run / REPORT if output is None else output
+    if path.is_dir():
+        raise RunError(f"{path} is a folder, and the page is a file: give its name, such as {path / REPORT}.")
+    write_text(path, run_page(record).html())
+    return path
+
+
+def write_events(run: Path, folder: Path) -> Path:
+    """Write a run's curves for TensorBoard and return the folder they are in, named like the run.
+
+    Raises
+    ------
+    RunError
+        If the run's folder is not one or is damaged, or the files cannot go where they should.
+    """
+    record = RunRecord.read(run)
+    path = folder / record.name
+    write_scalars(path, run_scalars(record))
+    return path
