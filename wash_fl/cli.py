@@ -223,24 +223,25 @@ def evaluate(run: Run, as_json: Json = False) -> None:
 
 @app.command()
 def report(
-    run: Run,
+    folder: Annotated[Path, typer.Argument(help="A run's folder, or a comparison's.")],
     output: Annotated[
         Path | None,
-        typer.Option("--out", "-o", help="Where the page goes; by default report.html in the run's folder."),
+        typer.Option("--out", "-o", help="Where the page goes; by default report.html in the folder."),
     ] = None,
     tensorboard: Annotated[
         Path | None,
         typer.Option(help="Write the run's curves for TensorBoard too, into a folder of its name in here."),
     ] = None,
 ) -> None:
-    """Tell of a run on one page: an HTML file that needs no network and reads well on a phone.
+    """Tell of a run or a comparison on one page: HTML that needs no network and reads well on a phone.
 
-    RUN is a run's folder, such as runs/digits-2026-01-31-120000; the run need not be finished.
+    FOLDER is a run's, such as runs/digits-2026-01-31-120000, or what compare has made; neither need be
+    finished.
     """
-    from wash_fl.report.writing import write_events, write_run_page
+    from wash_fl.report.writing import write_events, write_page
 
-    events = [] if tensorboard is None else [write_events(run, tensorboard)]
-    for path in (write_run_page(run, output), *events):
+    events = [] if tensorboard is None else [write_events(folder, tensorboard)]
+    for path in (write_page(folder, output), *events):
         out.print(str(path), markup=False, highlight=False, soft_wrap=True)
 
 

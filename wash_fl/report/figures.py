@@ -10,6 +10,8 @@ from wash_fl.report.run_record import Round, rounds_of
 
 LINES = 32
 """So many members have a line each; of more, the band in which they lie is drawn."""
+FEW = 4
+"""So many names fit beside the lines that they are of."""
 DOTS = 60
 """So many points of a line are marked; without a mark a single one would not be seen."""
 
@@ -30,6 +32,10 @@ class Figure:
         Draws into matplotlib's axes.
     empty : bool
         Whether there is nothing to see.
+    across : str
+        The horizontal axis.
+    whole : bool
+        Whether that has whole numbers only.
     """
 
     name: str
@@ -37,6 +43,8 @@ class Figure:
     quantity: str
     plot: Callable[[Any], None]
     empty: bool = False
+    across: str = "round"
+    whole: bool = True
 
     def draw(self, inches: tuple[float, float], *, titled: bool) -> Any:
         """Return matplotlib's figure, on a canvas of no kind yet."""
@@ -49,11 +57,16 @@ class Figure:
         self.plot(axes)
         if titled:
             axes.set_title(self.title)
-        axes.set_xlabel("round")
+        axes.set_xlabel(self.across)
         axes.set_ylabel(self.quantity)
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        if self.whole:
+            axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.grid(alpha=0.3)
-        if axes.get_legend_handles_labels()[0]:
+        labels = len(axes.get_legend_handles_labels()[0])
+        if labels > FEW:
+            # Below, where it hides nothing.
+            drawing.legend(loc="outside lower center", ncols=3, fontsize="small", frameon=False)
+        elif labels:
             axes.legend()
         return drawing
 

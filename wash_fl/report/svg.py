@@ -70,7 +70,7 @@ def _for_a_page(content: str, figure: Figure) -> str:
     for name in ("width", "height", "version"):
         root.attrib.pop(name, None)
     root.set("role", "img")
-    root.set("aria-label", f"{figure.title}, by round")
+    root.set("aria-label", f"{figure.title}, by {figure.across}")
     return ElementTree.tostring(root, encoding="unicode", method="html").strip()
 
 

@@ -2,34 +2,41 @@
 
 from pathlib import Path
 
+from wash_fl.compare.comparison import PLAN, Folder
 from wash_fl.errors import RunError
 from wash_fl.files import write_text
+from wash_fl.report.comparison_page import comparison_page
 from wash_fl.report.run_folder import REPORT
 from wash_fl.report.run_page import run_page
 from wash_fl.report.run_record import RunRecord
 from wash_fl.report.scalars import run_scalars, write_scalars
 
 
-def write_run_page(run: Path, output: Path | None = None) -> Path:
-    """Write the page of a run and return its path.
+def write_page(folder: Path, output: Path | None = None) -> Path:
+    """Write the page of a run or a comparison and return its path.
 
     Parameters
     ----------
-    run : Path
-        The run's folder.
+    folder : Path
+        The run's folder, or the comparison's.
     output : Path, optional
-        The page's file; by default in the run's folder.
+        The page's file; by default in that folder.
 
     Raises
     ------
     RunError
-        If the folder is not a run's or is damaged, or the page cannot go where it should.
+        If the folder is neither's, or a run's that is damaged, or the page cannot go where it should.
+    DataError
+        If it is a comparison's that is damaged.
     """
-    record = RunRecord.read(run)
-    path = run / REPORT if output is None else output
+    if (folder / PLAN).exists():
+        page = comparison_page(Folder.open(folder))
+    else:
+        page = run_page(RunRecord.read(folder))
+    path = folder / REPORT if output is None else output
     if path.is_dir():
         raise RunError(f"{path} is a folder, and the page is a file: give its name, such as {path / REPORT}.")
-    write_text(path, run_page(record).html())
+    write_text(path, page.html())
     return path
 
 
