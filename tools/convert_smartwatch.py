@@ -22,7 +22,7 @@ CHANNELS = ["ax", "ay", "az", "wx", "wy", "wz"]
 EXERCISES = ["PEN", "ABD", "FEL", "IR", "ER", "TRAP", "ROW"]
 
 # A repetition takes about a second or more, so half the rate still shows it whole. Rounding to a hundredth
-# adds an error of 0.003, below 1 % of any channel's standard deviation; the largest value is 2896 of int16.
+# adds an error of 0.003, below 1 % of any channel's standard deviation; the largest value is 1813 of int16.
 SOURCE_RATE, RATE = 50, 25
 STEPS_PER_UNIT = 100
 
@@ -64,7 +64,8 @@ def read(path: Path) -> dict[str, Any]:
             raise ValueError(f"it holds {dtype} of shape {shape}, not one pickled dictionary")
         try:
             array = _ArraysOnly(file).load()
-        except (pickle.UnpicklingError, EOFError) as error:
+        # What the pickle module says it may raise.
+        except (pickle.UnpicklingError, AttributeError, EOFError, ImportError, IndexError) as error:
             raise ValueError(f"its pickle is damaged: {error}") from error
     content = array.item() if isinstance(array, np.ndarray) and array.shape == () else array
     if not isinstance(content, dict):

@@ -43,7 +43,7 @@ PREPROCESSING = (
     f"x, y, z in rad/s, divided by {ROTATION:g}; shape ({INPUT_SHAPE[0]}, {INPUT_SHAPE[1]})."
 )
 
-# The data names people by number, in no order that means anything: the last two are the unseen ones.
+# People are numbers in the data. How well a model does depends on who is left out: see examples_of.
 TRAIN_PEOPLE = (1, 2, 3, 4, 5, 6, 7, 8)
 TEST_PEOPLE = (9, 10)
 
