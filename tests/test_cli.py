@@ -88,7 +88,8 @@ def assert_one_line(said: Said, *parts: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "command", [(), ("simulate",), ("export",), ("evaluate",), ("predict",), ("bench",), ("bench", "wire")]
+    "command",
+    [(), ("simulate",), ("export",), ("evaluate",), ("report",), ("predict",), ("bench",), ("bench", "wire")],
 )
 @pytest.mark.parametrize("flag", ["-h", "--help"])
 def test_every_command_has_help_that_fits_the_terminal(wash, command, flag):
@@ -114,7 +115,9 @@ def test_the_help_of_simulate_lists_every_option_with_its_help_choices_and_defau
 
 def test_commands_are_listed_and_a_command_group_alone_shows_its_help(wash):
     text = wash("--help").out
-    assert all(command in text for command in ("simulate", "export", "evaluate", "predict", "bench"))
+    assert all(
+        command in text for command in ("simulate", "export", "evaluate", "report", "predict", "bench")
+    )
     said = wash("bench")
     assert "wire" in said.out + said.err and "exchange" in said.out + said.err
 

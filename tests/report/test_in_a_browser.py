@@ -34,6 +34,8 @@ parent.document.title = JSON.stringify({
   answer: boxes(".answer")[0].bottom,
   scrolling: [...document.querySelectorAll(".wide")].filter(tooWide).length,
   pictures: boxes("svg").map((each) => each.width),
+  ink: getComputedStyle(document.body).color,
+  drawn: [...new Set([...document.querySelectorAll("svg text")].map((each) => getComputedStyle(each).fill))],
   letters: Math.min(...boxes("svg text").map((each) => Math.max(each.height, each.width))),
 });
 </script>"""
@@ -55,14 +57,14 @@ def title_of(document: str) -> str:
     return unescape(found[1])
 
 
-def laid_out(tmp_path: Path, markup: str, size: tuple[int, int] = PHONE) -> dict[str, Any]:
+def laid_out(tmp_path: Path, markup: str, *options: str, size: tuple[int, int] = PHONE) -> dict[str, Any]:
     relaxed = markup.replace(POLICY, f"{POLICY}; script-src 'unsafe-inline'")
     probed = escape(relaxed.replace("</body>", f"{PROBE}</body>"))
     path = tmp_path / "probed.html"
     # In a frame, because a window is never as narrow as a phone.
     frame = f'<iframe style="border: 0; width: {size[0]}px; height: {size[1]}px" srcdoc="{probed}"></iframe>'
     path.write_text(f"<!DOCTYPE html><meta charset=utf-8><title></title>{frame}", encoding="utf-8")
-    found: dict[str, Any] = json.loads(title_of(chromium(path, "--dump-dom")))
+    found: dict[str, Any] = json.loads(title_of(chromium(path, "--dump-dom", *options)))
     assert found["width"] == size[0]
     return found
 
@@ -85,7 +87,7 @@ def test_on_a_phone_the_answer_is_on_the_first_screen_and_only_tables_scroll(mak
 
 
 def test_on_a_desk_figures_stand_side_by_side(make_run, tmp_path):
-    found = laid_out(tmp_path, run_page(RunRecord.read(make_run().path)).html(), (1200, 800))
+    found = laid_out(tmp_path, run_page(RunRecord.read(make_run().path)).html(), size=(1200, 800))
     assert found["page"] == 1200 and all(width < 600 for width in found["pictures"])
 
 
@@ -99,14 +101,16 @@ def shot(page: Path, name: str, *options: str) -> Any:
 
 
 def test_the_page_is_light_on_a_light_screen_and_dark_on_a_dark_one(make_run, tmp_path):
+    markup = run_page(RunRecord.read(make_run().path)).html()
     path = tmp_path / "page.html"
-    path.write_text(run_page(RunRecord.read(make_run().path)).html(), encoding="utf-8")
-    light = shot(path, "light.png", "--blink-settings=preferredColorScheme=1")
-    dark = shot(path, "dark.png", "--blink-settings=preferredColorScheme=0")
-    assert light[0, 0].min() > 0.9 and dark[0, 0].max() < 0.2
-    # Its ink turns with the paper, down to the figure that the first screen ends with.
-    for rows in (slice(0, 400), slice(-250, None)):
-        assert light[rows].min() < 0.3 and dark[rows].max() > 0.7
+    path.write_text(markup, encoding="utf-8")
+    light, dark = "--blink-settings=preferredColorScheme=1", "--blink-settings=preferredColorScheme=0"
+    assert shot(path, "light.png", light)[0, 0].min() > 0.9
+    assert shot(path, "dark.png", dark)[0, 0].max() < 0.2
+    by_day, by_night = (laid_out(tmp_path, markup, option) for option in (light, dark))
+    assert by_day["ink"] != by_night["ink"]
+    for found in (by_day, by_night):
+        assert found["drawn"] == [found["ink"]], "a figure is drawn in the ink of its page"
 
 
 def test_the_policy_keeps_even_what_slipped_in_from_running_or_loading(tmp_path):
