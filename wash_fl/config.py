@@ -90,10 +90,13 @@ class TaskConfig(_Checked):
     """What is learned, and from which part of the data by whom."""
 
     task: str = option(
-        "digits", "digits, fashion-mnist, smartwatch, or your own: a module name or a path to a .py file"
+        "digits",
+        "digits, fashion-mnist, smartwatch, cifar10, cifar100, or your own: a module name or a path to a .py "
+        "file",
     )
     model: str = option(
-        "default", "default (the task's own), small-cnn, resnet20, resnet18 or mobilenet-v3-small"
+        "default",
+        "default (the task's own), small-cnn, resnet20, resnet18, resnet18-3x3, vgg16 or mobilenet-v3-small",
     )
     division: str = option(
         "shared",

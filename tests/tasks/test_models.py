@@ -9,6 +9,7 @@ from torch.utils.data import TensorDataset
 
 from wash_fl.errors import ConfigError
 from wash_fl.tasks import MODELS, Task, build_model, initial_model
+from wash_fl.tasks.models import SMALLEST_SIDES
 
 torch.set_num_threads(1)
 
@@ -30,8 +31,11 @@ def make_task(shape=(1, 8, 8), classes=7):
     )
 
 
-@pytest.mark.parametrize("shape", SHAPES, ids=str)
-@pytest.mark.parametrize("name", NAMED)
+@pytest.mark.parametrize(
+    ("name", "shape"),
+    [(name, shape) for name in NAMED for shape in SHAPES if min(shape[1:]) >= SMALLEST_SIDES.get(name, 8)],
+    ids=str,
+)
 def test_logits_have_the_right_shape_and_every_parameter_a_gradient(name, shape):
     model = initial_model(name, make_task(shape), 1)
     torch.manual_seed(0)
@@ -51,6 +55,11 @@ def test_logits_have_the_right_shape_and_every_parameter_a_gradient(name, shape)
         ("small-cnn", 24_346),
         ("resnet20", 269_722),
         ("resnet18", 11_689_512 - 990 * 513),
+        # Its first convolution has 3x3 weights for 7x7.
+        ("resnet18-3x3", 11_689_512 - 990 * 513 - 64 * 3 * (49 - 9)),
+        # torchvision's with 1,000 classes has 138,365,992, of which its three linear layers 123,642,856.
+        # The first convolution has no bias here.
+        ("vgg16", 138_365_992 - 123_642_856 - 64 + 513 * 10),
         ("mobilenet-v3-small", 2_542_856 - 990 * 1025),
     ],
 )
@@ -74,7 +83,7 @@ def test_parameters_are_registered_in_the_order_of_depth(name):
 
 @pytest.mark.parametrize("name", MODELS)
 def test_the_seed_alone_decides_the_initial_weights(name):
-    task = make_task()
+    task = make_task() if name == "default" else make_task((1, 16, 16))
     torch.manual_seed(5)
     first = initial_model(name, task, 3).state_dict()
     torch.manual_seed(6)
@@ -101,7 +110,7 @@ def test_an_unknown_model_lists_what_there_is():
 @pytest.mark.parametrize("name", NAMED)
 def test_an_input_that_is_no_image_is_refused(name, shape):
     with pytest.raises(
-        ConfigError, match=r"needs inputs of shape \(channels, height, width\) of at least 8x8"
+        ConfigError, match=r"needs inputs of shape \(channels, height, width\) of at least (8x8|16x16)"
     ):
         build_model(name, make_task(shape))
 
@@ -110,7 +119,7 @@ def test_the_tasks_own_model_takes_any_input():
     assert isinstance(build_model("default", make_task((64,))), nn.Sequential)
 
 
-@pytest.mark.parametrize("name", ["resnet18", "mobilenet-v3-small"])
+@pytest.mark.parametrize("name", ["resnet18", "resnet18-3x3", "mobilenet-v3-small"])
 def test_without_torchvision_the_error_names_the_extra(name, monkeypatch):
     monkeypatch.setitem(sys.modules, "torchvision.models", None)
     with pytest.raises(ConfigError, match=rf"{name}.*'torchvision'.*pip install \"wash-fl\[simulation\]"):

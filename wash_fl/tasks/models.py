@@ -15,6 +15,8 @@ from wash_fl.tasks.task import Task, import_extra
 
 DEFAULT = "default"
 SMALLEST_SIDE = 8
+SMALLEST_SIDES = {"vgg16": 16}
+"""Of models that halve their inputs more often."""
 
 
 def build_model(name: str, task: Task) -> nn.Module:
@@ -23,7 +25,8 @@ def build_model(name: str, task: Task) -> nn.Module:
     Parameters
     ----------
     name : str
-        ``"default"`` (the task's own), ``"small-cnn"``, ``"resnet20"``, ``"resnet18"`` or
+        ``"default"`` (the task's own), ``"small-cnn"``, ``"resnet20"``, ``"resnet18"`` (torchvision's, for
+        large images), ``"resnet18-3x3"`` and ``"vgg16"`` (the same for images of 32x32), or
         ``"mobilenet-v3-small"``.
     task : Task
         Gives the input shape ``(channels, height, width)`` and the number of classes.
@@ -48,10 +51,11 @@ def build_model(name: str, task: Task) -> nn.Module:
             "A model of your own is the model() of a task of your own."
         )
     shape = task.input_shape
-    if len(shape) != 3 or min(shape) < 1 or min(shape[1:]) < SMALLEST_SIDE:
+    side = SMALLEST_SIDES.get(name, SMALLEST_SIDE)
+    if len(shape) != 3 or min(shape) < 1 or min(shape[1:]) < side:
         raise ConfigError(
             f"the model {name!r} needs inputs of shape (channels, height, width) of at least "
-            f"{SMALLEST_SIDE}x{SMALLEST_SIDE}, and those of the task {task.name!r} are {shape}: "
+            f"{side}x{side}, and those of the task {task.name!r} are {shape}: "
             f"use model = {DEFAULT!r}, the task's own."
         )
     return _BUILDERS[name](shape[0], len(task.classes))
@@ -151,6 +155,32 @@ def _resnet18(channels: int, classes: int) -> nn.Module:
     return _with_channels(zoo.resnet18(weights=None, num_classes=classes), "conv1", channels)
 
 
+def resnet18_3x3(channels: int, classes: int) -> nn.Module:
+    """ResNet-18 for images of 32x32: a first convolution of 3x3 without stride, and no pooling after it."""
+    zoo = import_extra("torchvision.models", "the model 'resnet18-3x3'", ConfigError)
+    model: nn.Module = zoo.resnet18(weights=None, num_classes=classes)
+    conv = _conv3x3(channels, 64)
+    nn.init.kaiming_normal_(conv.weight, mode="fan_out", nonlinearity="relu")
+    model.set_submodule("conv1", conv)
+    model.set_submodule("maxpool", nn.Identity())
+    return model
+
+
+def _vgg16(channels: int, classes: int) -> nn.Module:
+    """VGG-16 with BatchNorm for small images: its 13 convolutions, their mean, and one linear layer."""
+    zoo = import_extra("torchvision.models", "the model 'vgg16'", ConfigError)
+    features = zoo.vgg16_bn(weights=None, num_classes=1, init_weights=False).features[:-1]
+    model = nn.Sequential(
+        OrderedDict[str, nn.Module](
+            features=features, pool=nn.AdaptiveAvgPool2d(1), flatten=nn.Flatten(), fc=nn.Linear(512, classes)
+        )
+    )
+    for module in features.modules():
+        if isinstance(module, nn.Conv2d):
+            nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+    return _with_channels(model, "features.0", channels)
+
+
 def _mobilenet_v3_small(channels: int, classes: int) -> nn.Module:
     zoo = import_extra("torchvision.models", "the model 'mobilenet-v3-small'", ConfigError)
     return _with_channels(zoo.mobilenet_v3_small(weights=None, num_classes=classes), "features.0.0", channels)
@@ -175,6 +205,8 @@ _BUILDERS: dict[str, Callable[[int, int], nn.Module]] = {
     "small-cnn": small_cnn,
     "resnet20": ResNet20,
     "resnet18": _resnet18,
+    "resnet18-3x3": resnet18_3x3,
+    "vgg16": _vgg16,
     "mobilenet-v3-small": _mobilenet_v3_small,
 }
 MODELS = (DEFAULT, *_BUILDERS)

@@ -44,6 +44,8 @@ BUILT_IN = {
     "digits": "wash_fl.tasks.digits",
     "fashion-mnist": "wash_fl.tasks.fashion_mnist",
     "smartwatch": "wash_fl.tasks.smartwatch",
+    "cifar10": "wash_fl.tasks.cifar10",
+    "cifar100": "wash_fl.tasks.cifar100",
 }
 
 Examples = Dataset[tuple[Any, ...]]
