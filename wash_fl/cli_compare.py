@@ -52,8 +52,9 @@ def compare(  # noqa: PLR0917 (the command line gives them by name)
     ] = "",
     workers: Annotated[int, typer.Option(help="Rows at a time; 0 for one per core.", min=0)] = 0,
     table_only: Annotated[bool, typer.Option("--table", help="Train nothing: show what is there.")] = False,
-    as_json: Annotated[
-        bool, typer.Option("--json", help="Print one JSON object instead of a table.")
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead.")] = False,
+    as_markdown: Annotated[
+        bool, typer.Option("--markdown", help="Print the table and the claims for a document.")
     ] = False,
 ) -> None:
     """Train ensembles by several methods on the same data, and put accuracy beside the bytes that it took.
@@ -61,47 +62,68 @@ def compare(  # noqa: PLR0917 (the command line gives them by name)
     All methods have the same members, data order, learning rates and number of steps, in this process and
     without Flower. It can be interrupted; the same command goes on.
     """
-    from wash_fl.compare.comparison import Comparison, Folder, cores, parsed, variants_of
+    from wash_fl.compare.claims import answers
+    from wash_fl.compare.comparison import Comparison, Folder, cores, variants_of
     from wash_fl.compare.methods import METHODS
-    from wash_fl.compare.table import COLUMNS, table
-    from wash_fl.errors import ConfigError
+    from wash_fl.compare.table import markdown, table
 
-    said = Console(stderr=True)
     if table_only:
         folder = Folder.open(out)
     else:
         names = list(METHODS) if methods == "all" else [each.strip() for each in methods.split(",")]
-        numbers = [parsed(each) for each in seeds.split(",")]
-        rates = [parsed(each) for each in dropout.split(",") if each]
-        if not all(isinstance(each, int) for each in numbers) or not all(
-            isinstance(each, int | float) for each in rates
-        ):
-            raise ConfigError(f"seeds = {seeds!r}, dropout = {dropout!r}: write numbers with commas between.")
         given = {key.replace("_", "-"): value for key, value in options.items()}
-        comparison = Comparison(given, variants_of(names, vary or [], rates), tuple(numbers))
-        folder = Folder.begin(out, comparison)
-        total = len(list(folder.comparison.pairs()))
-
-        def on_row(variant: Any, seed: int, figures: dict[str, Any]) -> None:
-            done = total - len(folder.missing())
-            said.print(
-                f"{done}/{total}  {variant.name}, seed {seed}: {figures['accuracy']['product']:.2%}, "
-                f"{figures['bytes']['up_values'] / 1e3:.0f} kB up  ({figures['seconds']:.0f} s)",
-                highlight=False,
-                markup=False,
-            )
-
-        try:
-            folder.run(workers=workers or cores(), on_row=on_row)
-        except KeyboardInterrupt:
-            said.print("interrupted: the same command goes on.", highlight=False)
-            raise typer.Exit(INTERRUPTED) from None
-    lines = table(folder)
+        rates = _numbers("dropout", dropout, float)
+        variants = variants_of(names, vary or [], rates)
+        folder = Folder.begin(out, Comparison(given, variants, tuple(_numbers("seeds", seeds, int))))
+        _train(folder, workers or cores())
+    lines, claims = table(folder), answers(folder)
     if as_json:
-        print(json.dumps({"comparison": str(out), "lines": [dataclasses.asdict(each) for each in lines]}))
-        return
+        told = {
+            "comparison": str(out),
+            "lines": [dataclasses.asdict(each) for each in lines],
+            "claims": [dataclasses.asdict(each) for each in claims],
+        }
+        print(json.dumps(told))
+    elif as_markdown:
+        print(markdown(lines, [(each.claim, each.verdict, each.why) for each in claims]))
+    else:
+        _show(out.name, lines)
+
+
+def _numbers(name: str, text: str, kind: type) -> list[Any]:
+    from wash_fl.errors import ConfigError
+
+    try:
+        return [kind(each) for each in text.split(",") if each]
+    except ValueError:
+        raise ConfigError(f"{name} = {text!r}: write numbers with commas between.") from None
+
+
+def _train(folder: Any, workers: int) -> None:
+    said = Console(stderr=True)
+    total = len(list(folder.comparison.pairs()))
+
+    def on_row(variant: Any, seed: int, figures: dict[str, Any]) -> None:
+        done = total - len(folder.missing())
+        said.print(
+            f"{done}/{total}  {variant.name}, seed {seed}: {figures['accuracy']['product']:.2%}, "
+            f"{figures['bytes']['up_values'] / 1e3:.0f} kB up  ({figures['seconds']:.0f} s)",
+            highlight=False,
+            markup=False,
+        )
+
+    try:
+        folder.run(workers=workers, on_row=on_row)
+    except KeyboardInterrupt:
+        said.print("interrupted: the same command goes on.", highlight=False)
+        raise typer.Exit(INTERRUPTED) from None
+
+
+def _show(name: str, lines: Any) -> None:
+    from wash_fl.compare.table import COLUMNS
+
     shown = Table(
-        title=f"{escape(out.name)}: test accuracy in percent (of the product ± its spread over seeds)",
+        title=f"{escape(name)}: test accuracy in percent (of the product ± its spread over seeds)",
         box=box.SIMPLE_HEAD,
         padding=(0, 1, 0, 0),
     )
@@ -112,7 +134,7 @@ def compare(  # noqa: PLR0917 (the command line gives them by name)
         shown.add_row(
             escape(line.variant.name),
             line.accuracy["product"].percent(),
-            *(f"{100 * line.accuracy[name].mean:.2f}" for name in COLUMNS[1:]),
+            *(f"{100 * line.accuracy[each].mean:.2f}" for each in COLUMNS[1:]),
             f"{line.up.mean / 1e3:.0f}",
             f"{line.seconds.mean:.0f}",
         )

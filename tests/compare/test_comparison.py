@@ -175,3 +175,5 @@ def test_the_command_prints_json_and_the_table_without_training(done: Folder) ->
     assert [line["variant"]["method"] for line in lines][:2] == ["wash", "isolated"]
     shown = CliRunner().invoke(app, ["compare", "-o", str(done.path), "--table"])
     assert "isolated" in shown.output
+    written = CliRunner().invoke(app, ["compare", "-o", str(done.path), "--table", "--markdown"])
+    assert "| isolated |" in written.output and "one basin" in written.output

@@ -1,6 +1,7 @@
 """The result table of a comparison: mean and spread over the seeds."""
 
 import statistics
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -94,3 +95,28 @@ def _line(variant: Variant, rows: list[dict[str, Any]]) -> Line:
         distance=spread("distance", -1),
         seconds=spread("seconds"),
     )
+
+
+def markdown(lines: Sequence[Line], claims: Sequence[tuple[str, str, str]]) -> str:
+    """Return the table for a document, and the claims with their answers and figures if there are any."""
+    head = ("method", *COLUMNS, "kB up", "kB down", "barrier", "seconds")
+    rows = [
+        [
+            line.variant.name,
+            *(line.accuracy[name].percent() for name in COLUMNS),
+            f"{line.up.mean / 1e3:.0f}",
+            f"{line.down.mean / 1e3:.0f}",
+            f"{line.barrier.mean:.3f}",
+            f"{line.seconds.mean:.0f}",
+        ]
+        for line in lines
+    ]
+    parts = [_rows(head, rows)]
+    if claims:
+        parts.append(_rows(("claim", "answer", "figures"), claims))
+    return "\n\n".join(parts)
+
+
+def _rows(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    ruled = [head, ["---"] * len(head), *rows]
+    return "\n".join(f"| {' | '.join(each)} |" for each in ruled)
