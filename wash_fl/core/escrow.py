@@ -149,6 +149,11 @@ class Escrow:
         return Verdict.ACCEPTED
 
     @property
+    def offered(self) -> frozenset[int]:
+        """The members whose offers are in, in the open exchange: at its coordinates these count, not they."""
+        return frozenset(self._offers)
+
+    @property
     def complete(self) -> bool:
         """Whether every expected member has offered."""
         return bool(self._open) and len(self._offers) == len(self._expected)

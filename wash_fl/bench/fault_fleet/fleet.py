@@ -70,7 +70,7 @@ class Fleet:
             fuse=self.fuse,
             committed=lambda: self.oracle.check("the server has written to its journal"),
         )
-        self.oracle = Oracle(self._run, self._draw, self.devices, self.journal)
+        self.oracle = Oracle(self._run, self._draw, self.devices, self.journal, self._offered)
         self.oracle.starting(INITIAL)
         self.faults: Counter[str] = Counter()
         self.in_flight: list[Request | Reply] = []
@@ -276,6 +276,9 @@ class Fleet:
             return None
         finally:
             self.oracle.check("the server has done something")
+
+    def _offered(self) -> frozenset[int]:
+        return frozenset() if self.server is None else self.server.escrow.offered
 
     def _server_dies(self) -> None:
         self.server = None

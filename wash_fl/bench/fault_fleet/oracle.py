@@ -9,10 +9,11 @@ multiset of effective values over the members that count is conserved. Only this
 - a member is given up or set aside, or starts anew: what it held effectively leaves.
 
 A member whose disk is lost or went back goes on counting as what it was, a *ghost*, until the server has
-noticed, or until it is as far again as it ever said it was.
+noticed, or until it is as far again as it ever said it was, with no offer of the ghost's before the escrow:
+what the ghost has offered is what counts there, whatever its member has learned meanwhile.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -58,13 +59,23 @@ class Oracle:
         By member.
     journal : WatchedJournal
         The server's.
+    offered : callable
+        Returns the members whose offers a server holds, in an exchange that is open.
     """
 
-    def __init__(self, run: Run, draw: Draw, devices: Sequence[Device], journal: WatchedJournal) -> None:
+    def __init__(
+        self,
+        run: Run,
+        draw: Draw,
+        devices: Sequence[Device],
+        journal: WatchedJournal,
+        offered: Callable[[], Collection[int]],
+    ) -> None:
         self._slots = len(run.layout.slots)
         self._draw = draw
         self._devices = devices
         self._journal = journal
+        self._offered = offered
         self._columns: list[Keys] = [[] for _ in range(run.layout.size)]
         self._counted: dict[int, _Counted] = {}
         self._ghosts: dict[int, Snapshot] = {}
@@ -203,7 +214,7 @@ class Oracle:
 
     def _lay(self, member: int, now: Snapshot | None) -> None:
         """Let a ghost rest if its member is as far as it ever said it was: then nobody misses anything."""
-        if now is None or member not in self._ghosts:
+        if now is None or member not in self._ghosts or member in self._offered():
             return
         enrolment = self._journal.known.members[member]
         progress = now.progress
