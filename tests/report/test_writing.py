@@ -8,7 +8,7 @@ import pytest
 from wash_fl import cli
 from wash_fl.errors import RunError
 from wash_fl.report.run_folder import REPORT, SUMMARY
-from wash_fl.report.writing import write_run_page
+from wash_fl.report.writing import write_page
 
 pytest.importorskip("matplotlib")
 
@@ -52,7 +52,7 @@ def test_the_page_goes_where_it_was_asked_to_and_nowhere_else(make_run, report, 
 
 def test_what_cannot_be_told_is_one_line_and_leaves_the_last_page_as_it_was(make_run, report, tmp_path):
     folder = make_run()
-    write_run_page(folder.path)
+    write_page(folder.path)
     before = (folder.path / REPORT).read_bytes()
     (folder.path / SUMMARY).write_text("{")
     for arguments, part in (
@@ -68,12 +68,12 @@ def test_what_cannot_be_told_is_one_line_and_leaves_the_last_page_as_it_was(make
 
 def test_a_crash_while_it_is_written_leaves_the_last_page_as_it_was(make_run, monkeypatch):
     folder = make_run()
-    write_run_page(folder.path)
+    write_page(folder.path)
     before, there = (folder.path / REPORT).read_bytes(), names(folder.path)
     (folder.path / "model.onnx").write_bytes(b"another")
     monkeypatch.setattr(Path, "replace", lambda *_: (_ for _ in ()).throw(OSError(28, "No space left")))
     with pytest.raises(OSError, match="No space left"):
-        write_run_page(folder.path)
+        write_page(folder.path)
     assert (folder.path / REPORT).read_bytes() == before and names(folder.path) == there
 
 
@@ -98,4 +98,4 @@ def test_a_folder_in_the_place_of_the_page_is_refused(make_run, refused):
     folder = make_run()
     (folder.path / REPORT).mkdir()
     with refused(RunError, str(folder.path / REPORT), "is a folder"):
-        write_run_page(folder.path)
+        write_page(folder.path)
