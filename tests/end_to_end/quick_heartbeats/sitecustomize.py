@@ -9,6 +9,6 @@ task, and is started once more beside the others, which then take longer still.
 
 from flwr.common import constant
 
-constant.HEARTBEAT_DEFAULT_INTERVAL = 12
+constant.HEARTBEAT_DEFAULT_INTERVAL = 8
 constant.HEARTBEAT_MIN_INTERVAL = 1
 constant.HEARTBEAT_CALL_TIMEOUT = 5
