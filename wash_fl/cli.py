@@ -17,7 +17,7 @@ from rich.table import Table
 import wash_fl
 from wash_fl import cli_compare, cli_fleet
 from wash_fl.config import GROUPS, RunConfig, fields
-from wash_fl.errors import WashError
+from wash_fl.errors import INTERRUPTED, WashError
 
 app = typer.Typer(
     name="wash-fl",
@@ -29,7 +29,6 @@ app = typer.Typer(
 out = Console()
 err = Console(stderr=True)
 
-INTERRUPTED = 130
 EXTRAS = {
     "torch": "client",
     "flwr": "client",

@@ -12,7 +12,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-INTERRUPTED = 130
+from wash_fl.errors import INTERRUPTED, ConfigError
+
 HEADINGS = {
     "method": 12,
     "product": 11,
@@ -63,9 +64,10 @@ def compare(  # noqa: PLR0917 (the command line gives them by name)
     without Flower. It can be interrupted; the same command goes on.
     """
     from wash_fl.compare.claims import answers
-    from wash_fl.compare.comparison import Comparison, Folder, cores, variants_of
+    from wash_fl.compare.comparison import Comparison, Folder, variants_of
     from wash_fl.compare.methods import METHODS
     from wash_fl.compare.table import markdown, table
+    from wash_fl.member.threads import cores
 
     if table_only:
         folder = Folder.open(out)
@@ -91,8 +93,6 @@ def compare(  # noqa: PLR0917 (the command line gives them by name)
 
 
 def _numbers(name: str, text: str, kind: type) -> list[Any]:
-    from wash_fl.errors import ConfigError
-
     try:
         return [kind(each) for each in text.split(",") if each]
     except ValueError:

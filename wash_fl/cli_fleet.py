@@ -10,12 +10,11 @@ from rich.console import Console
 from rich.table import Table
 
 from wash_fl.config import RunConfig
-from wash_fl.errors import ConfigError
+from wash_fl.errors import INTERRUPTED, ConfigError
 
 out = Console()
 err = Console(stderr=True)
 
-INTERRUPTED = 130
 
 Folder = Annotated[Path, typer.Option("--dir", help="The folder of a fleet on this machine.")]
 Out = Annotated[Path, typer.Option("--out", help="The folder in which the files are made.")]

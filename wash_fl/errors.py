@@ -4,6 +4,9 @@ Every message says what was given, what is allowed and what to do, on one line: 
 prints it as it is and exits with a status other than 0.
 """
 
+INTERRUPTED = 130
+"""Status of a command that Ctrl-C has ended."""
+
 
 class WashError(ValueError):
     """Base of every error this package raises on purpose."""

@@ -4,9 +4,6 @@ import hashlib
 import io
 import tarfile
 from dataclasses import replace
-from functools import partial
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
-from threading import Thread
 
 import numpy as np
 import pytest
@@ -84,27 +81,17 @@ def test_without_files_and_network_it_is_said_what_to_do(own, refused):
     assert list(own.iterdir()) == []
 
 
-class Quiet(SimpleHTTPRequestHandler):
-    """Serves a folder without a log."""
-
-    def log_message(self, *_):
-        pass
-
-
 @pytest.fixture
-def site(own, tmp_path, monkeypatch):
-    """Serve stand-ins of the archives: torchvision's own code, another address and another hash."""
+def site(own, serve, tmp_path, monkeypatch):
+    """Serve a stand-in of the archive, and return its hash: torchvision's own code, another address."""
     folder = tmp_path / "site"
     write(folder, cifar.CIFAR10)
     packed = io.BytesIO()
     with tarfile.open(fileobj=packed, mode="w:gz") as archive:
         archive.add(folder / cifar.CIFAR10.folder, arcname=cifar.CIFAR10.folder)
     (folder / cifar.CIFAR10.archive).write_bytes(packed.getvalue())
-    with ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=folder)) as server:
-        Thread(target=server.serve_forever, daemon=True).start()
-        monkeypatch.setattr(cifar, "_SITE", f"http://127.0.0.1:{server.server_port}/")
-        yield hashlib.md5(packed.getvalue(), usedforsecurity=False).hexdigest()
-        server.shutdown()
+    monkeypatch.setattr(cifar, "_SITE", serve(folder))
+    return hashlib.md5(packed.getvalue(), usedforsecurity=False).hexdigest()
 
 
 def test_the_archive_is_downloaded_once_and_leaves_nothing_else(own, site):

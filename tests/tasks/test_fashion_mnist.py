@@ -2,11 +2,8 @@
 
 import gzip
 import sys
-from functools import partial
 from hashlib import md5
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from threading import Thread
 
 import numpy as np
 import pytest
@@ -46,26 +43,15 @@ def own(tmp_path, monkeypatch):
     return folder
 
 
-class Quiet(SimpleHTTPRequestHandler):
-    """Serves a folder without a log."""
-
-    def log_message(self, *_):
-        pass
-
-
 @pytest.fixture
-def mirror(own, tmp_path, monkeypatch):
+def mirror(own, serve, tmp_path, monkeypatch):
     """Return the folder of a stand-in for the download site: torchvision's own code, another address."""
     folder = tmp_path / "mirror"
     write_set(folder)
     sums = [(name, md5((folder / name).read_bytes()).hexdigest()) for name in NAMES]
     monkeypatch.setattr(FashionMNIST, "resources", sums)
-    monkeypatch.setenv("no_proxy", "127.0.0.1")
-    with ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=folder)) as site:
-        monkeypatch.setattr(FashionMNIST, "mirrors", [f"http://127.0.0.1:{site.server_port}/"])
-        Thread(target=site.serve_forever, daemon=True).start()
-        yield folder
-        site.shutdown()
+    monkeypatch.setattr(FashionMNIST, "mirrors", [serve(folder)])
+    return folder
 
 
 @pytest.mark.skipif(not Path("/usr/share/datasets/fashion-mnist").is_dir(), reason="no dataset-fashion-mnist")

@@ -14,6 +14,7 @@ from wash_fl.core.layout import layout_of
 from wash_fl.core.schedule import Schedule
 from wash_fl.member.member import Member
 from wash_fl.member.parameters import exchanged_parameters, gather, scatter
+from wash_fl.member.threads import one_thread
 from wash_fl.tasks.task import import_extra
 
 P, BATCH, REPEATS = 0.001, 32, 9
@@ -28,12 +29,8 @@ def run() -> dict[str, Any]:
     Step and exchange alternate in one process with one thread, so that a change of the machine's speed meets
     both.
     """
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
+    with one_thread():
         return _resnet() | _draws()
-    finally:
-        torch.set_num_threads(threads)
 
 
 def _resnet() -> dict[str, Any]:

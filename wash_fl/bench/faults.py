@@ -12,11 +12,10 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-import torch
-
 from wash_fl.bench.fault_fleet.moments import Killed
 from wash_fl.bench.fault_fleet.walk import walk
 from wash_fl.errors import ConfigError
+from wash_fl.member.threads import cores, one_thread
 
 PORTION = 250
 """Examples that a process does at a time."""
@@ -70,7 +69,7 @@ def run(examples: int, seed: int = 0, *, workers: int | None = None, first: int 
             "0 or more, in 1 process or more."
         )
     begin = time.perf_counter()
-    wanted = workers if workers is not None else _cores()
+    wanted = workers if workers is not None else cores()
     used = 1 if examples < FEW else min(wanted, -(-examples // PORTION))
     portions = [
         range(start, min(start + PORTION, first + examples))
@@ -103,13 +102,9 @@ def _results(seed: int, portions: list[range], workers: int) -> Iterator[_Found]
 
 def _walk(seed: int, examples: Iterable[int]) -> _Found:
     found = _Found()
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
+    with one_thread():
         for example in examples:
             _one(seed, example, found)
-    finally:
-        torch.set_num_threads(threads)
     return found
 
 
@@ -125,10 +120,3 @@ def _one(seed: int, example: int, found: _Found) -> None:
                 f"example {example} of seed {seed}: {type(error).__name__}: {reason} "
                 f"(again: wash-fl bench faults --examples 1 --first {example} --seed {seed})"
             )
-
-
-def _cores() -> int:
-    """Return how many cores this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1

@@ -2,7 +2,7 @@
 
 import math
 import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -183,8 +183,8 @@ CLAIMS: Final = (close_to_ensemble, one_basin, depth, with_optimizer, fewer_byte
 
 def _plain(folder: Folder, method: str) -> Variant | None:
     """Return a method as it is, with nothing changed."""
-    found: Sequence[Variant] = [each for each in folder.comparison.variants if each == Variant(method)]
-    return found[0] if found else None
+    plain = Variant(method)
+    return plain if plain in folder.comparison.variants else None
 
 
 def _changed(folder: Folder, **changes: Any) -> Variant | None:

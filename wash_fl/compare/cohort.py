@@ -15,6 +15,7 @@ from wash_fl.consensus.finish import Arrays, Examination, Outcome
 from wash_fl.core import philox
 from wash_fl.core.schedule import Schedule
 from wash_fl.member.member import Member
+from wash_fl.member.threads import one_thread
 from wash_fl.member.training import LocalTraining, make_optimizer, resolve_device
 from wash_fl.tasks.division import member_examples
 from wash_fl.tasks.models import initial_model
@@ -65,18 +66,13 @@ class Cohort(ABC):
         on_round : callable, optional
             Gets the round and the members' losses.
         """
-        # One thread and a generator that is put back: the same bits as on a device, and no trace here.
-        threads = torch.get_num_threads()
-        torch.set_num_threads(1)
-        try:
-            with torch.random.fork_rng(devices=[]):
-                for number in range(1, self.config.training.rounds + 1):
-                    losses = self.round(number)
-                    if on_round is not None:
-                        on_round(number, losses)
-                return self.finish()
-        finally:
-            torch.set_num_threads(threads)
+        # The generator is put back: no trace is left here.
+        with one_thread(), torch.random.fork_rng(devices=[]):
+            for number in range(1, self.config.training.rounds + 1):
+                losses = self.round(number)
+                if on_round is not None:
+                    on_round(number, losses)
+            return self.finish()
 
     def round(self, number: int) -> dict[int, float]:
         """Train every member that is there for a round, and let them communicate; return mean losses."""
@@ -120,7 +116,7 @@ class Cohort(ABC):
             examination.add_member(index, self.weights(index))
         averaged = self.mean(self.active())
         examination.add_average(averaged)
-        return examination.outcome(self.recalibrated(averaged, self.active()))
+        return examination.outcome(self.recalibrated(averaged, examination))
 
     def weights(self, index: int) -> dict[str, NDArray[Any]]:
         """Return a member's whole state dict, not copied."""
@@ -133,15 +129,14 @@ class Cohort(ABC):
             average.add(index, self.weights(index))
         return average.mean()
 
-    def recalibrated(self, weights: Arrays, indices: Sequence[int]) -> Arrays:
-        """Return weights with BatchNorm statistics re-estimated, as the options say, by these members."""
-        examination = Examination(self.task, self.config)
+    def recalibrated(self, weights: Arrays, examination: Examination) -> Arrays:
+        """Return weights with BatchNorm statistics re-estimated as the options say, by all active members."""
         model = examination.model(weights)
         where = self.config.finish.batchnorm
         if not batchnorm_layers(model) or where == "average":
             return weights
         if where == "clients":
-            statistics = [estimate(model, self._training[index].calibration()) for index in indices]
+            statistics = [estimate(model, self._training[index].calibration()) for index in self.active()]
             return pool(statistics).applied_to(weights)
         return estimate(model, examination.server_calibration()).applied_to(weights)
 

@@ -7,7 +7,6 @@ again. Figures and tables are made from the files, without training.
 import dataclasses
 import json
 import multiprocessing
-import os
 import signal
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
@@ -243,13 +242,6 @@ class Folder:
     ) -> None:
         write_text(self.file(*pair), json.dumps(figures) + "\n")
         on_row(*pair, figures)
-
-
-def cores() -> int:
-    """Return how many cores this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def variants_of(methods: Sequence[str], vary: Sequence[str], dropout: Sequence[float]) -> tuple[Variant, ...]:

@@ -65,8 +65,7 @@ class Post(NoPost):
         )
         self._run = run_identity(terms)
         identify_process()
-        self._streams = config.exchange.streams
-        self._traffic = Traffic(streams=Counted() if self._streams else None)
+        self._traffic = Traffic(streams=Counted() if config.exchange.streams else None)
         self._waiting: dict[int, bytes] = {}
 
     def offered(self, member: Member, exchange: int, values: Values) -> None:

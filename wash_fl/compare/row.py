@@ -1,11 +1,10 @@
 """One row of a comparison: a method, a seed and options in, figures out; the same in, the same out."""
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-import numpy as np
 import torch
 
 from wash_fl.compare.cohort import Cohort
@@ -17,6 +16,7 @@ from wash_fl.config import RunConfig
 from wash_fl.consensus.evaluate import accuracy, logits_of
 from wash_fl.consensus.finish import Arrays, Examination
 from wash_fl.consensus.soup import greedy_soup
+from wash_fl.member.threads import one_thread
 from wash_fl.tasks.division import tensors_of
 from wash_fl.tasks.task import load_task
 
@@ -83,9 +83,9 @@ def run_row(row: Row, progress: Callable[[int], None] = lambda number: None) -> 
 
     outcome = cohort.run(on_round)
     post.finish()
-    with _one_thread():
-        soup, weights = _soup(cohort, tensors_of(held))
-        examination = Examination(task, config)
+    examination = Examination(task, config)
+    with one_thread():
+        soup, weights = _soup(cohort, examination, tensors_of(held))
         soup_accuracy = _accuracy(examination, weights)
         lines = _lines(cohort, examination)
     found = {
@@ -116,17 +116,18 @@ def _accuracy(examination: Examination, weights: Arrays) -> float:
     return accuracy(logits_of(examination.model(weights), examination.inputs), examination.targets)
 
 
-def _soup(cohort: Cohort, held: tuple[torch.Tensor, torch.Tensor]) -> tuple[list[int], Arrays]:
+def _soup(
+    cohort: Cohort, examination: Examination, held: tuple[torch.Tensor, torch.Tensor]
+) -> tuple[list[int], Arrays]:
     """Return who is in the greedy soup, and its weights, BatchNorm re-estimated for every mean."""
     inputs, targets = held[0], held[1].numpy()
-    examination = Examination(cohort.task, cohort.config)
 
     def score(weights: Arrays) -> float:
         return accuracy(logits_of(examination.model(weights), inputs), targets)
 
-    def blend(indices: "list[int] | Any") -> Arrays:
+    def blend(indices: Sequence[int]) -> Arrays:
         mean = cohort.mean(indices)
-        return mean if len(indices) == 1 else cohort.recalibrated(mean, cohort.active())
+        return mean if len(indices) == 1 else cohort.recalibrated(mean, examination)
 
     scores = {index: score(cohort.weights(index)) for index in cohort.active()}
     return greedy_soup(scores, blend, score)
@@ -141,21 +142,11 @@ def _lines(cohort: Cohort, examination: Examination) -> dict[str, Line]:
         return float(loss), accuracy(logits, targets)
 
     def finish(weights: Arrays) -> Arrays:
-        return cohort.recalibrated(weights, cohort.active())
+        return cohort.recalibrated(weights, examination)
 
     active = cohort.active()
-    ends = {name: dict(cohort.weights(active[index])) for name, index in (("first", 0), ("second", 1))}
-    ends = {name: {key: np.array(each) for key, each in arrays.items()} for name, arrays in ends.items()}
+    first, second = (cohort.weights(index) for index in active[:2])
     return {
-        "members": between(ends["first"], ends["second"], finish, evaluate),
-        "mean": between(ends["first"], cohort.mean(active), finish, evaluate),
+        "members": between(first, second, finish, evaluate),
+        "mean": between(first, cohort.mean(active), finish, evaluate),
     }
-
-
-class _one_thread:  # noqa: N801 (used as a word)
-    def __enter__(self) -> None:
-        self._before = torch.get_num_threads()
-        torch.set_num_threads(1)
-
-    def __exit__(self, *_: object) -> None:
-        torch.set_num_threads(self._before)

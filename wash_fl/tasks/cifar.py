@@ -4,7 +4,6 @@ Looked for in the folder ``$WASH_FL_DATA``, else downloaded into it. A record is
 CIFAR-100 one for its group before that) and 3,072 for the pixels: 32 rows of 32, red, then green, then blue.
 """
 
-import os
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +14,7 @@ import torch
 from torch.utils.data import Dataset
 
 from wash_fl.errors import DataError
+from wash_fl.tasks.downloads import data_folder, reason_of
 from wash_fl.tasks.task import Examples, import_extra
 
 SHAPE: Final = (3, 32, 32)
@@ -142,17 +142,16 @@ def _read(path: Path, source: Source) -> tuple[Any, Any]:
 
 
 def _find(source: Source) -> Path:
-    own = Path(os.environ.get("WASH_FL_DATA") or "~/.cache/wash-fl/data").expanduser()
+    own = data_folder()
     folder = own / source.folder
     if all((folder / name).is_file() for name in (*source.train, *source.test)):
         return folder
     try:
         _download(source, own)
     except (OSError, RuntimeError, DataError) as error:
-        reason = " ".join(str(error).split()).rstrip(".") or type(error).__name__
         raise DataError(
-            f"the files of {source.folder} are not in {own}, and the download failed ({reason}): connect to "
-            f"a network, or unpack {source.archive} there (WASH_FL_DATA names another folder)."
+            f"the files of {source.folder} are not in {own}, and the download failed ({reason_of(error)}): "
+            f"connect to a network, or unpack {source.archive} there (WASH_FL_DATA names another folder)."
         ) from error
     return folder
 

@@ -6,7 +6,6 @@ downloaded into that folder by torchvision.
 
 import gzip
 import math
-import os
 import tempfile
 import zlib
 from pathlib import Path
@@ -18,6 +17,7 @@ from torch import nn
 from torch.utils.data import TensorDataset
 
 from wash_fl.errors import DataError
+from wash_fl.tasks.downloads import data_folder, reason_of
 from wash_fl.tasks.models import small_cnn
 from wash_fl.tasks.task import Examples, import_extra
 
@@ -115,7 +115,7 @@ def _part(part: str) -> Examples:
 
 
 def _find(names: tuple[str, str]) -> Path:
-    own = Path(os.environ.get("WASH_FL_DATA") or "~/.cache/wash-fl/data").expanduser()
+    own = data_folder()
     # The last is where torchvision keeps the files, for a user who has them already.
     folders = (DEBIAN_FOLDER, own, own / "FashionMNIST" / "raw")
     for folder in folders:
@@ -124,12 +124,10 @@ def _find(names: tuple[str, str]) -> Path:
     try:
         _download(own)
     except (OSError, RuntimeError, DataError) as error:
-        # torchvision reports each mirror on lines of their own.
-        reason = " ".join(str(error).split()).rstrip(".") or type(error).__name__
         raise DataError(
             f"no Fashion-MNIST: {' and '.join(names)} are not in {', '.join(map(str, folders))}, and the "
-            f"download failed ({reason}): `apt install dataset-fashion-mnist`, connect to a network, or set "
-            "WASH_FL_DATA to a folder with the files."
+            f"download failed ({reason_of(error)}): `apt install dataset-fashion-mnist`, connect to a "
+            "network, or set WASH_FL_DATA to a folder with the files."
         ) from error
     return own
 
