@@ -145,6 +145,7 @@ def test_a_run_shows_its_progress_and_leaves_a_complete_folder(digits: tuple[str
     assert names == {
         "config.toml",
         "metrics.jsonl",
+        "exchanges.jsonl",
         "averaged.safetensors",
         "model.onnx",
         "figures",
