@@ -157,6 +157,10 @@ def test_options_and_dropout_are_varied_together() -> None:
         (["--seeds", "a"], ["seeds = 'a'", "numbers"]),
         (["--dropout", "1.5"], ["dropout = 1.5", "below 1"]),
         (["--p", "7"], ["p = 7.0", "at most 1"]),
+        (["--seed", "7"], ["several seeds", "--seeds"]),
+        (["--vary", "seed=1,2"], ["several seeds", "--seeds"]),
+        (["--methods", "sparta", "--schedule", "size-aware"], ["sparta", "defined by schedule = constant"]),
+        (["--methods", "dart", "--vary", "augment=none,grid"], ["dart", "defined by augment = grid"]),
     ],
 )
 def test_wrong_input_is_refused_before_anything_is_made(

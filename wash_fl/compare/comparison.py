@@ -82,6 +82,8 @@ class Comparison:
                 raise ConfigError(
                     f"dropout = {variant.dropout} is not allowed: it must be at least 0 and below 1."
                 )
+        if "seed" in self.options or any("seed" in each.changes for each in self.variants):
+            raise ConfigError("a comparison has several seeds: write --seeds 0,1,2 in place of seed.")
         if twice := {each.name for each in self.variants if self.variants.count(each) > 1}:
             raise ConfigError(f"{', '.join(sorted(twice))} is asked for twice.")
         for seed in self.seeds:

@@ -8,6 +8,7 @@ from wash_fl.compare.cohort import Cohort
 from wash_fl.compare.post import Post
 from wash_fl.compare.trainer import Trainer
 from wash_fl.config import RunConfig
+from wash_fl.errors import ConfigError
 from wash_fl.tasks.task import Task
 
 Make = Callable[[RunConfig, Task, float, Post], Cohort]
@@ -39,8 +40,21 @@ class Method:
     product: str = "averaged"
 
     def config(self, options: Mapping[str, Any]) -> RunConfig:
-        """Return the options of a run by this method."""
-        return RunConfig.from_mapping({**options, **self.options})
+        """Return the options of a run by this method.
+
+        Raises
+        ------
+        ConfigError
+            If one that is given is not allowed, or another than the method is defined by.
+        """
+        given = {key.replace("_", "-"): value for key, value in options.items()}
+        for key, own in self.options.items():
+            if given.get(key, own) != own:
+                raise ConfigError(
+                    f"{key} = {given[key]} does not go with the method {self.name}, which is defined by "
+                    f"{key} = {own}: leave one of the two out."
+                )
+        return RunConfig.from_mapping({**given, **self.options})
 
 
 def shuffled(config: RunConfig, task: Task, dropout: float, post: Post) -> Cohort:
