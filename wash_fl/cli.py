@@ -227,6 +227,9 @@ def report(
         Path | None,
         typer.Option("--out", "-o", help="Where the page goes; by default report.html in the folder."),
     ] = None,
+    figures: Annotated[
+        Path | None, typer.Option(help="Write the figures as PNG files too, into this folder.")
+    ] = None,
     tensorboard: Annotated[
         Path | None,
         typer.Option(help="Write the run's curves for TensorBoard too, into a folder of its name in here."),
@@ -237,10 +240,11 @@ def report(
     FOLDER is a run's, such as runs/digits-2026-01-31-120000, or what compare has made; neither need be
     finished.
     """
-    from wash_fl.report.writing import write_events, write_page
+    from wash_fl.report.writing import write_events, write_figures, write_page
 
-    events = [] if tensorboard is None else [write_events(folder, tensorboard)]
-    for path in (write_page(folder, output), *events):
+    more = [] if figures is None else write_figures(folder, figures)
+    more += [] if tensorboard is None else [write_events(folder, tensorboard)]
+    for path in (write_page(folder, output), *more):
         out.print(str(path), markup=False, highlight=False, soft_wrap=True)
 
 

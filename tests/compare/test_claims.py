@@ -80,6 +80,15 @@ def test_depth(tmp_path: Path, constant: float, increasing: float, verdict: str)
     assert answer.verdict == verdict, answer
 
 
+def test_depth_is_judged_at_equal_bytes_only(tmp_path: Path) -> None:
+    rows = {
+        WASH: products(0.90, 0.901, 0.899, bytes=45.0),
+        "wash constant": products(0.88, 0.88, 0.88),
+        "wash increasing": products(0.85, 0.85, 0.85),
+    }
+    assert not [each for each in answers(comparison(tmp_path, rows)) if "depth" in each.claim]
+
+
 def test_bytes_beside_papa(tmp_path: Path) -> None:
     as_good = {WASH: products(0.9, 0.9, 0.9, bytes=10.0), PAPA: products(0.9, 0.9, 0.9)}
     assert verdicts(comparison(tmp_path / "a", as_good))["WASH"] == YES

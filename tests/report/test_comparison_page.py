@@ -90,6 +90,15 @@ def test_names_are_escaped(tmp_path: Path) -> None:
     assert "<script" not in text and "&lt;script&gt;" in text
 
 
+def test_its_figures_are_written_on_request(tmp_path: Path) -> None:
+    folder = made(tmp_path / "one", METHODS)
+    said = CliRunner().invoke(app, ["report", str(folder.path), "--figures", str(tmp_path / "drawn")])
+    assert said.exit_code == 0, said.output
+    drawn = sorted((tmp_path / "drawn").iterdir())
+    assert [each.name for each in drawn] == ["apart.png", "between.png", "bytes.png"]
+    assert all(each.read_bytes().startswith(b"\x89PNG") for each in drawn)
+
+
 @pytest.mark.parametrize("out", [None, "page.html"])
 def test_the_command_writes_it(tmp_path: Path, out: str | None) -> None:
     folder = made(tmp_path / "one", METHODS)

@@ -19,6 +19,8 @@ FLAT: Final = 0.02
 ERRORS: Final = 2.0
 """A difference of fewer standard errors of its mean is none that these seeds show."""
 
+EQUAL: Final = 0.05
+"""Bytes that differ by so small a part are equal."""
 
 Value = Callable[[dict[str, Any]], float]
 """A value from a row's figures."""
@@ -128,25 +130,18 @@ def one_basin(folder: Folder) -> Answer | None:
 
 
 def depth(folder: Folder) -> Answer | None:
-    """Whether p that falls with depth beats p that is constant or rises, at the same p."""
-    named = {
-        schedule: _changed(folder, schedule=schedule) for schedule in ("decreasing", "constant", "increasing")
-    }
-    best = named["decreasing"]
-    if best is None:
-        return None
-    found = {
-        schedule: difference(folder, best, other, product)
-        for schedule, other in named.items()
-        if other is not None and schedule != "decreasing"
-    }
-    known = {schedule: each for schedule, each in found.items() if each is not None}
+    """Whether p that falls with depth beats p that is constant or rises, for the same bytes."""
+    known: dict[str, Difference] = {}
+    for other in ("constant", "increasing"):
+        found = _at_equal_bytes(folder, "decreasing", other)
+        if found is not None:
+            known[other] = found
     if not known:
         return None
     verdicts = [judged(each) for each in known.values()]
     verdict = YES if set(verdicts) == {YES} else NO if NO in verdicts else OPEN
     return Answer(
-        "A probability that decreases with depth beats a constant and an increasing one.",
+        "A probability that decreases with depth beats a constant and an increasing one, for equal bytes.",
         verdict,
         "; ".join(f"decreasing minus {schedule} {each}" for schedule, each in known.items()),
     )
@@ -187,13 +182,20 @@ def _plain(folder: Folder, method: str) -> Variant | None:
     return plain if plain in folder.comparison.variants else None
 
 
-def _changed(folder: Folder, **changes: Any) -> Variant | None:
-    """Return WASH with these changes; also where they are the comparison's own options."""
-    for each in folder.comparison.variants:
-        if each.method == "wash" and not each.dropout and set(each.changes) <= set(changes):
-            config = folder.comparison.row(each, 0).config.to_mapping()
-            if all(config[key] == value for key, value in changes.items()):
-                return each
+def _at_equal_bytes(folder: Folder, one: str, other: str) -> Difference | None:
+    """Return the difference of two schedules of shuffled slices, where nothing differs but them and p."""
+    by_schedule: dict[str, list[tuple[Variant, dict[str, Any], Difference]]] = {one: [], other: []}
+    for variant in folder.comparison.variants:
+        sent = None if variant.dropout else _spread(folder, variant, _bytes)
+        config = folder.comparison.row(variant, 0).config.to_mapping()
+        schedule = config.pop("schedule")
+        del config["p"]
+        if variant.method == "wash" and sent is not None and schedule in by_schedule:
+            by_schedule[schedule].append((variant, config, sent))
+    for mine, config, sent in by_schedule[one]:
+        for theirs, same, as_many in by_schedule[other]:
+            if config == same and abs(sent.mean - as_many.mean) <= EQUAL * as_many.mean:
+                return difference(folder, mine, theirs, product)
     return None
 
 

@@ -121,6 +121,11 @@ def draw_figures(folder: Path, events: Sequence[dict[str, Any]], summary: dict[s
         The run's summary.
     """
     figures = run_figures(rounds_of(events), summary["accuracy"])
+    return write_png(figures, folder)
+
+
+def write_png(figures: Sequence[Figure], folder: Path) -> list[Path]:
+    """Write figures as PNG files of their names into a folder, made if needed; return their paths."""
     return [_png(each, folder / f"{each.name}.png") for each in figures]
 
 

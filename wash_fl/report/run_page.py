@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 from wash_fl.config import GROUPS, RunConfig, fields
 from wash_fl.report.amounts import percent, size
-from wash_fl.report.figures import run_figures
+from wash_fl.report.figures import Figure, run_figures
 from wash_fl.report.page import (
     Column,
     Content,
@@ -125,10 +125,15 @@ def _model(record: RunRecord, result: Result) -> Html:
     return paragraph(*parts, ". SHA-256 ", code(record.model.sha256))
 
 
-def _curves(record: RunRecord) -> Iterator[Html]:
+def drawn_figures(record: RunRecord) -> list[Figure]:
+    """Return the figures of a run in which there is something to see."""
     result = record.result
     final = None if result is None else {"averaged": result.averaged, "ensemble": result.ensemble}
-    drawn = [each for each in run_figures(record.rounds, final) if not each.empty]
+    return [each for each in run_figures(record.rounds, final) if not each.empty]
+
+
+def _curves(record: RunRecord) -> Iterator[Html]:
+    drawn = drawn_figures(record)
     if drawn:
         yield figures([figure(inline_svg(each), each.title) for each in drawn])
     else:
