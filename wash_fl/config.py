@@ -159,9 +159,10 @@ class ExchangeConfig(_Checked):
         choices=("exchange", "step"),
     )
     schedule: str = option(
-        "decreasing",
-        "p over depth: decreasing (the paper), constant, increasing, or size-aware (equal counts)",
-        choices=("decreasing", "constant", "increasing", "size-aware"),
+        "auto",
+        "p over depth: auto (what suits the division), paper (decreasing, and shuffled), decreasing, "
+        "constant, increasing, or size-aware (equal counts)",
+        choices=("auto", "paper", "decreasing", "constant", "increasing", "size-aware"),
     )
     timing: str = option(
         "steady", "p over the run: steady, or falling to 0 as a cosine", choices=("steady", "cosine")
@@ -169,7 +170,9 @@ class ExchangeConfig(_Checked):
     warmup: int = option(0, "Exchanges at the start over which p rises linearly to its value", low=0)
     stop_after: int = option(0, "The last exchange that moves anything; 0 exchanges to the end", low=0)
     mix: str = option(
-        "shuffle", "shuffle (WASH) or average (sparse averaging, SPARTA)", choices=("shuffle", "average")
+        "auto",
+        "auto (what suits the division), shuffle (WASH) or average (sparse averaging, SPARTA)",
+        choices=("auto", "shuffle", "average"),
     )
     topology: str = option(
         "pairs",

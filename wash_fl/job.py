@@ -29,6 +29,7 @@ from wash_fl.planes.watching import RoundReport, Watcher
 from wash_fl.report.figures import draw_figures
 from wash_fl.report.run_folder import AVERAGED, FIGURES, JOURNAL, MODEL, SUMMARY, RunFolder
 from wash_fl.strategy import WashStrategy
+from wash_fl.tasks.division import with_choices
 from wash_fl.tasks.models import initial_model
 from wash_fl.tasks.task import Task, load_task
 
@@ -48,6 +49,7 @@ def run_job(grid: Grid, config: RunConfig) -> RunFolder:
     """
     grid = with_faults(grid)
     task = load_task(config.task.task)
+    chosen = with_choices(config, task)
     folder = RunFolder.create(config)
     logger.info("the run's folder is %s", folder.path)
     folder.log(
@@ -55,10 +57,12 @@ def run_job(grid: Grid, config: RunConfig) -> RunFolder:
         version=wash_fl.__version__,
         task=config.task.task,
         rounds=config.training.rounds,
+        schedule=chosen.exchange.schedule,
+        mix=chosen.exchange.mix,
         pid=os.getpid(),  # whoever follows the run sees when this process is gone
     )
     try:
-        outcome, strategy = _train(grid, config, task, folder)
+        outcome, strategy = _train(grid, chosen, task, folder)
         finish(folder, config, task, outcome, strategy)
         if not config.fleet.keep_members:
             # Not before the result is on the disk: until then a crash asks the members for theirs again.

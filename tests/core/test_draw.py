@@ -28,7 +28,7 @@ def layout_with(sizes):
 
 
 def draw_of(sizes, p, *, seed=0, schedule="constant"):
-    return Draw(seed, layout_with(sizes), Schedule(ExchangeConfig(p=p, schedule=schedule)))
+    return Draw(seed, layout_with(sizes), Schedule(ExchangeConfig(p=p, mix="shuffle", schedule=schedule)))
 
 
 def counts_of(draw, coordinates):
@@ -126,7 +126,7 @@ def test_another_exchange_or_seed_draws_other_coordinates():
 
 
 def test_names_and_slots_do_not_matter_but_sizes_do():
-    config = Schedule(ExchangeConfig(p=0.2, schedule="constant"))
+    config = Schedule(ExchangeConfig(p=0.2, mix="shuffle", schedule="constant"))
     plain = Draw(3, layout_of([("a", (20,)), ("b", (30,))]), config).coordinates(1).tolist()
     renamed = Draw(3, layout_of([("x", (4, 5)), ("y", (30,))], ("parameter", "m")), config)
     assert renamed.coordinates(1).tolist() == plain

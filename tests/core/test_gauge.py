@@ -16,7 +16,7 @@ EXCHANGES = 3000
 
 
 def draw_with(**options):
-    return Draw(3, LAYOUT, Schedule(ExchangeConfig(**options)))
+    return Draw(3, LAYOUT, Schedule(ExchangeConfig(**({"schedule": "decreasing"} | options))))
 
 
 def random_members(count, seed=1):

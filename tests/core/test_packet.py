@@ -20,7 +20,7 @@ ALWAYS_THE_SAME = settings(derandomize=True, deadline=None, database=None, max_e
 
 RUN = bytes(range(16))
 LAYOUT = layout_of([("weight", (4, 5)), ("bias", (6,))], ("parameter", "momentum_buffer"))
-DRAW = Draw(5, LAYOUT, Schedule(ExchangeConfig(p=0.3, schedule="constant")))
+DRAW = Draw(5, LAYOUT, Schedule(ExchangeConfig(p=0.3, mix="shuffle", schedule="constant")))
 EXCHANGE, MEMBER = 12, 3
 COUNT = DRAW.count(EXCHANGE)
 ODD_VALUES = [0.0, -0.0, 1e-45, -1e-45, 1.1754942e-38, 3.4028235e38, -3.4028235e38, 1.0, -0.1]

@@ -198,6 +198,6 @@ def test_a_larger_p_never_makes_a_probability_smaller(p, sizes, name):
 
 
 def test_a_runs_schedule_has_one_exchange_per_round():
-    config = RunConfig.from_mapping({"rounds": 12, "local-steps": 5, "p": 0.2})
+    config = RunConfig.from_mapping({"rounds": 12, "local-steps": 5, "p": 0.2, "schedule": "constant"})
     found = Schedule.of(config)
     assert (found.exchanges, found.steps, found.config) == (12, 5, config.exchange)

@@ -130,11 +130,18 @@ def test_terms_with_a_value_this_version_does_not_know_are_refused(fields, messa
         Terms.from_json(changed(**fields))
 
 
+@pytest.mark.parametrize("open_choice", [{"schedule": "auto"}, {"schedule": "paper"}, {"mix": "auto"}])
+def test_terms_that_leave_a_choice_open_are_refused(open_choice):
+    exchange = dataclasses.replace(TERMS.exchange, **open_choice)
+    with pytest.raises(ConfigError, match="leave a choice open"):
+        Terms.from_json(dataclasses.replace(TERMS, exchange=exchange).to_json())
+
+
 OF_THE_FIRST_VERSION = [field.name for field in dataclasses.fields(ExchangeConfig) if field.name not in LATER]
 
 
 def test_terms_say_of_later_options_only_what_the_run_uses():
-    exchange = ExchangeConfig(exchange_plane="stream", every=3, dtype="int8")
+    exchange = dataclasses.replace(TERMS.exchange, exchange_plane="stream", every=3, dtype="int8")
     used = dataclasses.replace(TERMS, exchange=exchange)
     assert LATER.keys() & json.loads(TERMS.to_json())["exchange"].keys() == set()
     assert LATER.keys() - json.loads(used.to_json())["exchange"].keys() == {"overlap"}

@@ -104,7 +104,7 @@ def test_random_faults_of_the_network_cost_no_value(
     fleet = make_fleet(
         tmp_path,
         members=members,
-        exchange=ExchangeConfig(p=0.5, schedule="constant", topology=topology),
+        exchange=ExchangeConfig(p=0.5, mix="shuffle", schedule="constant", topology=topology),
         rounds=15,
     )
     plan = FaultPlan.random(seed, members, 15, rate=0.3)

@@ -29,7 +29,7 @@ TERMS = Terms(
     members=3,
     rounds=9,
     local_steps=2,
-    exchange=ExchangeConfig(p=0.5, schedule="constant"),
+    exchange=ExchangeConfig(p=0.5, mix="shuffle", schedule="constant"),
 )
 INDEX = 1
 
@@ -341,7 +341,9 @@ def test_steps_follow_the_rounds_number_whatever_was_missed(device):
 
 
 def test_an_exchange_without_coordinates_offers_nothing():
-    device = Device(dataclasses.replace(TERMS, exchange=ExchangeConfig(p=0.0)))
+    device = Device(
+        dataclasses.replace(TERMS, exchange=ExchangeConfig(p=0.0, mix="shuffle", schedule="constant"))
+    )
     device.start()
     trained = device.train(1)
     assert trained.offer == b"" and trained.progress.round == 1
@@ -392,7 +394,7 @@ def test_after_any_failure_the_state_is_what_it_was_and_the_round_can_be_repeate
 def test_optimizer_state_that_diverged_is_not_offered():
     device = Device(
         dataclasses.replace(
-            TERMS, exchange=ExchangeConfig(p=1.0, schedule="constant", exchange_optimizer=True)
+            TERMS, exchange=ExchangeConfig(p=1.0, mix="shuffle", schedule="constant", exchange_optimizer=True)
         )
     )
     device.start()

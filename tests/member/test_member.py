@@ -39,7 +39,7 @@ def make(
     if optimizer is SGD:
         options.setdefault("momentum", 0.9)
     made = optimizer(model.parameters(), lr=0.05, **options)  # type: ignore[call-arg]
-    schedule = Schedule(ExchangeConfig(p=p, schedule="constant"))
+    schedule = Schedule(ExchangeConfig(p=p, mix="shuffle", schedule="constant"))
     return Member(model, made, index=index, seed=11, schedule=schedule, exchange_optimizer=opt)
 
 

@@ -13,7 +13,14 @@ from wash_fl.errors import ExchangeError
 from wash_fl.member.pace import GROWTH, Round, checked_seconds, plan, smoothed, steps_within
 from wash_fl.member.snapshot import Progress
 
-TERMS = Terms(run_name="pace", seed=1, members=2, rounds=10, local_steps=24, exchange=ExchangeConfig())
+TERMS = Terms(
+    run_name="pace",
+    seed=1,
+    members=2,
+    rounds=10,
+    local_steps=24,
+    exchange=ExchangeConfig(mix="shuffle", schedule="decreasing"),
+)
 
 
 def progress(**changes: float) -> Progress:

@@ -63,7 +63,7 @@ def make(
 ) -> Member:
     torch.manual_seed(seed)
     model = _Tied() if model is None else model
-    schedule = Schedule(ExchangeConfig(p=0.5, schedule="constant"))
+    schedule = Schedule(ExchangeConfig(p=0.5, mix="shuffle", schedule="constant"))
     return Member(
         model, OPTIMIZERS[name](model), index=MEMBER, seed=1, schedule=schedule, exchange_optimizer=opt
     )
@@ -236,7 +236,13 @@ def test_the_members_of_a_run_are_found_also_those_with_a_previous_state_only(tm
 def test_a_setting_that_is_no_plain_number_is_refused_before_anything_is_written(tmp_path, refused):
     model = _Tied()
     optimizer = Adam(model.parameters(), lr=torch.tensor(0.1))
-    member = Member(model, optimizer, index=MEMBER, seed=1, schedule=Schedule(ExchangeConfig()))
+    member = Member(
+        model,
+        optimizer,
+        index=MEMBER,
+        seed=1,
+        schedule=Schedule(ExchangeConfig(mix="shuffle", schedule="decreasing")),
+    )
     with refused(StateError, "Adam", "plain numbers"):
         save(tmp_path, member, progress_of(member))
     assert list(tmp_path.iterdir()) == []
@@ -490,7 +496,13 @@ def test_the_state_of_another_model_is_refused_and_this_one_left_alone(tmp_path,
     saved(tmp_path)
     for other in (_Tied(width=6), nn.Sequential(nn.Linear(4, 5))):
         optimizer = SGD(other.parameters(), lr=0.1, momentum=0.9)
-        member = Member(other, optimizer, index=MEMBER, seed=1, schedule=Schedule(ExchangeConfig()))
+        member = Member(
+            other,
+            optimizer,
+            index=MEMBER,
+            seed=1,
+            schedule=Schedule(ExchangeConfig(mix="shuffle", schedule="decreasing")),
+        )
         before = model_sha256(other)
         with refused(StateError, str(current(tmp_path)), "another model", "another state-dir"):
             load(tmp_path, member)

@@ -36,7 +36,7 @@ def snapshot_of(number: int, *, joined: int = 0) -> Snapshot:
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
     torch.autograd.backward(model(torch.randn(8, 40)).square().mean())
     optimizer.step()
-    schedule = Schedule(ExchangeConfig(p=0.5, schedule="constant"))
+    schedule = Schedule(ExchangeConfig(p=0.5, mix="shuffle", schedule="constant"))
     member = Member(model, optimizer, index=0, seed=1, schedule=schedule)
     progress = Progress(
         run=RUN.hex(),

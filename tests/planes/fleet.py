@@ -62,7 +62,9 @@ class Fleet:
 
     folder: Path
     members: int = MEMBERS
-    exchange: ExchangeConfig = field(default_factory=lambda: ExchangeConfig(p=0.5, schedule="constant"))
+    exchange: ExchangeConfig = field(
+        default_factory=lambda: ExchangeConfig(p=0.5, mix="shuffle", schedule="constant")
+    )
     models: Callable[[int], nn.Module] = lambda member: make_model()
     fault: Callable[[int, Message, Deliver], list[Message]] = no_fault
     calibration: bool = True

@@ -34,7 +34,7 @@ TERMS = Terms(
     members=2,
     rounds=9,
     local_steps=3,
-    exchange=ExchangeConfig(p=0.5, schedule="constant"),
+    exchange=ExchangeConfig(p=0.5, mix="shuffle", schedule="constant"),
 )
 RUN = run_identity(TERMS)
 MEMBER = 1

@@ -47,7 +47,7 @@ def test_a_shuffle_conserves_every_value_at_every_coordinate(tmp_path: Path) -> 
 @pytest.mark.parametrize("members", [2, 3, 5])
 @pytest.mark.parametrize("seed", range(4))
 def test_faults_lose_no_value_and_double_none(tmp_path: Path, seed: int, members: int, topology: str) -> None:
-    exchange = ExchangeConfig(p=0.5, schedule="constant", topology=topology)
+    exchange = ExchangeConfig(p=0.5, mix="shuffle", schedule="constant", topology=topology)
     fleet = Fleet(tmp_path, members=members, exchange=exchange, rounds=12, fault=random_faults(seed))
 
     fleet.run()
@@ -58,7 +58,7 @@ def test_faults_lose_no_value_and_double_none(tmp_path: Path, seed: int, members
 
 
 def test_the_average_is_the_same_bits_with_and_without_exchange_and_faults(tmp_path: Path) -> None:
-    still = Fleet(tmp_path / "still", exchange=ExchangeConfig(p=0.0))
+    still = Fleet(tmp_path / "still", exchange=ExchangeConfig(p=0.0, mix="shuffle", schedule="constant"))
     shuffled = Fleet(tmp_path / "shuffled", rounds=9, fault=random_faults(11))
     names = [name for name, _ in make_model().named_parameters()]
     one, other = still.run().arrays, shuffled.run().arrays
@@ -429,7 +429,7 @@ def test_train_messages_are_a_list_for_a_deployment_iterates_twice(tmp_path: Pat
 
 
 def test_optimizer_state_travels_when_asked_for(tmp_path: Path) -> None:
-    exchange = ExchangeConfig(p=0.5, schedule="constant", exchange_optimizer=True)
+    exchange = ExchangeConfig(p=0.5, mix="shuffle", schedule="constant", exchange_optimizer=True)
     fleet = Fleet(tmp_path, exchange=exchange)
     strategy = fleet.strategy()
     strategy.start(fleet.grid, ArrayRecord(make_model().state_dict()), num_rounds=6, timeout=1.0)
@@ -440,7 +440,7 @@ def test_optimizer_state_travels_when_asked_for(tmp_path: Path) -> None:
 
 
 def test_when_the_exchange_stops_only_the_rounds_messages_travel(tmp_path: Path) -> None:
-    stopping = ExchangeConfig(p=0.5, schedule="constant", stop_after=2)
+    stopping = ExchangeConfig(p=0.5, mix="shuffle", schedule="constant", stop_after=2)
     fleet = Fleet(tmp_path, exchange=stopping)
     fleet.run()
     draw = Draw(3, model_layout(make_model()), Schedule(stopping, 6, 1))

@@ -20,9 +20,11 @@ from wash_fl.errors import ConfigError, DataError
 from wash_fl.export import ModelCard, export_onnx
 from wash_fl.preflight import check
 from wash_fl.tasks import initial_model, labels_of, load_task, smartwatch, tensors_of
-from wash_fl.tasks.smartwatch import CLASSES, INPUT_SHAPE, TEST_PEOPLE, TRAIN_PEOPLE, WINDOW
+from wash_fl.tasks.smartwatch import CLASSES, INPUT_SHAPE, PEOPLE, TEST_PEOPLE, WINDOW, leaving_out
 
 torch.set_num_threads(1)
+
+TRAIN_PEOPLE = PEOPLE[:8]
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -43,9 +45,20 @@ def test_windows_are_normalised_floats_of_every_class(part):
 
 def test_nobody_is_both_trained_and_tested_on():
     people = {person for person, _, _ in smartwatch.read_series(smartwatch.DATA_FILE)}
-    assert set(TRAIN_PEOPLE) | set(TEST_PEOPLE) == people
+    assert set(TRAIN_PEOPLE) | set(TEST_PEOPLE) == people == set(PEOPLE)
     assert not set(TRAIN_PEOPLE) & set(TEST_PEOPLE)
     assert not set(windows(smartwatch.train_data())) & set(windows(smartwatch.test_data()))
+
+
+def test_others_may_be_left_out_instead(refused):
+    train_data, test_data, member_data = leaving_out(1, 2)
+    assert windows(test_data()) == windows(smartwatch.examples_of([1, 2], stride=WINDOW))
+    rest = [smartwatch.examples_of([person], stride=WINDOW // 2) for person in PEOPLE[2:]]
+    assert windows(train_data()) == windows(*rest)
+    assert windows(*(member_data(member, 8) for member in range(8))) == windows(*rest)
+    for people in ((), (0, 1), PEOPLE):
+        with refused(ConfigError, "cannot be left out", str(sorted(people))):
+            leaving_out(*people)
 
 
 def test_everyone_did_every_exercise_with_either_arm():
@@ -98,6 +111,7 @@ def test_preflight_passes_and_refuses_what_does_not_fit(refused):
     check(RunConfig.from_mapping({"task": "smartwatch", "members": 8}))
     for options, parts in (
         ({"members": 9}, ["members = 9", "'smartwatch'", "Use 8 or fewer"]),
+        ({"division": "iid"}, ["division = 'iid'", "'smartwatch'", "member_data", "leave it out"]),
         ({"model": "small-cnn"}, ["'small-cnn'", "(6, 125)", "use model = 'default'"]),
         ({"augment": "grid"}, ["augment = 'grid'", "(6, 125)", "use augment = 'none'"]),
     ):

@@ -96,7 +96,7 @@ def _offered(topology: str, offers: Fleet) -> Escrow:
     """Return an escrow that has the offers of its first exchange."""
     escrow = Escrow(
         _draw(offers.shape[2]),
-        ExchangeConfig(topology=topology),
+        ExchangeConfig(mix="shuffle", topology=topology),
         outlier_factor=FleetConfig().outlier_factor,
     )
     escrow.open(1, range(len(offers)))

@@ -122,7 +122,9 @@ class BenchMember:
 
 def exchange_config(p: float, *, overlap: bool = False) -> ExchangeConfig:
     """Return the options of the exchange: after every step, the same probability everywhere."""
-    return ExchangeConfig(p=p, schedule="constant", exchange_plane="stream", every=1, overlap=overlap)
+    return ExchangeConfig(
+        p=p, schedule="constant", mix="shuffle", exchange_plane="stream", every=1, overlap=overlap
+    )
 
 
 def resnet18() -> nn.Module:

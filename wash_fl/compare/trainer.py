@@ -53,6 +53,7 @@ class Trainer(Cohort):
         keep_residual: bool = True,
     ) -> None:
         super().__init__(config, task, dropout=dropout)
+        config = self.config
         self._post = NoPost() if post is None else post
         self._dtype = config.exchange.dtype
         # What float32 leaves out of an offer is nothing, unless the member trains on meanwhile.

@@ -2,6 +2,7 @@
 
 import warnings
 from collections.abc import Iterable
+from dataclasses import replace
 from functools import lru_cache
 from typing import Any
 
@@ -10,8 +11,9 @@ import torch
 from numpy.typing import NDArray
 from torch.utils.data import IterableDataset, Subset, TensorDataset, default_collate
 
-from wash_fl.config import RunConfig
+from wash_fl.config import RunConfig, TaskConfig
 from wash_fl.core import philox
+from wash_fl.core.auto import OWN, chosen
 from wash_fl.errors import ConfigError, DataError
 from wash_fl.tasks.task import Examples, Task, import_extra
 
@@ -54,14 +56,38 @@ def member_examples(task: Task, config: RunConfig, member: int) -> Examples:
             f"there is no member {member}: members = {members}, so they are 0 to {members - 1}. "
             "Raise members, or give this client a lower index."
         )
-    limit = config.task.train_examples
+    limit, division = config.task.train_examples, division_of(task, config)
     if task.member_data is not None:
         own = task.member_data(member, members)
         return _limited(_checked(own, task, f"member_data({member}, {members})"), limit, seed, index=0)
     examples = _limited(_checked(task.train_data(), task, "train_data()"), limit, seed, index=0)
-    if config.task.division == "shared":
+    if division == "shared":
         return examples
     return select(examples, _shard(labels_of(examples), config, member))
+
+
+def division_of(task: Task, config: RunConfig) -> str:
+    """Return how a task's examples are divided: ``own`` if it has ``member_data``, else what the options say.
+
+    Raises
+    ------
+    ConfigError
+        If the options ask for another division of data that is divided already.
+    """
+    asked = config.task.division
+    if task.member_data is None:
+        return asked
+    if asked != TaskConfig().division:
+        raise ConfigError(
+            f"division = {asked!r} does not go with the task {task.name!r}, whose members have data of their "
+            "own (member_data): leave it out."
+        )
+    return OWN
+
+
+def with_choices(config: RunConfig, task: Task) -> RunConfig:
+    """Return a run's options with a schedule and a mix in place of ``auto``, as its task is divided."""
+    return replace(config, exchange=chosen(config.exchange, division_of(task, config)))
 
 
 def test_examples(task: Task, config: RunConfig) -> Examples:

@@ -9,7 +9,7 @@ import base64
 import io
 import json
 from collections import OrderedDict
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -43,8 +43,8 @@ PREPROCESSING = (
     f"x, y, z in rad/s, divided by {ROTATION:g}; shape ({INPUT_SHAPE[0]}, {INPUT_SHAPE[1]})."
 )
 
-# People are numbers in the data. How well a model does depends on who is left out: see examples_of.
-TRAIN_PEOPLE = (1, 2, 3, 4, 5, 6, 7, 8)
+# People are numbers in the data. How well a model does depends on who is left out: see leaving_out.
+PEOPLE = (1, 2, 3, 4, 5, 6, 7, 8, 9, 10)
 TEST_PEOPLE = (9, 10)
 
 DATA_FILE = Path(__file__).with_name("data") / "smartwatch.json"
@@ -72,50 +72,54 @@ def model() -> nn.Module:
     )
 
 
-def train_data() -> Examples:
-    """Return the windows of the eight training people, each half over the one before.
+def leaving_out(
+    *people: int,
+) -> tuple[Callable[[], Examples], Callable[[], Examples], Callable[[int, int], Examples]]:
+    """Return the task's ``train_data``, ``test_data`` and ``member_data`` when these people are tested on.
 
-    Returns
-    -------
-    TensorDataset
-        float32 inputs of shape (6, 125), int64 classes.
-
-    Raises
-    ------
-    DataError
-        If the data file is missing or damaged.
-    """
-    return examples_of(TRAIN_PEOPLE, stride=WINDOW // 2)
-
-
-def test_data() -> Examples:
-    """Return the windows of the two other people, end to end, as :func:`train_data` does."""
-    return examples_of(TEST_PEOPLE, stride=WINDOW)
-
-
-def member_data(member: int, members: int) -> Examples:
-    """Return the windows of one member: with eight members one person's, with fewer those of several.
+    Training windows are each half over the one before, test windows end to end; float32 inputs of shape
+    (6, 125), int64 classes. With as many members as people who are left, a member has one person's windows;
+    with fewer, the k-th person, from 0, is with member ``k % members``. The three functions raise
+    :class:`ConfigError` if there are more members than people, and :class:`DataError` if the data file is
+    missing or damaged.
 
     Parameters
     ----------
-    member : int
-        Its index. The k-th training person, from 0, is with member ``k % members``.
-    members : int
-        How many there are, at most eight.
+    people : int
+        Their numbers, 1 to 10.
 
     Raises
     ------
     ConfigError
-        If there are more members than training people.
-    DataError
-        If the data file is missing or damaged.
+        If there is nobody of such a number, or nobody is left to train with.
+
+    Examples
+    --------
+    A task of one's own that is tested on others than ``smartwatch`` is::
+
+        from wash_fl.tasks.smartwatch import CLASSES, INPUT_SHAPE, PREPROCESSING, leaving_out, model
+
+        train_data, test_data, member_data = leaving_out(1, 2)
     """
-    if members > len(TRAIN_PEOPLE):
-        raise ConfigError(
-            f"members = {members} is not allowed with the task 'smartwatch': each has at least one person's "
-            f"data, and there are {len(TRAIN_PEOPLE)} people to train with. Use {len(TRAIN_PEOPLE)} or fewer."
-        )
-    return examples_of(TRAIN_PEOPLE[member::members], stride=WINDOW // 2)
+    rest = tuple(each for each in PEOPLE if each not in people)
+    if not people or not rest or not set(PEOPLE).issuperset(people):
+        raise ConfigError(f"people {sorted(people)} cannot be left out: use some, but not all, of {PEOPLE}.")
+
+    def train_data() -> Examples:
+        return examples_of(rest, stride=WINDOW // 2)
+
+    def test_data() -> Examples:
+        return examples_of(people, stride=WINDOW)
+
+    def member_data(member: int, members: int) -> Examples:
+        if members > len(rest):
+            raise ConfigError(
+                f"members = {members} is not allowed with the task 'smartwatch': each has at least one "
+                f"person's data, and there are {len(rest)} people to train with. Use {len(rest)} or fewer."
+            )
+        return examples_of(rest[member::members], stride=WINDOW // 2)
+
+    return train_data, test_data, member_data
 
 
 def examples_of(people: Collection[int], *, stride: int) -> TensorDataset:
@@ -124,7 +128,7 @@ def examples_of(people: Collection[int], *, stride: int) -> TensorDataset:
     Parameters
     ----------
     people : collection of int
-        Their numbers, 1 to 10: others than ``TRAIN_PEOPLE``, to leave out others.
+        Their numbers, 1 to 10.
     stride : int
         Samples from the start of a window to that of the next: ``WINDOW`` for windows end to end. A rest
         shorter than a window, at the end of a series, is left out.
@@ -211,10 +215,13 @@ def _fault(hertz: int, steps: int, samples: NDArray[Any], columns: tuple[NDArray
         return "series shorter than a window, or of other lengths than it says"
     if not set(exercise.tolist()) <= set(range(len(CLASSES))):
         return "exercises that are none of CLASSES"
-    if set(person.tolist()) != {*TRAIN_PEOPLE, *TEST_PEOPLE}:
+    if set(person.tolist()) != set(PEOPLE):
         return "other people"
     return None
 
 
 def _conv(channels_in: int, channels_out: int) -> nn.Conv1d:
     return nn.Conv1d(channels_in, channels_out, 5, padding=2, bias=False)
+
+
+train_data, test_data, member_data = leaving_out(*TEST_PEOPLE)

@@ -58,7 +58,9 @@ class StreamFleet:
     rounds: int = 2
     local_steps: int = 6
     exchange: ExchangeConfig = field(
-        default_factory=lambda: ExchangeConfig(p=0.5, schedule="constant", exchange_plane="stream")
+        default_factory=lambda: ExchangeConfig(
+            p=0.5, mix="shuffle", schedule="constant", exchange_plane="stream"
+        )
     )
     plan: str = ""
     min_members: int = 0

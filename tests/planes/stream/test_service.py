@@ -23,7 +23,7 @@ from wash_fl.planes.stream.service import Service
 from wash_fl.planes.stream.wire import PART, PATH
 
 RUN, INITIAL = bytes(range(16)), "a" * 64
-CONFIG = ExchangeConfig(p=0.5, schedule="constant", exchange_plane="stream")
+CONFIG = ExchangeConfig(p=0.5, mix="shuffle", schedule="constant", exchange_plane="stream")
 MEMBERS = 3
 
 

@@ -20,7 +20,7 @@ from wash_fl.planes.stream.place import Place
 
 from fleet import make_model
 
-STREAM = ExchangeConfig(p=0.5, schedule="constant", exchange_plane="stream")
+STREAM = ExchangeConfig(p=0.5, mix="shuffle", schedule="constant", exchange_plane="stream")
 
 
 def conserved(fleet):

@@ -54,7 +54,11 @@ class Setting:
     def run(self) -> Run:
         """Return what server and members agree on."""
         exchange = ExchangeConfig(
-            p=self.p, schedule="constant", topology=self.topology, exchange_optimizer=self.optimizer
+            p=self.p,
+            schedule="constant",
+            mix="shuffle",
+            topology=self.topology,
+            exchange_optimizer=self.optimizer,
         )
         terms = Terms(
             run_name="faults",

@@ -3,9 +3,7 @@
 from wash_fl.compare.methods.method import Method, shuffled
 
 WASH = Method("wash", "Fournier et al. 2024; slices between pairs, once per round", shuffled)
-WASH_OPT = Method(
-    "wash-opt", "Fournier et al. 2024, WASH+Opt", shuffled, {"exchange-optimizer": True, "mix": "shuffle"}
-)
+WASH_OPT = Method("wash-opt", "Fournier et al. 2024, WASH+Opt", shuffled, {"exchange-optimizer": True})
 SPARTA = Method(
     "sparta",
     "Exo Labs 2025: random coordinates, everywhere equally probable, are averaged",
