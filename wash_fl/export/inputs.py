@@ -199,7 +199,11 @@ def _read_npz(path: Path) -> Iterator[tuple[str, NDArray[Any]]]:
             archive = np.load(file, allow_pickle=False)
             if isinstance(archive, np.ndarray):
                 raise ValueError("it is a single array, not an archive")
-            return [(name, archive[name]) for name in archive.files]
+            content = [(name, archive[name]) for name in archive.files]
+            others = [name for name, each in content if not isinstance(each, np.ndarray)]
+            if others:
+                raise ValueError(f"{short(others[0])} in it is no array")
+            return content
 
     yield from _refusing(path, ".npz", "numpy.savez", read)
 

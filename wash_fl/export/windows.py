@@ -96,8 +96,9 @@ def _row(where: str, cells: list[str]) -> list[float]:
 
 def _refuse_width(where: str, cells: list[str], columns: int) -> None:
     if len(cells) != columns:
+        given = f"{len(cells)} {'column' if len(cells) == 1 else 'columns'}"
         raise ExportError(
-            f"{where} has {len(cells)} columns, and the model has {columns} channels: give one column for "
+            f"{where} has {given}, and the model has {columns} channels: give one column for "
             "each, with commas between, and no others (no time)."
         )
 
