@@ -1,15 +1,22 @@
 """What more than one room of tests uses."""
 
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from math import prod
+from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import settings
 from torch import nn
 from torch.utils.data import TensorDataset
 
+from wash_fl import cli
 from wash_fl.errors import WashError
+from wash_fl.export.metadata import ModelCard
 from wash_fl.tasks import Task
 
 torch.set_num_threads(1)
@@ -78,3 +85,67 @@ def make_task() -> MakeTask:
         )
 
     return make
+
+
+WriteModel = Callable[[Path, ModelCard], "np.ndarray"]
+
+
+@pytest.fixture(scope="session")
+def write_model() -> WriteModel:
+    """``weight = write_model(path, card)``: an ONNX file that answers ``Flatten(input) @ weight``.
+
+    Written by hand: predicting must not need what exporting needs.
+    """
+
+    def write(path: Path, card: ModelCard) -> np.ndarray:
+        import onnx
+        from onnx import TensorProto, helper, numpy_helper
+
+        size, classes = prod(card.input_shape), len(card.classes)
+        weight = np.random.default_rng(5).normal(size=(size, classes)).astype(np.float32)
+        graph = helper.make_graph(
+            [
+                helper.make_node("Flatten", ["input"], ["flat"]),
+                helper.make_node("MatMul", ["flat", "weight"], ["logits"]),
+            ],
+            "linear",
+            [helper.make_tensor_value_info("input", TensorProto.FLOAT, ["n", *card.input_shape])],
+            [helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["n", classes])],
+            [numpy_helper.from_array(weight, "weight")],
+        )
+        model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
+        helper.set_model_props(model, card.to_metadata())
+        onnx.save(model, path)
+        return weight
+
+    return write
+
+
+@dataclass(frozen=True)
+class Said:
+    """What a command answered."""
+
+    status: int
+    out: str
+    err: str
+
+
+Command = Callable[..., Said]
+
+
+@pytest.fixture
+def wash(monkeypatch, capsys) -> Command:
+    """``wash("simulate", "--p", "2")``: the command line in this process, on a terminal of 50 columns."""
+
+    def run(*arguments: object, columns: int = 50) -> Said:
+        monkeypatch.setattr(sys, "argv", ["wash-fl", *map(str, arguments)])
+        # As the installed command, also where these tests are started with `python -m pytest`.
+        monkeypatch.setattr(sys.modules["__main__"], "__package__", "", raising=False)
+        monkeypatch.setenv("COLUMNS", str(columns))
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as left:
+            cli.main()
+        printed = capsys.readouterr()
+        return Said(left.value.code or 0, printed.out, printed.err)  # type: ignore[arg-type]
+
+    return run

@@ -10,12 +10,14 @@ from typing import Any
 import pytest
 import torch
 from flwr.app import Context, RecordDict
+from PIL import Image
 from typer.testing import CliRunner
 
 import wash_fl
 from wash_fl.cli import app as command_line
 from wash_fl.compare.trainer import Trainer
 from wash_fl.config import RunConfig, fields
+from wash_fl.export import ModelCard, Normalization
 from wash_fl.planes.in_process import InProcessGrid
 from wash_fl.tasks.task import load_task
 
@@ -69,6 +71,20 @@ def test_the_flower_app_in_the_readme_runs(tmp_path: Path, monkeypatch: pytest.M
     assert losses[-1] < losses[0]
 
 
+def test_the_program_for_a_device_in_the_docs_runs(
+    tmp_path: Path, write_model: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    page = (ROOT / "docs" / "inference.md").read_text()
+    (code,) = re.findall(r"```python\n# answers.py\n(.*?)```", page, re.DOTALL)
+    normalization = Normalization(mean=(0.5,), std=(0.25,))
+    card = ModelCard(classes=("cat", "dog"), input_shape=(3, 4, 4), normalization=normalization)
+    write_model(tmp_path / "model.onnx", card)
+    Image.new("RGB", (4, 4), (250, 20, 30)).save(tmp_path / "photo.png")
+    monkeypatch.chdir(tmp_path)
+    load(tmp_path / "answers.py", code)
+    assert re.fullmatch(r"(cat|dog) \[\S+ +\S+\]\n", capsys.readouterr().out)
+
+
 def commands(text: str) -> list[str]:
     """Every wash-fl command line in a text, indented or in backticks."""
     lines = re.findall(r"^    (wash-fl .*)$", text, re.MULTILINE) + re.findall(r"`(wash-fl [^`]+)`", text)
@@ -91,9 +107,14 @@ def test_commands_and_options_in_the_docs_exist(page: str) -> None:
 
 
 def test_options_named_in_the_docs_exist() -> None:
+    helps = [
+        CliRunner().invoke(command_line, [*command, "--help"], env={"COLUMNS": "200"}).output
+        for command in (["predict"], ["bench", "inference"])
+    ]
+    others = {"node-config", *re.findall(r"--([a-z-]+)", " ".join(helps))}
     for page in [ROOT / "README.md", *(ROOT / "docs").glob("*.md")]:
         for option in re.findall(r"`--([a-z-]+)", page.read_text()):
-            assert option in fields() or option in {"task", "node-config"}, f"{page.name}: --{option}"
+            assert option in fields() or option in others, f"{page.name}: --{option}"
 
 
 def test_links_between_pages_lead_somewhere() -> None:

@@ -15,7 +15,7 @@ from rich.markup import escape
 from rich.table import Table
 
 import wash_fl
-from wash_fl import cli_compare, cli_fleet
+from wash_fl import cli_bench, cli_compare, cli_fleet, cli_predict
 from wash_fl.config import GROUPS, RunConfig, fields
 from wash_fl.errors import INTERRUPTED, WashError
 
@@ -38,6 +38,7 @@ EXTRAS = {
     "onnxscript": "server",
     "matplotlib": "server",
     "onnxruntime": "infer",
+    "PIL": "infer",
     "ray": "simulation",
     "psutil": "server",
     "sklearn": "simulation",
@@ -287,142 +288,7 @@ def audit(
         raise typer.Exit(1)
 
 
-@app.command()
-def predict(
-    model: Annotated[Path, typer.Argument(help="An ONNX file that wash-fl exported.")],
-    inputs: Annotated[list[Path], typer.Argument(help=".npy files, each one example or a batch.")],
-    as_json: Json = False,
-) -> None:
-    """Answer inputs with an exported model. Needs onnxruntime and numpy, and no torch.
-
-    MODEL is an ONNX file that wash-fl exported; INPUTS are .npy files, each one example or a batch.
-    """
-    from wash_fl.export.inference import Predictor, load_inputs
-
-    predictor = Predictor(model)
-    answers = predictor.predict(load_inputs(inputs, predictor.card.input_shape))
-    confidence = answers.probabilities.max(axis=1)
-    if as_json:
-        rows = [
-            {"label": label, "probability": float(p)}
-            for label, p in zip(answers.labels, confidence, strict=True)
-        ]
-        print(json.dumps({"model": str(model), "predictions": rows}))
-        return
-    table = Table("example", "label", "probability")
-    for number, (label, p) in enumerate(zip(answers.labels, confidence, strict=True)):
-        table.add_row(str(number), escape(label), f"{p:.1%}")
-    out.print(table)
-
-
+cli_predict.register(app)
 cli_fleet.register(app, _with_run_options)
 cli_compare.register(app, _with_run_options)
-
-bench = typer.Typer(
-    name="bench", help="Measure on this machine; each prints what it measured.", no_args_is_help=True
-)
-app.add_typer(bench)
-
-
-@bench.command()
-def wire(as_json: Json = False) -> None:
-    """Bytes of a real serialized Flower message, over the bytes of the values it carries."""
-    from wash_fl.bench import wire as measure
-    from wash_fl.bench.machine import report
-
-    report(out, "wire", measure.run(), as_json)
-
-
-@bench.command()
-def exchange(as_json: Json = False) -> None:
-    """Draw, gather and scatter of ResNet-18 beside one of its training steps."""
-    from wash_fl.bench import exchange as measure
-    from wash_fl.bench.machine import report
-
-    report(out, "exchange", measure.run(), as_json)
-
-
-@bench.command()
-def escrow(
-    quick: Annotated[bool, typer.Option("--quick", help="Measure less often.")] = False,
-    as_json: Json = False,
-) -> None:
-    """Settling an exchange of 1,000 members, beside a plain copy of its bytes."""
-    from wash_fl.bench import escrow as measure
-    from wash_fl.bench.machine import report
-
-    report(out, "escrow", measure.run(quick=quick), as_json)
-
-
-Seed = Annotated[int, typer.Option(help="Another seed, other examples.", min=0)]
-
-
-@bench.command()
-def packets(
-    examples: Annotated[int, typer.Option(help="How many packets.", min=0)] = 100_000,
-    seed: Seed = 0,
-    as_json: Json = False,
-) -> None:
-    """Mutated packets: each must be refused by name, or be the slice that was sent."""
-    from wash_fl.bench import packets as measure
-    from wash_fl.bench.machine import report
-
-    figures = measure.run(examples, seed)
-    report(out, "packets", figures, as_json)
-    raise typer.Exit(1 if figures["violations"] else 0)
-
-
-@bench.command()
-def faults(
-    examples: Annotated[int, typer.Option(help="How many runs of a small fleet.", min=0)] = 1000,
-    seed: Seed = 0,
-    first: Annotated[int, typer.Option(help="Number of the first, to see one again.", min=0)] = 0,
-    workers: Annotated[int, typer.Option(help="Processes; 0 for one per core.", min=0)] = 0,
-    as_json: Json = False,
-) -> None:
-    """Fleets in which all goes wrong that can: every value must be held once, always and at the end."""
-    from wash_fl.bench import faults as measure
-    from wash_fl.bench.machine import report
-
-    figures = measure.run(examples, seed, workers=workers or None, first=first)
-    report(out, "faults", figures, as_json)
-    raise typer.Exit(1 if figures["violations"] else 0)
-
-
-@bench.command()
-def stream(
-    quick: Annotated[bool, typer.Option("--quick", help="Fewer exchanges.")] = False,
-    as_json: Json = False,
-) -> None:
-    """Exchanges over streams: 8 members in processes of their own, a ResNet-18's slices, TLS."""
-    from wash_fl.bench import stream as measure
-    from wash_fl.bench.machine import report
-
-    report(out, "stream", measure.run(quick=quick), as_json)
-
-
-@bench.command()
-def compression(
-    quick: Annotated[
-        bool, typer.Option("--quick", help="The digits and one seed: to see it work, not to conclude from.")
-    ] = False,
-    as_json: Json = False,
-) -> None:
-    """Accuracy of the averaged model by dtype and bytes, with and without what offers leave out."""
-    from wash_fl.bench import compression as measure
-    from wash_fl.bench.machine import report
-
-    figures = measure.run(quick, progress=lambda line: err.print(line, highlight=False))
-    report(out, "compression", figures, as_json)
-
-
-@bench.command()
-def overhead(
-    quick: Annotated[bool, typer.Option("--quick", help="Fewer steps.")] = False,
-    as_json: Json = False,
-) -> None:
-    """Train two ResNet-18 with an exchange after each step, with overlap, and without any exchange."""
-    from wash_fl.bench import overhead as measure
-    from wash_fl.bench.machine import report
-
-    report(out, "overhead", measure.run(quick=quick), as_json)
+cli_bench.register(app)

@@ -16,6 +16,7 @@ from wash_fl.consensus.batchnorm import batchnorm_layers, estimate
 from wash_fl.consensus.finish import Examination, Outcome
 from wash_fl.core.identity import weights_sha256
 from wash_fl.export.metadata import ModelCard
+from wash_fl.export.normalization import Normalization
 from wash_fl.export.onnx import export_onnx
 from wash_fl.export.parity import Parity
 from wash_fl.faults.grid import with_faults
@@ -182,10 +183,12 @@ def export_averaged(folder: RunFolder, config: RunConfig, task: Task, weights: A
         If the file answers otherwise than the model.
     """
     examination = Examination(task, config)
+    raw = task.normalization
     card = ModelCard(
         classes=task.classes,
         input_shape=task.input_shape,
         preprocessing=task.preprocessing,
+        normalization=None if raw is None else Normalization(mean=raw[0], std=raw[1]),
         run={
             "name": folder.path.name,
             "seed": str(config.training.seed),

@@ -73,13 +73,13 @@ def test_no_more_examples_than_the_batch_size_are_given_at_once(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sizes = []
-    run = Predictor._run
+    run = Predictor.logits
 
     def counting(self: Predictor, batch: np.ndarray) -> np.ndarray:
         sizes.append(len(batch))
         return run(self, batch)
 
-    monkeypatch.setattr(Predictor, "_run", counting)
+    monkeypatch.setattr(Predictor, "logits", counting)
     Predictor(path).predict(INPUTS, batch_size=7)
     assert sizes == [7, 7, 3]
 
@@ -191,7 +191,7 @@ def test_predicting_needs_no_torch_no_flower_and_no_onnx(path: Path, tmp_path: P
         from wash_fl.export.inference import Predictor, load_inputs
         import wash_fl.export
         predictor = wash_fl.export.Predictor({str(path)!r})
-        inputs = wash_fl.export.load_inputs([{str(tmp_path / "inputs.npy")!r}], predictor.card.input_shape)
+        inputs = wash_fl.export.load_inputs([{str(tmp_path / "inputs.npy")!r}], predictor.card)
         print(*predictor.predict(inputs).labels)
         try:
             wash_fl.export.export_onnx
@@ -238,17 +238,17 @@ def test_input_files_of_one_example_and_of_batches_become_one_batch_in_order(tmp
     np.save(tmp_path / "many.npy", INPUTS[:3])
     np.save(tmp_path / "one.npy", INPUTS[3])
     np.save(tmp_path / "fortran.npy", np.asfortranarray(INPUTS[4:6]))
-    loaded = load_inputs([tmp_path / "many.npy", str(tmp_path / "one.npy"), tmp_path / "fortran.npy"], (2, 2))
+    loaded = load_inputs([tmp_path / "many.npy", str(tmp_path / "one.npy"), tmp_path / "fortran.npy"], CARD)
     np.testing.assert_array_equal(loaded, INPUTS[:6])
     assert loaded.dtype == np.float32
 
 
 def test_no_input_files_are_refused() -> None:
-    assert "no input files" in refusal(load_inputs, [], (2, 2))
+    assert "no input files" in refusal(load_inputs, [], CARD)
 
 
 def test_a_missing_input_file_is_refused(tmp_path: Path) -> None:
-    message = refusal(load_inputs, [tmp_path / "absent.npy"], (2, 2))
+    message = refusal(load_inputs, [tmp_path / "absent.npy"], CARD)
     assert "absent.npy" in message
     assert "No such file" in message
 
@@ -256,7 +256,7 @@ def test_a_missing_input_file_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize("array", [np.zeros((2, 3), np.float32), np.zeros((1, 2, 3), np.float32), INPUTS[:0]])
 def test_an_input_file_of_another_shape_is_refused_by_its_name(tmp_path: Path, array: np.ndarray) -> None:
     np.save(tmp_path / "odd.npy", array)
-    message = refusal(load_inputs, [tmp_path / "odd.npy"], (2, 2))
+    message = refusal(load_inputs, [tmp_path / "odd.npy"], CARD)
     assert "odd.npy" in message
     assert str(array.shape) in message
 
@@ -264,7 +264,7 @@ def test_an_input_file_of_another_shape_is_refused_by_its_name(tmp_path: Path, a
 def test_an_input_file_of_another_dtype_is_refused_and_not_promoted(tmp_path: Path) -> None:
     np.save(tmp_path / "good.npy", INPUTS)
     np.save(tmp_path / "raw.npy", np.zeros((1, 2, 2), np.uint8))
-    message = refusal(load_inputs, [tmp_path / "good.npy", tmp_path / "raw.npy"], (2, 2))
+    message = refusal(load_inputs, [tmp_path / "good.npy", tmp_path / "raw.npy"], CARD)
     assert "raw.npy" in message
     assert "uint8" in message
 
@@ -284,14 +284,14 @@ def test_an_object_array_is_refused_and_nothing_in_it_runs(tmp_path: Path) -> No
     np.save(tmp_path / "objects.npy", np.array([Trap(sprung)], dtype=object), allow_pickle=True)
     (tmp_path / "pickled.npy").write_bytes(pickle.dumps(Trap(sprung)))
     for name in ("objects.npy", "pickled.npy"):
-        assert name in refusal(load_inputs, [tmp_path / name], (2, 2))
+        assert name in refusal(load_inputs, [tmp_path / name], CARD)
     assert not sprung.exists()
 
 
 @pytest.mark.parametrize("content", [b"", b"\x93NUMPY", b"PK\x03\x04", b"1.0 2.0\n3.0 4.0\n"])
 def test_a_file_that_is_not_npy_is_refused(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "text.npy").write_bytes(content)
-    assert "text.npy" in refusal(load_inputs, [tmp_path / "text.npy"], (2, 2))
+    assert "text.npy" in refusal(load_inputs, [tmp_path / "text.npy"], CARD)
 
 
 def test_an_input_file_cut_short_is_refused(tmp_path: Path) -> None:
@@ -300,4 +300,4 @@ def test_an_input_file_cut_short_is_refused(tmp_path: Path) -> None:
     content = path.read_bytes()
     for length in (3, 40, 100, 130, len(content) - 1):
         path.write_bytes(content[:length])
-        assert "cut.npy" in refusal(load_inputs, [path], (2, 2))
+        assert "cut.npy" in refusal(load_inputs, [path], CARD)

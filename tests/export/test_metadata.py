@@ -1,11 +1,13 @@
 """The model card: what an ONNX file says about itself."""
 
 import json
+from dataclasses import replace
 
 import pytest
 
 from wash_fl.errors import ExportError
 from wash_fl.export.metadata import ModelCard
+from wash_fl.export.normalization import Normalization
 
 CARD = ModelCard(
     classes=("zéro", "one\n", '"two"'),
@@ -13,6 +15,8 @@ CARD = ModelCard(
     preprocessing="x / 255, then minus the mean 0.5; größer is not better.",
     run={"name": "digits-1", "seed": "7", "members": "4", "weights_sha256": "ab" * 32, "wash_fl": "0.1.0"},
 )
+
+IN_NUMBERS = replace(CARD, normalization=Normalization(mean=(0.5, 0.25, 0.125), std=(1.0, 2.0, 0.3)))
 
 
 def refusal(metadata: dict[str, str]) -> str:
@@ -29,6 +33,34 @@ def test_a_card_survives_the_round_trip() -> None:
 def test_a_card_without_sentence_and_run_survives_too() -> None:
     card = ModelCard(classes=("a",), input_shape=(1,))
     assert ModelCard.from_metadata(card.to_metadata()) == card
+
+
+def test_a_normalization_survives_to_the_last_bit_and_files_without_one_are_read() -> None:
+    assert ModelCard.from_metadata(IN_NUMBERS.to_metadata()) == IN_NUMBERS
+    assert "wash_fl.normalization" not in CARD.to_metadata()
+    assert ModelCard.from_metadata(CARD.to_metadata()).normalization is None
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "null",
+        "[0.5, 1]",
+        '{"mean": [0.5]}',
+        '{"mean": [0.5], "std": [0.0]}',
+        '{"mean": [0.5], "std": [-1]}',
+        '{"mean": [0.5], "std": [true]}',
+        '{"mean": 0.5, "std": 1.0}',
+        '{"mean": [], "std": []}',
+        '{"mean": [0, 0], "std": [1, 1]}',
+        '{"mean": [0, 0, 0], "std": [1]}',
+        '{"mean": [NaN], "std": [1]}',
+        '{"mean": [0], "std": [1], "more": 1}',
+        "{",
+    ],
+)
+def test_a_normalization_of_another_kind_is_refused(value: str) -> None:
+    assert "normalization" in refusal(CARD.to_metadata() | {"wash_fl.normalization": value})
 
 
 def test_every_key_has_the_prefix_and_every_value_is_json() -> None:

@@ -8,10 +8,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from wash_fl.compare.trainer import Trainer
 from wash_fl.config import RunConfig
 from wash_fl.errors import DataError
+from wash_fl.export import ModelCard, Normalization, load_inputs
 from wash_fl.tasks import cifar, cifar10, cifar100, labels_of
 from wash_fl.tasks.task import load_task
 
@@ -131,3 +133,18 @@ def test_the_papers_protocol_runs_on_a_few_batches(own):
         load_task.cache_clear()
     assert trainer.escrow.settled == 2
     assert 0 <= outcome.recalibrated <= 1
+
+
+@pytest.mark.parametrize("task", [cifar10, cifar100])
+def test_a_device_makes_of_an_image_file_what_the_model_was_trained_on(own, task, tmp_path):
+    source = cifar.CIFAR10 if task is cifar10 else cifar.CIFAR100
+    write(own, source)
+    pixels = files(source)[source.test[0]][2, source.labels :].reshape(3, 32, 32)
+    Image.fromarray(pixels.transpose(1, 2, 0)).save(tmp_path / "image.png")
+    mean, std = task.NORMALIZATION
+    card = ModelCard(
+        classes=task.CLASSES, input_shape=task.INPUT_SHAPE, normalization=Normalization(mean=mean, std=std)
+    )
+    np.testing.assert_array_equal(
+        load_inputs([tmp_path / "image.png"], card)[0], task.test_data()[2][0].numpy()
+    )

@@ -8,10 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torchvision.datasets import FashionMNIST
 
 from wash_fl.errors import DataError
-from wash_fl.tasks import fashion_mnist, labels_of, tensors_of
+from wash_fl.export import ModelCard, Normalization, load_inputs
+from wash_fl.tasks import fashion_mnist, labels_of, load_task, tensors_of
 
 torch.set_num_threads(1)
 
@@ -155,3 +157,17 @@ def test_files_that_do_not_belong_together_are_refused(own, name, content, messa
     (own / name).write_bytes(gzip.compress(idx(content)))
     with pytest.raises(DataError, match=message):
         fashion_mnist.test_data()
+
+
+def test_a_device_makes_of_an_image_file_what_the_model_was_trained_on(own, tmp_path):
+    write_set(own)
+    inputs, _ = tensors_of(fashion_mnist.test_data())
+    mean, std = load_task("fashion-mnist").normalization
+    images = np.arange(6 * 28 * 28).reshape(6, 28, 28) % 256  # as written
+    for number, image in enumerate(images):
+        Image.fromarray(image.astype(np.uint8)).save(tmp_path / f"{number}.png")
+    card = ModelCard(
+        classes=("a", "b"), input_shape=(1, 28, 28), normalization=Normalization(mean=mean, std=std)
+    )
+    read = load_inputs(sorted(tmp_path.glob("*.png")), card)
+    np.testing.assert_array_equal(read, inputs.numpy())

@@ -110,11 +110,30 @@ def test_a_dependency_that_a_module_lacks_is_not_a_missing_task(tmp_path, monkey
         ("INPUT_SHAPE = 28", "INPUT_SHAPE .* positive integers"),
         ("INPUT_SHAPE = (1, 0)", "INPUT_SHAPE .* positive integers"),
         ("INPUT_SHAPE = ()", "INPUT_SHAPE .* positive integers"),
+        ("NORMALIZATION = 255", "NORMALIZATION .* one number or 5 .*255"),
+        ("NORMALIZATION = (0.5, 0)", "NORMALIZATION .* std above 0"),
+        ("NORMALIZATION = (0.5, 1, 2)", "NORMALIZATION .* a pair"),
+        ("NORMALIZATION = ((0, 0), (1, 1))", "NORMALIZATION .* one number or 5"),
+        ("NORMALIZATION = (0, (1, 1, 1, 1, 1))", "NORMALIZATION .* one number or 5"),
+        ("NORMALIZATION = (float('nan'), 1)", "NORMALIZATION .* a pair"),
+        ("NORMALIZATION = ('a', 'b')", "NORMALIZATION .* a pair"),
     ],
 )
 def test_a_wrong_declaration_is_refused(tmp_path, line, message):
     with pytest.raises(ConfigError, match=message):
         load_task(write(tmp_path, USER_TASK + "\n" + line))
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        ("", None),
+        ("NORMALIZATION = (0.5, 2)", ((0.5,), (2.0,))),
+        ("NORMALIZATION = [range(5), torch.ones(5)]", ((0.0, 1.0, 2.0, 3.0, 4.0), (1.0,) * 5)),
+    ],
+)
+def test_a_normalization_is_a_pair_for_all_channels_or_for_each(tmp_path, line, expected):
+    assert load_task(write(tmp_path, USER_TASK + "\n" + line)).normalization == expected
 
 
 def test_importing_the_package_loads_none_of_the_optional_libraries():

@@ -3,6 +3,7 @@
 import json
 import os
 import platform
+from collections.abc import Iterable
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -30,12 +31,28 @@ def machine() -> dict[str, Any]:
     }
 
 
-def report(console: Console, name: str, figures: dict[str, Any], as_json: bool) -> None:
-    """Print figures and the machine: one JSON object, or a table."""
+def report(
+    console: Console,
+    name: str,
+    figures: dict[str, Any],
+    as_json: bool,
+    tables: Iterable[Table] | None = None,
+) -> None:
+    """Print figures and the machine: one JSON object, or tables; by default one with a row for each."""
     where = machine()
     if as_json:
         print(json.dumps({"bench": name, **figures, "machine": where}))
         return
+    for table in [_table(name, figures)] if tables is None else tables:
+        console.print(table)
+    packages = ", ".join(f"{package} {number}" for package, number in where["versions"].items())
+    console.print(
+        f"{where['cores']} cores, {where['cpu']}, {where['system']}, Python {where['python']}, {packages}",
+        highlight=False,
+    )
+
+
+def _table(name: str, figures: dict[str, Any]) -> Table:
     table = Table("figure", "value", title=f"bench {name}", title_justify="left")
     for key, value in figures.items():
         if isinstance(value, dict):
@@ -43,12 +60,7 @@ def report(console: Console, name: str, figures: dict[str, Any], as_json: bool) 
                 table.add_row(f"{key}: {kind}", _number(count))
         else:
             table.add_row(key, _number(value))
-    console.print(table)
-    packages = ", ".join(f"{package} {number}" for package, number in where["versions"].items())
-    console.print(
-        f"{where['cores']} cores, {where['cpu']}, {where['system']}, Python {where['python']}, {packages}",
-        highlight=False,
-    )
+    return table
 
 
 def _number(value: Any) -> str:

@@ -2,18 +2,24 @@
 
 from typing import TYPE_CHECKING, Any
 
+from wash_fl.export.answers import Answer, Answered, answer_files
 from wash_fl.export.inference import Predictions, Predictor, evaluate_onnx, load_inputs
 from wash_fl.export.metadata import ModelCard
+from wash_fl.export.normalization import Normalization
 from wash_fl.export.parity import Parity, compare
 
 if TYPE_CHECKING:
     from wash_fl.export.onnx import export_onnx
 
 __all__ = [
+    "Answer",
+    "Answered",
     "ModelCard",
+    "Normalization",
     "Parity",
     "Predictions",
     "Predictor",
+    "answer_files",
     "compare",
     "evaluate_onnx",
     "export_onnx",

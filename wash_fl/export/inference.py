@@ -59,7 +59,7 @@ class Predictor:
     Examples
     --------
     >>> predictor = Predictor("averaged.onnx")  # doctest: +SKIP
-    >>> predictor.predict(load_inputs(["photo.npy"], predictor.card.input_shape)).labels  # doctest: +SKIP
+    >>> predictor.predict(load_inputs(["photo.png"], predictor.card)).labels  # doctest: +SKIP
     ('cat',)
     """
 
@@ -99,7 +99,7 @@ class Predictor:
             raise ExportError(f"batch_size = {batch_size} must be at least 1.")
         batch = as_batch(inputs, self.card.input_shape, "the inputs")
         logits = np.concatenate(
-            [self._run(batch[start : start + batch_size]) for start in range(0, len(batch), batch_size)]
+            [self.logits(batch[start : start + batch_size]) for start in range(0, len(batch), batch_size)]
         )
         return Predictions(
             logits=logits,
@@ -107,7 +107,22 @@ class Predictor:
             labels=tuple(self.card.classes[index] for index in logits.argmax(axis=1)),
         )
 
-    def _run(self, batch: Floats) -> Floats:
+    def logits(self, batch: Floats) -> Floats:
+        """Run the graph once on a batch that is known to be as :meth:`predict` asks for it.
+
+        Parameters
+        ----------
+        batch : ndarray of float32, shape (n, *input_shape)
+
+        Returns
+        -------
+        ndarray of float32, shape (n, classes)
+
+        Raises
+        ------
+        ExportError
+            If onnxruntime refuses the batch, or answers in another shape.
+        """
         try:
             (logits,) = self._session.run(None, {self._input: np.ascontiguousarray(batch)})
         except Exception as error:  # onnxruntime's own errors share no base class

@@ -1,11 +1,13 @@
 """What an ONNX file says about itself: classes, input, preprocessing, and the run it comes from."""
 
+import dataclasses
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
 from wash_fl.errors import ExportError
+from wash_fl.export.normalization import Normalization
 from wash_fl.export.text import short
 
 PREFIX: Final = "wash_fl."
@@ -25,6 +27,9 @@ class ModelCard:
         One sentence: how a raw input becomes what the model is given.
     run : mapping of str to str
         The run's identity: its name, seed, members, the weights' sha256, the version of wash_fl.
+    normalization : Normalization, optional
+        The same as ``preprocessing`` in numbers, for raw values: pixels of image files, readings in CSV
+        files. Without it a device can use inputs that are prepared already, and no others.
 
     Raises
     ------
@@ -42,21 +47,31 @@ class ModelCard:
     input_shape: tuple[int, ...]
     preprocessing: str = ""
     run: Mapping[str, str] = field(default_factory=dict, hash=False)
+    normalization: Normalization | None = None
 
     def __post_init__(self) -> None:
         _check("classes", self.classes, _is_names(self.classes), "a tuple of at least one class name")
         _check("input_shape", self.input_shape, _is_shape(self.input_shape), "a tuple of positive integers")
         _check("preprocessing", self.preprocessing, isinstance(self.preprocessing, str), "a sentence")
         _check("run", self.run, _is_identity(self.run), "a mapping of strings to strings")
+        shape, normalization = self.input_shape, self.normalization
+        _check(
+            "normalization",
+            normalization,
+            normalization is None or (isinstance(normalization, Normalization) and normalization.fits(shape)),
+            f"None, or one mean and std for all channels or for each one of an input of shape {shape}",
+        )
 
     def to_metadata(self) -> dict[str, str]:
         """Return the card as the string key-value metadata of an ONNX file: each value is JSON."""
-        parts = {
+        parts: dict[str, Any] = {
             "classes": self.classes,
             "input_shape": self.input_shape,
             "preprocessing": self.preprocessing,
             "run": dict(self.run),
         }
+        if self.normalization is not None:
+            parts["normalization"] = dataclasses.asdict(self.normalization)
         return {PREFIX + name: json.dumps(part) for name, part in parts.items()}
 
     @classmethod
@@ -73,6 +88,7 @@ class ModelCard:
             input_shape=_tuple(_read(metadata, "input_shape")),
             preprocessing=_read(metadata, "preprocessing"),
             run=_read(metadata, "run"),
+            normalization=_normalization(metadata),
         )
 
 
@@ -86,6 +102,18 @@ def _read(metadata: Mapping[str, str], name: str) -> Any:
         raise ExportError(
             f"the metadata's {key} is damaged, {short(metadata[key])} is not JSON: export the model again."
         ) from error
+
+
+def _normalization(metadata: Mapping[str, str]) -> Normalization | None:
+    if PREFIX + "normalization" not in metadata:
+        return None
+    part = _read(metadata, "normalization")
+    if not isinstance(part, dict) or part.keys() != {"mean", "std"}:
+        raise ExportError(
+            f"the metadata's {PREFIX}normalization must be an object of mean and std, got {short(part)}: "
+            "export the model again."
+        )
+    return Normalization(mean=_tuple(part["mean"]), std=_tuple(part["std"]))
 
 
 def _tuple(part: Any) -> Any:

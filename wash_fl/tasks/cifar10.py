@@ -9,6 +9,7 @@ from wash_fl.tasks.task import Examples
 CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 INPUT_SHAPE = SHAPE
 PREPROCESSING = CIFAR10.preprocessing
+NORMALIZATION = (CIFAR10.mean, CIFAR10.std)
 
 
 def model() -> nn.Module:

@@ -19,6 +19,7 @@ worm
 CLASSES = tuple(_NAMES.split())
 INPUT_SHAPE = SHAPE
 PREPROCESSING = CIFAR100.preprocessing
+NORMALIZATION = (CIFAR100.mean, CIFAR100.std)
 
 
 def model() -> nn.Module:

@@ -14,6 +14,8 @@ from wash_fl.tasks.task import Examples, import_extra
 CLASSES = tuple("0123456789")
 INPUT_SHAPE = (1, 8, 8)
 PREPROCESSING = "8x8 grey values 0 (paper) to 16 (ink), divided by 16."
+# Of an image file, in which paper is black and ink is white.
+NORMALIZATION = (0.0, 1.0)
 
 # The split belongs to the task and not to a run: every run is judged on the same 360 examples.
 _SPLIT_SEED = 0

@@ -37,6 +37,7 @@ INPUT_SHAPE = (1, 28, 28)
 # Mean and standard deviation of the training images' pixels, after division by 255.
 MEAN, STD = 0.2860, 0.3530
 PREPROCESSING = f"28x28 grey values 0 to 255, divided by 255, minus {MEAN:.4f}, divided by {STD:.4f}."
+NORMALIZATION = (MEAN, STD)
 
 DEBIAN_FOLDER = Path("/usr/share/datasets/fashion-mnist")
 

@@ -42,6 +42,7 @@ PREPROCESSING = (
     f"{SECONDS} s at {HERTZ} Hz of acceleration x, y, z in g, divided by {ACCELERATION:g}, and of rotation "
     f"x, y, z in rad/s, divided by {ROTATION:g}; shape ({INPUT_SHAPE[0]}, {INPUT_SHAPE[1]})."
 )
+NORMALIZATION = (0.0,) * 6, (ACCELERATION,) * 3 + (ROTATION,) * 3
 
 # People are numbers in the data. How well a model does depends on who is left out: see leaving_out.
 PEOPLE = (1, 2, 3, 4, 5, 6, 7, 8, 9, 10)

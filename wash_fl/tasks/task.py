@@ -15,6 +15,10 @@ and may have
 
 ``PREPROCESSING``
     One sentence: how a raw input becomes what the model is given. It travels in the ONNX file.
+``NORMALIZATION``
+    The same in numbers, ``(mean, std)``: a raw value minus the mean, divided by std, is what the model is
+    given. Each is a number for each channel, or one for all. Raw are pixels in 0..1, or a sensor's readings.
+    A device with the ONNX file can then answer image and CSV files.
 ``member_data(member, members)``
     The examples of one member, when the data is divided already (a device's own, say); otherwise
     ``train_data()`` is divided as the run's config says.
@@ -25,6 +29,7 @@ and may have
 
 import importlib
 import importlib.util
+import math
 import sys
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -34,6 +39,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 from torch.utils.data import Dataset
@@ -65,6 +71,7 @@ class Task:
     test_data: Callable[[], Examples]
     loss: Loss
     member_data: Callable[[int, int], Examples] | None = None
+    normalization: tuple[tuple[float, ...], tuple[float, ...]] | None = None
 
 
 @lru_cache(maxsize=4)
@@ -82,8 +89,8 @@ def load_task(name: str) -> Task:
     Raises
     ------
     ConfigError
-        If there is no such module, it lacks one of the required names, or ``CLASSES`` or
-        ``INPUT_SHAPE`` is not what it must be.
+        If there is no such module, it lacks one of the required names, or ``CLASSES``,
+        ``INPUT_SHAPE`` or ``NORMALIZATION`` is not what it must be.
     DataError
         If the module needs a package that is not installed.
     """
@@ -102,6 +109,7 @@ def load_task(name: str) -> Task:
         name=name,
         classes=_names(name, module.CLASSES),
         input_shape=_shape(name, module.INPUT_SHAPE),
+        normalization=_normalization(name, module),
         preprocessing=str(getattr(module, "PREPROCESSING", "")),
         model=module.model,
         train_data=lru_cache(module.train_data),
@@ -151,6 +159,26 @@ def _shape(task: str, shape: Any) -> tuple[int, ...]:
             f"and it is {shape!r}."
         )
     return sizes
+
+
+def _normalization(task: str, module: ModuleType) -> tuple[tuple[float, ...], tuple[float, ...]] | None:
+    given = getattr(module, "NORMALIZATION", None)
+    if given is None:
+        return None
+    channels = module.INPUT_SHAPE[0]
+    try:
+        # A number is one for all channels.
+        mean, std = (tuple(float(each) for each in np.atleast_1d(part)) for part in given)
+        fits = len(mean) == len(std) and len(mean) in (1, channels) and min(std) > 0
+        fits = fits and all(map(math.isfinite, mean + std))
+    except (TypeError, ValueError):
+        fits = False
+    if not fits:
+        raise ConfigError(
+            f"NORMALIZATION of the task {task!r} must be a pair of mean and std above 0, each one number or "
+            f"{channels} (one for each channel), like ((0.5,), (0.25,)), and it is {given!r}."
+        )
+    return mean, std
 
 
 def _import(name: str) -> ModuleType:

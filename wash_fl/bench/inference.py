@@ -1,0 +1,152 @@
+"""How fast exported models answer on this machine, and what memory they take: no torch."""
+
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from wash_fl.errors import ConfigError, RunError
+from wash_fl.export.inference import Predictor
+from wash_fl.export.inputs import Floats, load_inputs
+from wash_fl.export.text import short
+
+PERCENTILES: Final = (50, 90, 99)
+
+
+def run(
+    models: Sequence[Path],
+    *,
+    batches: Sequence[int] = (1, 32),
+    repeats: int = 200,
+    warm_up: int = 20,
+    threads: int = 1,
+    seed: int = 0,
+    inputs: Sequence[Path] = (),
+) -> dict[str, Any]:
+    """Measure latencies of models in turn, and the start of each in a process of its own.
+
+    The models take turns, the one that is first changing from turn to turn: whatever slows the machine down
+    meets all of them. A ratio is the median over the turns of a model's latency over that of the first model
+    in the same turn. Measured is one run of onnxruntime on inputs in memory.
+
+    Parameters
+    ----------
+    models : sequence of Path
+        Files that wash_fl exported; the others are compared with the first.
+    batches : sequence of int
+        Batch sizes, each measured by itself.
+    repeats, warm_up : int
+        Turns that are measured, and turns before that which are not; per batch size.
+    threads : int
+        Threads that onnxruntime may use.
+    seed : int
+        Of the inputs: normal numbers, mean 0 and variance 1.
+    inputs : sequence of Path
+        Files to take the inputs from instead, repeated as often as a batch needs.
+
+    Returns
+    -------
+    dict
+        The settings; and in ``models``, for each one: its path, the bytes of its file, ``start`` (see
+        :func:`wash_fl.bench.inference_start.measure`), and for each batch size percentiles and mean of the
+        latency (ms), examples per second, and ``ratio`` with its quartiles.
+
+    Raises
+    ------
+    ConfigError
+        If there is no model, or a number is not possible.
+    ExportError
+        If a model or an input file is refused.
+    RunError
+        If the process that measures a start ends before it is done.
+    """
+    sizes = sorted(set(batches))
+    _refuse(models, sizes, repeats=repeats, warm_up=warm_up, threads=threads, seed=seed)
+    predictors = [Predictor(path, threads) for path in models]
+    given = [_inputs(predictor, sizes[-1], seed, inputs) for predictor in predictors]
+    found: list[dict[str, Any]] = [
+        {
+            "model": str(path),
+            "file_bytes": path.stat().st_size,
+            "start": _start(path, threads, sizes),
+            "batches": {},
+        }
+        for path in models
+    ]
+    for size in sizes:
+        times = _take_turns(predictors, [each[:size] for each in given], repeats, warm_up)
+        for figures, own in zip(found, times, strict=True):
+            figures["batches"][str(size)] = _latency(own, size) | _ratio(own, times[0])
+    return {
+        "threads": threads,
+        "repeats": repeats,
+        "warm_up": warm_up,
+        "inputs": [str(each) for each in inputs] or f"normal numbers, seed {seed}",
+        "models": found,
+    }
+
+
+def _refuse(models: Sequence[Path], batches: Sequence[int], **numbers: int) -> None:
+    if not models:
+        raise ConfigError("no models are given: give at least one ONNX file that wash-fl exported.")
+    if not batches or batches[0] < 1:
+        raise ConfigError(f"batches = {list(batches)} must be sizes of at least 1, such as 1 and 32.")
+    for name, least in {"repeats": 1, "warm_up": 0, "threads": 1, "seed": 0}.items():
+        if numbers[name] < least:
+            raise ConfigError(f"{name.replace('_', '-')} = {numbers[name]} must be at least {least}.")
+
+
+def _inputs(predictor: Predictor, size: int, seed: int, files: Sequence[Path]) -> Floats:
+    shape = (size, *predictor.card.input_shape)
+    if not files:
+        return np.random.Generator(np.random.Philox(seed)).standard_normal(shape, dtype=np.float32)
+    # np.resize repeats whole examples, for an example's values lie beside each other.
+    return np.resize(load_inputs(files, predictor.card), shape)
+
+
+def _take_turns(
+    predictors: Sequence[Predictor], inputs: Sequence[Floats], repeats: int, warm_up: int
+) -> NDArray[np.float64]:
+    """Return seconds, of shape (models, repeats)."""
+    count = len(predictors)
+    seconds = np.empty((count, warm_up + repeats))
+    for turn in range(warm_up + repeats):
+        for place in range(count):
+            index = (turn + place) % count
+            began = time.perf_counter()
+            predictors[index].logits(inputs[index])
+            seconds[index, turn] = time.perf_counter() - began
+    return seconds[:, warm_up:]
+
+
+def _latency(seconds: NDArray[np.float64], size: int) -> dict[str, float]:
+    latency = dict(zip(PERCENTILES, 1000 * np.percentile(seconds, PERCENTILES), strict=True))
+    return {
+        **{f"p{percent}_ms": float(value) for percent, value in latency.items()},
+        "mean_ms": float(1000 * seconds.mean()),
+        "examples_per_second": float(size / seconds.mean()),
+    }
+
+
+def _ratio(own: NDArray[np.float64], first: NDArray[np.float64]) -> dict[str, float]:
+    low, middle, high = np.percentile(own / first, (25, 50, 75))
+    return {"ratio": float(middle), "ratio_p25": float(low), "ratio_p75": float(high)}
+
+
+def _start(model: Path, threads: int, batches: Sequence[int]) -> dict[str, Any]:
+    command = [sys.executable, "-m", "wash_fl.bench.inference_start", str(model), str(threads)]
+    done = subprocess.run([*command, json.dumps(list(batches))], capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        last = (done.stderr.strip().splitlines() or ["it said nothing"])[-1]
+        raise RunError(
+            f"the process that loads {model} ended with status {done.returncode} ({short(last)}): is there "
+            "memory enough? A smaller --batch needs less."
+        )
+    figures: dict[str, Any] = json.loads(done.stdout)
+    return figures

@@ -1,0 +1,106 @@
+"""``wash-fl predict``: answers to files, on a device without torch."""
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+out = Console()
+err = Console(stderr=True)
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command to the command line."""
+    app.command()(predict)
+
+
+def predict(
+    model: Annotated[Path, typer.Argument(help="An ONNX file that wash-fl exported.")],
+    inputs: Annotated[list[Path], typer.Argument(help="Images, arrays, CSV files, or folders of them.")],
+    resize: Annotated[bool, typer.Option("--resize", help="Cut and scale images of another size.")] = False,
+    stride: Annotated[
+        int | None,
+        typer.Option(help="Rows of a CSV file from window to window; by default a window's length.", min=1),
+    ] = None,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print one JSON object instead of a table.")
+    ] = False,
+) -> None:
+    """Answer inputs with an exported model: the likeliest class of each, and its probability.
+
+    INPUTS are images (.png, .jpg, .webp, .bmp), arrays that are prepared already (.npy, .npz), tables of a
+    sensor's readings (.csv), or folders of such files. A file that cannot be read does not keep the others
+    from their answers; the status is then 1. Needs onnxruntime, numpy and Pillow, and no torch.
+    """
+    from wash_fl.export.answers import answer_files
+    from wash_fl.export.inference import Predictor
+    from wash_fl.export.inputs import find_files
+
+    predictor = Predictor(model)
+    files, passed_over = find_files(inputs)
+    answered = list(answer_files(predictor, files, resize=resize, stride=stride))
+    refused = [each for each in answered if each.refused]
+    if as_json:
+        found: dict[str, Any] = {
+            "model": str(model),
+            "predictions": [
+                {
+                    "file": str(each.file),
+                    **answer.place,
+                    "label": answer.label,
+                    "probability": answer.probability,
+                }
+                for each in answered
+                for answer in each.answers
+            ],
+            "refused": [{"file": str(each.file), "why": each.refused} for each in refused],
+            "left_over": {str(each.file): each.left_over for each in answered if each.left_over},
+            "passed_over": [str(path) for path in passed_over],
+        }
+        print(json.dumps(found))
+    elif len(refused) < len(answered):
+        _show(answered)
+    if passed_over:
+        _say(f"passed over, of another kind: {', '.join(map(str, passed_over))}")
+    for each in answered:
+        if each.left_over:
+            _say(f"{each.file}: the last {each.left_over} rows are in no window")
+    for each in refused:
+        err.print("[bold red]error:[/]", end=" ")
+        _say(each.refused)
+    if refused:
+        raise typer.Exit(1)
+
+
+def _show(answered: Any) -> None:
+    table = Table()
+    table.add_column("file", overflow="fold")
+    places = any(answer.place for each in answered for answer in each.answers)
+    if places:
+        table.add_column("of it")
+    table.add_column("label")
+    table.add_column("probability", justify="right")
+    for each in answered:
+        for answer in each.answers:
+            of_it = [escape(_place(answer.place))] if places else []
+            table.add_row(escape(str(each.file)), *of_it, escape(answer.label), f"{answer.probability:.1%}")
+    out.print(table)
+
+
+def _place(place: dict[str, Any]) -> str:
+    parts = [place["array"]] if "array" in place else []
+    if "index" in place:
+        parts.append(f"[{place['index']}]")
+    if "rows" in place:
+        first, last = place["rows"]
+        parts.append(f"row {first}" if first == last else f"rows {first}-{last}")
+    return " ".join(parts)
+
+
+def _say(line: str) -> None:
+    # Neither markup nor wrapping: a message may hold brackets, and a path must stay whole.
+    err.print(line, markup=False, highlight=False, soft_wrap=True)
