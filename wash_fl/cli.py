@@ -15,7 +15,7 @@ from rich.markup import escape
 from rich.table import Table
 
 import wash_fl
-from wash_fl import cli_compare, cli_fleet
+from wash_fl import cli_compare, cli_doctor, cli_fleet
 from wash_fl.config import GROUPS, RunConfig, fields
 from wash_fl.errors import INTERRUPTED, WashError
 
@@ -312,6 +312,7 @@ def predict(
 
 
 cli_fleet.register(app, _with_run_options)
+cli_doctor.register(app, _with_run_options)
 cli_compare.register(app, _with_run_options)
 
 bench = typer.Typer(
@@ -422,3 +423,12 @@ def overhead(
     from wash_fl.bench.machine import report
 
     report(out, "overhead", measure.run(quick=quick), as_json)
+
+
+@bench.command()
+def memory(as_json: Json = False) -> None:
+    """Memory of a device that trains MobileNetV3-small or infers, and of Flower beside it, in MB."""
+    from wash_fl.bench import memory as measure
+    from wash_fl.bench.machine import report
+
+    report(out, "memory", measure.run(), as_json)
