@@ -242,8 +242,8 @@ def _no_tls(address: Address, error: Exception) -> Finding:
             "certificate",
             "problem",
             f"{address} answers without TLS",
-            "start the SuperLink with its certificate, as its unit file does (docs/fleet.md, step 3); or this "
-            "is the port of something else",
+            "start the SuperLink with its certificate, as its unit file does (docs/fleet.md, step 3); or "
+            "this is the port of something else",
         )
     reason = getattr(error, "reason", "") or getattr(error, "strerror", "") or type(error).__name__
     return Finding(

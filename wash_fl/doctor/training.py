@@ -164,7 +164,8 @@ def _fit(tried: Tried, config: RunConfig, memory: Memory | None) -> Finding:
         return Finding(
             "training step",
             "warning",
-            f"{beside}, of {megabytes(memory.available)} available: it will swap, which is slow and wears cards",
+            f"{beside}, of {megabytes(memory.available)} available: it will "
+            "swap, which is slow and wears a card",
             SMALLER,
         )
     return Finding("training step", "ok", f"{beside}, of {megabytes(memory.available)} available")
