@@ -111,3 +111,10 @@ def test_a_folder_that_cannot_be_written_is_a_problem(tmp_path, monkeypatch):
     assert machine.disk(file).level == "problem"
     monkeypatch.setattr(machine.os, "access", lambda path, mode: False)
     assert "chown" in machine.disk(Path(tmp_path)).advice
+    # Nor one in another user's folder, of which not even that it exists can be seen.
+    assert machine.disk(tmp_path / "members").level == "problem"
+
+
+def test_a_folder_that_is_yet_to_be_made_need_not_be_in_a_folder_of_ones_own(tmp_path, monkeypatch):
+    monkeypatch.setattr(machine.os, "access", lambda path, mode: mode == machine.os.X_OK)
+    assert machine.disk(tmp_path / "members").level == "ok"

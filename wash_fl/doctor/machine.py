@@ -167,8 +167,11 @@ def disk(state: Path) -> Finding:
     state : Path
         The folder of the members' states; it need not exist.
     """
-    place = next(each for each in (state, *state.parents) if each.exists())
-    if place == state and not (state.is_dir() and os.access(state, os.W_OK | os.X_OK)):
+    # Not Path.exists, which raises where a folder above may not be entered.
+    place = next(each for each in (state, *state.parents) if os.path.exists(each))  # noqa: PTH110
+    # One that is not there yet is made by the service manager, as root.
+    needed = os.W_OK | os.X_OK if place == state else os.X_OK
+    if not (place.is_dir() and os.access(place, needed)):
         return Finding(
             "disk",
             "problem",
