@@ -15,7 +15,7 @@ from rich.markup import escape
 from rich.table import Table
 
 import wash_fl
-from wash_fl import cli_bench, cli_compare, cli_fleet, cli_predict
+from wash_fl import cli_bench, cli_compare, cli_doctor, cli_fleet, cli_predict
 from wash_fl.config import GROUPS, RunConfig, fields
 from wash_fl.errors import INTERRUPTED, WashError
 
@@ -290,5 +290,6 @@ def audit(
 
 cli_predict.register(app)
 cli_fleet.register(app, _with_run_options)
+cli_doctor.register(app, _with_run_options)
 cli_compare.register(app, _with_run_options)
 cli_bench.register(app)

@@ -163,3 +163,12 @@ def inference(  # noqa: PLR0917 (the command line gives them by name)
         inputs=inputs or (),
     )
     report(out, "inference", figures, as_json, tables(figures))
+
+
+@bench.command()
+def memory(as_json: Json = False) -> None:
+    """Memory of a device that trains MobileNetV3-small or infers, and of Flower beside it, in MB."""
+    from wash_fl.bench import memory as measure
+    from wash_fl.bench.machine import report
+
+    report(out, "memory", measure.run(), as_json)

@@ -116,6 +116,10 @@ def test_a_unit_comes_back_whatever_happens_and_takes_all_of_its_processes_along
     assert unit["Install"]["WantedBy"] == ["multi-user.target"]
 
 
+def test_a_clientapp_that_had_too_much_memory_does_not_take_its_supernode_along():
+    assert read_unit(UNITS["supernode"][0])["Service"]["OOMPolicy"] == ["continue"]
+
+
 def test_an_app_that_was_half_unpacked_does_not_outlive_a_restart(unit, environment):
     assert unit["Service"]["ExecStartPre"] == ["/bin/rm -rf ${FLWR_HOME}/apps"]
     # Flower's own place for them, and nothing more: connections and states lie beside it.

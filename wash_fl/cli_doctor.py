@@ -1,0 +1,89 @@
+"""``wash-fl doctor``: whether this machine can be a device of a fleet."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+from wash_fl.config import RunConfig
+from wash_fl.errors import ConfigError
+
+out = Console()
+
+COLOURS = {"ok": "green", "warning": "yellow", "problem": "bold red"}
+
+
+def register(
+    app: typer.Typer, with_run_options: Callable[[Callable[..., None]], Callable[..., None]]
+) -> None:
+    """Add the command to the command line."""
+    app.command()(with_run_options(doctor))
+
+
+def doctor(
+    *,
+    options: dict[str, Any],
+    superlink: Annotated[
+        str | None, typer.Option("--superlink", metavar="HOST:PORT", help="The SuperLink to reach.")
+    ] = None,
+    root_certificates: Annotated[
+        Path | None,
+        typer.Option("--root-certificates", help="The fleet's ca.crt, by which the SuperLink is known."),
+    ] = None,
+    member: Annotated[int, typer.Option(min=0, help="Which member it will train: whose data it has.")] = 0,
+    config: Annotated[
+        Path | None, typer.Option("--config", help="A TOML file of options; those given here win.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead.")] = False,
+) -> None:
+    """Check this machine before it joins a fleet, and say what to do about each finding.
+
+    Options of a run, such as --task, --model and --batch-size, say what it will train: a few steps are tried.
+    The exit status is 1 if there is a problem.
+    """
+    from wash_fl.doctor import Address, examine
+
+    settings = RunConfig.from_mapping(options) if config is None else RunConfig.from_toml(config, options)
+    if root_certificates is not None and superlink is None:
+        raise ConfigError("--root-certificates has no use without --superlink HOST:PORT: add it.")
+    if member >= settings.training.members:
+        raise ConfigError(
+            f"member = {member} is not allowed: members = {settings.training.members}, so it must be at most "
+            f"{settings.training.members - 1}; lower it, or raise --members."
+        )
+    address = None if superlink is None else Address.parse(superlink)
+    found = []
+    for finding in examine(settings, superlink=address, authority=root_certificates, member=member):
+        found.append(finding)
+        if not as_json:
+            out.print(f"[{COLOURS[finding.level]}]{finding.level:8}[/]", end=" ")
+            out.print(f"{finding.name}: {finding.found}", markup=False, highlight=False, soft_wrap=True)
+            if finding.advice:
+                out.print(f"         -> {finding.advice}", markup=False, highlight=False, soft_wrap=True)
+    count = {level: sum(each.level == level for each in found) for level in COLOURS}
+    if as_json:
+        content = {"problems": count["problem"], "warnings": count["warning"]}
+        print(json.dumps(content | {"findings": [each.as_json() for each in found]}))
+    else:
+        out.print(_summary(count), highlight=False, soft_wrap=True)
+        if address is None:
+            out.print(
+                "not checked: the SuperLink; give --superlink HOST:PORT", highlight=False, soft_wrap=True
+            )
+    if count["problem"]:
+        raise typer.Exit(1)
+
+
+def _summary(count: dict[str, int]) -> str:
+    problems, warnings = count["problem"], count["warning"]
+    if not problems and not warnings:
+        return "all is well: this machine can join"
+    parts = [
+        f"{number} {name}{'' if number == 1 else 's'}"
+        for number, name in ((problems, "problem"), (warnings, "warning"))
+        if number
+    ]
+    return f"{' and '.join(parts)}: {'this machine cannot join yet' if problems else 'this machine can join'}"

@@ -1,0 +1,54 @@
+"""All checks of a machine, the quick ones first."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from wash_fl.config import RunConfig
+from wash_fl.doctor import machine, software
+from wash_fl.doctor.clock import clock
+from wash_fl.doctor.finding import Finding
+from wash_fl.doctor.superlink import Address, reach
+from wash_fl.doctor.training import training
+
+
+def examine(
+    config: RunConfig, *, superlink: Address | None = None, authority: Path | None = None, member: int = 0
+) -> Iterator[Finding]:
+    """Yield what each check finds, as soon as it has.
+
+    Parameters
+    ----------
+    config : RunConfig
+        The run that the machine is to take part in.
+    superlink : Address, optional
+        The SuperLink that it must reach; left out, that is not checked.
+    authority : Path, optional
+        The fleet's authority, by whose certificate the SuperLink is known.
+    member : int
+        Which member the machine will train: whose data it has.
+    """
+    yield machine.python()
+    yield machine.architecture()
+    yield from software.packages()
+    torch = software.torch_build()
+    if torch is not None:
+        yield torch
+    # Before the steps are tried, which take some of it for a while.
+    memory = machine.read_memory()
+    yield machine.memory(memory)
+    yield machine.disk(_state_folder(config))
+    ahead = None
+    if superlink is not None:
+        reached = reach(superlink, authority)
+        yield from reached.findings
+        ahead = reached.ahead
+    yield clock(ahead)
+    yield from training(config, member, memory)
+
+
+def _state_folder(config: RunConfig) -> Path:
+    """Return where members are kept, as :func:`wash_fl.planes.round.state_folder` will choose it."""
+    places = (config.fleet.state_dir, os.environ.get("WASH_FL_STATE"))
+    chosen = next((place for place in places if place), "~/.local/state/wash-fl")
+    return Path(chosen).expanduser().absolute()
