@@ -12,8 +12,8 @@ run: $(VENV)/installed
 	"$(BIN)/wash-fl" simulate
 
 test: $(VENV)/installed
-	"$(BIN)/python" -m pytest -m "not slow"
-	"$(BIN)/python" -m pytest -m slow
+	"$(BIN)/python" -m pytest -m "not slow" --numprocesses 2 --dist loadfile
+	"$(BIN)/python" -m pytest -m slow --durations 12
 
 lint: $(VENV)/installed proto-check
 	"$(BIN)/ruff" check .

@@ -23,8 +23,8 @@ from fleet import Fleet, make_model, random_faults
 ROUNDS = 8
 EVERY = pytest.mark.parametrize("dtype", list(DTYPES))
 MIXES: dict[str, dict[str, Any]] = {
-    "pairs": {},
-    "permutation": {"topology": "permutation"},
+    "pairs": {"mix": "shuffle"},
+    "permutation": {"mix": "shuffle", "topology": "permutation"},
     "average": {"mix": "average"},
 }
 EACH_MIX = pytest.mark.parametrize("mix", MIXES)
