@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
 
 import pytest
 import torch
@@ -78,3 +79,26 @@ def make_task() -> MakeTask:
         )
 
     return make
+
+
+@pytest.fixture
+def simulated_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`wash-fl simulate` runs its job with the real ClientApp in this process: all but Flower's processes."""
+    from clients import client_app
+    from wash_fl import simulation
+    from wash_fl.config import RunConfig
+    from wash_fl.job import run_job
+    from wash_fl.planes.in_process import InProcessGrid
+    from wash_fl.report.run_folder import RunFolder
+    from wash_fl.submitting import OnEvent, placed
+
+    def simulate(config: RunConfig, on_event: OnEvent) -> RunFolder:
+        config = placed(config)
+        clients = {**config.to_mapping(), "state-dir": str(Path(config.fleet.run_dir) / "members")}
+        run_job(InProcessGrid(client_app.app, config.training.members, clients), config)
+        folder = RunFolder.open(Path(config.fleet.run_dir) / config.fleet.run_name)
+        for event in folder.events():
+            on_event(event)
+        return folder
+
+    monkeypatch.setattr(simulation, "simulate", simulate)
