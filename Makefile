@@ -19,6 +19,7 @@ lint: $(VENV)/installed proto-check
 	"$(BIN)/ruff" check .
 	"$(BIN)/ruff" format --check .
 	"$(BIN)/mypy"
+	"$(BIN)/python" tools/configuration.py --check
 
 format: $(VENV)/installed
 	"$(BIN)/ruff" check --fix .

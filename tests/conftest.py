@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from hypothesis import settings
+from rich.console import Console
 from torch import nn
 from torch.utils.data import TensorDataset
 
@@ -142,6 +143,10 @@ def wash(monkeypatch, capsys) -> Command:
         # As the installed command, also where these tests are started with `python -m pytest`.
         monkeypatch.setattr(sys.modules["__main__"], "__package__", "", raising=False)
         monkeypatch.setenv("COLUMNS", str(columns))
+        # A console keeps the width that it was made with where COLUMNS was set then, as pytest-xdist sets it.
+        for name, module in list(sys.modules.items()):
+            if name.startswith("wash_fl.cli") and hasattr(module, "out"):
+                monkeypatch.setattr(module, "out", Console())
         capsys.readouterr()
         with pytest.raises(SystemExit) as left:
             cli.main()
@@ -149,3 +154,26 @@ def wash(monkeypatch, capsys) -> Command:
         return Said(left.value.code or 0, printed.out, printed.err)  # type: ignore[arg-type]
 
     return run
+
+
+@pytest.fixture
+def simulated_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`wash-fl simulate` runs its job with the real ClientApp in this process: all but Flower's processes."""
+    from clients import client_app
+    from wash_fl import simulation
+    from wash_fl.config import RunConfig
+    from wash_fl.job import run_job
+    from wash_fl.planes.in_process import InProcessGrid
+    from wash_fl.report.run_folder import RunFolder
+    from wash_fl.submitting import OnEvent, placed
+
+    def simulate(config: RunConfig, on_event: OnEvent) -> RunFolder:
+        config = placed(config)
+        clients = {**config.to_mapping(), "state-dir": str(Path(config.fleet.run_dir) / "members")}
+        run_job(InProcessGrid(client_app.app, config.training.members, clients), config)
+        folder = RunFolder.open(Path(config.fleet.run_dir) / config.fleet.run_name)
+        for event in folder.events():
+            on_event(event)
+        return folder
+
+    monkeypatch.setattr(simulation, "simulate", simulate)

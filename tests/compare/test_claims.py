@@ -98,6 +98,11 @@ def test_bytes_beside_papa(tmp_path: Path) -> None:
     assert verdicts(comparison(tmp_path / "c", more))["WASH"] == NO
 
 
+def test_nothing_is_said_beside_a_papa_that_never_averaged(tmp_path: Path) -> None:
+    rows = {WASH: products(0.9, 0.9, 0.9), PAPA: products(0.9, 0.9, 0.9, bytes=0.0)}
+    assert "WASH" not in verdicts(comparison(tmp_path, rows))
+
+
 def test_the_optimizers_state(tmp_path: Path) -> None:
     rows = {WASH: products(0.9, 0.9, 0.9), OPT: products(0.92, 0.921, 0.919)}
     assert verdicts(comparison(tmp_path, rows))["WASH+Opt"] == YES

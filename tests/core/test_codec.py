@@ -24,7 +24,9 @@ ALWAYS_THE_SAME = settings(derandomize=True, deadline=None, database=None, max_e
 FLOATS = st.floats(width=32, allow_nan=False, allow_infinity=False)
 SHAPES = st.tuples(st.integers(1, 3), st.integers(0, 2 * BLOCK + 3))
 VALUES = SHAPES.flatmap(lambda shape: arrays.arrays(np.float32, shape, elements=FLOATS))
-CONFIGS = pytest.mark.parametrize("config", [{}, {"topology": "permutation"}, {"mix": "average"}])
+CONFIGS = pytest.mark.parametrize(
+    "config", [{"mix": "shuffle"}, {"mix": "shuffle", "topology": "permutation"}, {"mix": "average"}]
+)
 EVERY = pytest.mark.parametrize("dtype", list(DTYPES))
 
 

@@ -164,6 +164,8 @@ def fewer_bytes_than_papa(folder: Folder) -> Answer | None:
         return None
     ratio = _spread(folder, wash, _bytes), _spread(folder, papa, _bytes)
     assert ratio[0] is not None and ratio[1] is not None
+    if not ratio[1].mean:
+        return None  # a comparison so short that PAPA never averaged: there are no bytes to be fewer than
     as_good = judged(found, at_least=-CLOSE)
     verdict = as_good if ratio[0].mean < ratio[1].mean else NO
     return Answer(

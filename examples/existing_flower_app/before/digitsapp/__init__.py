@@ -1,0 +1,1 @@
+"""digitsapp: A Flower / PyTorch app."""
