@@ -1,12 +1,13 @@
 """A claim is answered by the seeds: yes or no where they tell, and neither where they do not."""
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from wash_fl.compare.claims import NO, OPEN, YES, answers
+from wash_fl.compare.claims import NO, OPEN, YES, Difference, answers, judged
 from wash_fl.compare.comparison import Comparison, Folder, Variant
 from wash_fl.files import write_text
 
@@ -78,6 +79,12 @@ def test_depth(tmp_path: Path, constant: float, increasing: float, verdict: str)
     }
     (answer,) = [each for each in answers(comparison(tmp_path, rows)) if "depth" in each.claim]
     assert answer.verdict == verdict, answer
+
+
+def test_one_seed_answers_nothing() -> None:
+    alone = Difference(0.05, math.inf)
+    assert judged(alone) == judged(alone, at_least=0.9) == OPEN
+    assert str(alone) == "+0.0500 (one seed)" and str(Difference(-0.01, 0.002)) == "-0.0100 ± 0.0020"
 
 
 def test_depth_is_judged_at_equal_bytes_only(tmp_path: Path) -> None:

@@ -47,13 +47,13 @@ class Answer:
 
 @dataclass(frozen=True)
 class Difference:
-    """Mean of the differences of two variants, seed by seed, and its standard error (0 with one seed)."""
+    """Mean of the differences of two variants, seed by seed, and its standard error (infinite with one)."""
 
     mean: float
     error: float
 
     def __str__(self) -> str:
-        return f"{self.mean:+.4f} ± {self.error:.4f}"
+        return f"{self.mean:+.4f}" + (f" ± {self.error:.4f}" if math.isfinite(self.error) else " (one seed)")
 
 
 def answers(folder: Folder) -> list[Answer]:
@@ -82,7 +82,7 @@ def difference(
     ]
     if not found:
         return None
-    error = statistics.stdev(found) / math.sqrt(len(found)) if len(found) > 1 else 0.0
+    error = statistics.stdev(found) / math.sqrt(len(found)) if len(found) > 1 else math.inf
     return Difference(statistics.fmean(found), error)
 
 

@@ -1,0 +1,76 @@
+#!/bin/sh
+# The commands behind docs/evidence.md. What is done is not trained again, so it can be interrupted at any time.
+# Without arguments everything; with names only these parts: sh docs/evidence/commands.sh digits sweeps
+set -eu
+cd "$(dirname "$0")"
+
+digits() {
+    wash-fl compare -o digits
+    wash-fl compare -o digits --methods wash --vary schedule=paper
+}
+
+sweeps() { # on the digits: steps between two exchanges, dropout, dtype, depth at equal bytes
+    wash-fl compare -o sweeps/every --methods wash --exchange-plane stream --p-per step --p 0.005 \
+        --vary every=1,6,24,96
+    wash-fl compare -o sweeps/dropout --methods wash,fedavg --dropout 0,0.2,0.5
+    wash-fl compare -o sweeps/dtype --methods wash --vary dtype=float32,bfloat16,float16,int8
+    wash-fl compare -o sweeps/depth --methods wash --mix shuffle --vary schedule=decreasing --vary p=0.1
+    wash-fl compare -o sweeps/depth --methods wash --mix shuffle --vary schedule=constant --vary p=0.0453
+    wash-fl compare -o sweeps/depth --methods wash --mix shuffle --vary schedule=increasing --vary p=0.0828
+}
+
+each_division() { # a function, called with a folder and the options of the division
+    "$1" shared --division shared
+    "$1" iid --division iid
+    "$1" dirichlet-0.5 --division dirichlet --alpha 0.5
+    "$1" dirichlet-0.1 --division dirichlet --alpha 0.1
+}
+
+fashion_methods() {
+    folder=fashion-mnist/$1
+    shift
+    # By now 4 x 512 examples re-estimate BatchNorm: more only cost time.
+    wash-fl compare -o "$folder" --task fashion-mnist --train-examples 10000 --rounds 60 \
+        --calibration-examples 512 "$@"
+    wash-fl compare -o "$folder" --task fashion-mnist --train-examples 10000 --rounds 60 \
+        --calibration-examples 512 "$@" --methods wash --vary schedule=paper
+}
+
+fashion() {
+    each_division fashion_methods
+}
+
+search_at() { # folder, options of the division, then what is varied
+    folder=search/$1
+    shift
+    wash-fl compare -o "$folder" --task fashion-mnist --train-examples 10000 --rounds 60 --seeds 10 "$@"
+}
+
+search() { # which schedule and mix: with another seed than the comparison
+    for division in "shared --division shared" "iid --division iid"; do
+        # A twentieth of the bytes of FedAvg up and down, as int8 and as float32.
+        search_at $division --methods wash --vary dtype=int8 --vary schedule=size-aware,constant --vary mix=shuffle --vary p=0.2
+        search_at $division --methods wash --vary dtype=int8 --vary schedule=decreasing --vary mix=shuffle --vary p=0.44
+        search_at $division --methods wash --vary dtype=float32 --vary schedule=size-aware,constant --vary mix=average --vary p=0.05
+        search_at $division --methods fedavg,isolated
+    done
+    search_at shared --division shared --methods wash --vary dtype=float32 --vary schedule=size-aware,constant --vary mix=shuffle --vary p=0.05
+    search_at shared --division shared --methods wash --vary dtype=int8 --vary schedule=size-aware --vary mix=average --vary p=0.2
+    search_at shared --division shared --methods wash --vary dtype=float32 --vary schedule=size-aware --vary mix=average --vary p=0.1 --vary timing=cosine
+    for division in "dirichlet-0.5 --division dirichlet --alpha 0.5" "dirichlet-0.1 --division dirichlet --alpha 0.1"; do
+        # A third.
+        search_at $division --methods wash --vary dtype=float32 --vary schedule=size-aware,constant --vary mix=average,shuffle --vary p=0.33
+        search_at $division --methods fedavg,isolated
+    done
+}
+
+people() { # two others left out each time
+    for two in 1_2 3_4 5_6 7_8 9_10; do
+        wash-fl compare -o "smartwatch/without-$two" --task "people/without_$two.py" --members 8 \
+            --methods isolated,fedavg,wash
+    done
+}
+
+for part in ${*:-digits sweeps search fashion people}; do
+    "$part"
+done

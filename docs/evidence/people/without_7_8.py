@@ -1,0 +1,14 @@
+"""The smartwatch task, tested on people 7 and 8."""
+
+from wash_fl.tasks.smartwatch import (
+    CLASSES,
+    INPUT_SHAPE,
+    NORMALIZATION,
+    PREPROCESSING,
+    leaving_out,
+    model,
+)
+
+__all__ = ["CLASSES", "INPUT_SHAPE", "NORMALIZATION", "PREPROCESSING", "model"]
+
+train_data, test_data, member_data = leaving_out(7, 8)
