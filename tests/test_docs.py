@@ -176,6 +176,9 @@ def check(line: str, whole: bool) -> None:
         assert extras <= set(project["optional-dependencies"])
     else:
         assert program == "python"
+        if rest[0] == "-c":
+            compile(rest[1], line, "exec")
+            return
         assert any((folder / rest[0]).is_file() for folder in (ROOT, ROOT / "examples" / "own_model"))
 
 
