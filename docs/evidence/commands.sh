@@ -57,6 +57,10 @@ search() { # which schedule and mix: with another seed than the comparison
     search_at shared --division shared --methods wash --vary dtype=float32 --vary schedule=size-aware,constant --vary mix=shuffle --vary p=0.05
     search_at shared --division shared --methods wash --vary dtype=int8 --vary schedule=size-aware --vary mix=average --vary p=0.2
     search_at shared --division shared --methods wash --vary dtype=float32 --vary schedule=size-aware --vary mix=average --vary p=0.1 --vary timing=cosine
+    # Two more seeds of what was nearest to each other.
+    more="--task fashion-mnist --train-examples 10000 --rounds 60 --calibration-examples 512 --seeds 11,12 --methods wash"
+    wash-fl compare -o search/shared-shuffled $more --schedule size-aware --mix shuffle --dtype int8 --p 0.2 --division shared
+    wash-fl compare -o search/shared-averaged $more --schedule size-aware --mix average --p 0.05 --division shared
     for division in "dirichlet-0.5 --division dirichlet --alpha 0.5" "dirichlet-0.1 --division dirichlet --alpha 0.1"; do
         # A third.
         search_at $division --methods wash --vary dtype=float32 --vary schedule=size-aware,constant --vary mix=average,shuffle --vary p=0.33

@@ -69,15 +69,19 @@ def run(app: str, environment: dict[str, str], *more: str) -> str:
     name, value = setting.removeprefix("export ").split("=")
     place = Path(environment["TMPDIR"]) / app
     shutil.copytree(EXAMPLE / app, place, ignore=shutil.ignore_patterns("__pycache__"))
-    ended = subprocess.run(
-        [*shlex.split(command), *more],
-        cwd=place,
-        env=environment | {name: value},
-        capture_output=True,
-        text=True,
-        timeout=500,
-        check=False,
-    )
+    for _ in range(3):
+        ended = subprocess.run(
+            [*shlex.split(command), *more],
+            cwd=place,
+            env=environment | {name: value},
+            capture_output=True,
+            text=True,
+            timeout=500,
+            check=False,
+        )
+        # Flower waits 15 s for its SuperLink, and no option makes it wait longer: a busy machine takes more.
+        if "Failed to start local SuperLink within" not in ended.stdout + ended.stderr:
+            break
     assert ended.returncode == 0, ended.stdout + ended.stderr
     return ended.stdout
 
@@ -94,7 +98,7 @@ def test_before_trains_with_fedavg(environment):
 @pytest.mark.slow
 def test_after_trains_with_wash_to_a_model_that_is_good_and_leaves_no_state(environment):
     printed = run("after", environment)
-    assert "WASH: shuffle, 4 members" in printed
+    assert "WASH: average, 4 members" in printed
     assert "averaged members [0, 1, 2, 3]" in printed
     (accuracy,) = ACCURACY.findall(printed)
     # An average of 92 to 97 per cent, by what order the clients happen to see their data in.
