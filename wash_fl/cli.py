@@ -10,12 +10,12 @@ from typing import Annotated, Any
 
 import click
 import typer
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
 import wash_fl
 from wash_fl import cli_bench, cli_compare, cli_doctor, cli_fleet, cli_predict
+from wash_fl.cli_terminal import Json, err, out, say_error
 from wash_fl.config import GROUPS, RunConfig, fields
 from wash_fl.errors import INTERRUPTED, WashError
 
@@ -26,8 +26,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-out = Console()
-err = Console(stderr=True)
 
 EXTRAS = {
     "torch": "client",
@@ -48,7 +46,6 @@ EXTRAS = {
 }
 """Which extra brings a package that a command may miss."""
 
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of a table.")]
 Run = Annotated[Path, typer.Argument(help="A run's folder, such as runs/digits-2026-01-31-120000.")]
 
 
@@ -63,31 +60,25 @@ def main() -> None:
         context = getattr(error, "ctx", None)
         hint = f" See {context.command_path} --help." if context else ""
         message = error.format_message()
-        _say_error(message + ("" if message.endswith((".", "?")) else ".") + hint)
+        say_error(message + ("" if message.endswith((".", "?")) else ".") + hint)
         sys.exit(error.exit_code)
     except click.Abort:
         sys.exit(INTERRUPTED)
     except WashError as error:
-        _say_error(str(error))
+        say_error(str(error))
         sys.exit(1)
     except OSError as error:
-        _say_error(f"cannot read or write {error.filename or 'a file'}: {error.strerror or error}.")
+        say_error(f"cannot read or write {error.filename or 'a file'}: {error.strerror or error}.")
         sys.exit(1)
     except ModuleNotFoundError as error:
         extra = EXTRAS.get((error.name or "").split(".")[0])
         if extra is None:
             raise
-        _say_error(
+        say_error(
             f"this command needs the package {error.name}, which is not installed: "
             f"pip install 'wash-fl[{extra}]'."
         )
         sys.exit(1)
-
-
-def _say_error(message: str) -> None:
-    err.print("[bold red]error:[/]", end=" ")
-    # Neither markup nor wrapping: a message may hold brackets, and a path must stay whole.
-    err.print(message, markup=False, highlight=False, soft_wrap=True)
 
 
 def _with_run_options(command: Callable[..., None]) -> Callable[..., None]:

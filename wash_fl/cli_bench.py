@@ -4,17 +4,13 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
+from wash_fl.cli_terminal import Json, err, out
 from wash_fl.errors import ConfigError
-
-out = Console()
-err = Console(stderr=True)
 
 bench = typer.Typer(
     name="bench", help="Measure on this machine; each prints what it measured.", no_args_is_help=True
 )
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of a table.")]
 Seed = Annotated[int, typer.Option(help="Another seed, other examples.", min=0)]
 
 

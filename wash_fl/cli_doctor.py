@@ -6,12 +6,10 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 
+from wash_fl.cli_terminal import out, say
 from wash_fl.config import RunConfig
 from wash_fl.errors import ConfigError
-
-out = Console()
 
 COLOURS = {"ok": "green", "warning": "yellow", "problem": "bold red"}
 
@@ -60,9 +58,9 @@ def doctor(
         found.append(finding)
         if not as_json:
             out.print(f"[{COLOURS[finding.level]}]{finding.level:8}[/]", end=" ")
-            out.print(f"{finding.name}: {finding.found}", markup=False, highlight=False, soft_wrap=True)
+            say(out, f"{finding.name}: {finding.found}")
             if finding.advice:
-                out.print(f"         -> {finding.advice}", markup=False, highlight=False, soft_wrap=True)
+                say(out, f"         -> {finding.advice}")
     count = {level: sum(each.level == level for each in found) for level in COLOURS}
     if as_json:
         content = {"problems": count["problem"], "warnings": count["warning"]}

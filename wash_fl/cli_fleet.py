@@ -6,19 +6,14 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
+from wash_fl.cli_terminal import Json, err, out, say
 from wash_fl.config import RunConfig
 from wash_fl.errors import INTERRUPTED, ConfigError
 
-out = Console()
-err = Console(stderr=True)
-
-
 Folder = Annotated[Path, typer.Option("--dir", help="The folder of a fleet on this machine.")]
 Out = Annotated[Path, typer.Option("--out", help="The folder in which the files are made.")]
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of a table.")]
 
 FOLDER, CREDENTIALS = Path("fleet"), Path("credentials")
 
@@ -110,7 +105,7 @@ def serve(
         message = "interrupted: the run is stopped."
         if run.exists():
             message += f" To go on with it: wash-fl serve {place} --resume {run}"
-        err.print(message, highlight=False, markup=False, soft_wrap=True)
+        say(err, message)
         raise typer.Exit(INTERRUPTED) from None
     progress.summarize(folder)
 
@@ -219,7 +214,7 @@ def status(folder: Folder = FOLDER, as_json: Json = False) -> None:
         try:
             online = found.control.online()
         except RunError as error:
-            err.print(str(error), highlight=False, markup=False, soft_wrap=True)
+            say(err, str(error))
     nodes = [
         {
             "member": member,

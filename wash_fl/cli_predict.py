@@ -5,12 +5,10 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-out = Console()
-err = Console(stderr=True)
+from wash_fl.cli_terminal import Json, err, out, say, say_error
 
 
 def register(app: typer.Typer) -> None:
@@ -26,9 +24,7 @@ def predict(
         int | None,
         typer.Option(help="Rows of a CSV file from window to window; by default a window's length.", min=1),
     ] = None,
-    as_json: Annotated[
-        bool, typer.Option("--json", help="Print one JSON object instead of a table.")
-    ] = False,
+    as_json: Json = False,
 ) -> None:
     """Answer inputs with an exported model: the likeliest class of each, and its probability.
 
@@ -65,13 +61,12 @@ def predict(
     elif len(refused) < len(answered):
         _show(answered)
     if passed_over:
-        _say(f"passed over, of another kind: {', '.join(map(str, passed_over))}")
+        say(err, f"passed over, of another kind: {', '.join(map(str, passed_over))}")
     for each in answered:
         if each.left_over:
-            _say(f"{each.file}: the last {each.left_over} rows are in no window")
+            say(err, f"{each.file}: the last {each.left_over} rows are in no window")
     for each in refused:
-        err.print("[bold red]error:[/]", end=" ")
-        _say(each.refused)
+        say_error(each.refused)
     if refused:
         raise typer.Exit(1)
 
@@ -99,8 +94,3 @@ def _place(place: dict[str, Any]) -> str:
         first, last = place["rows"]
         parts.append(f"row {first}" if first == last else f"rows {first}-{last}")
     return " ".join(parts)
-
-
-def _say(line: str) -> None:
-    # Neither markup nor wrapping: a message may hold brackets, and a path must stay whole.
-    err.print(line, markup=False, highlight=False, soft_wrap=True)

@@ -1,4 +1,4 @@
-"""Files that are either whole or not there."""
+"""Files that are either whole or not there, and where a device keeps them."""
 
 import os
 import secrets
@@ -45,3 +45,16 @@ def _sync(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def members_folder(*asked: object) -> Path:
+    """Return where a device keeps its members: the first of these that is set, or the user's own place.
+
+    Parameters
+    ----------
+    asked : object
+        What options say, the most particular first; after them counts the environment's ``WASH_FL_STATE``,
+        and then ``~/.local/state/wash-fl``.
+    """
+    places = (*asked, os.environ.get("WASH_FL_STATE"))
+    return Path(next((str(place) for place in places if place), "~/.local/state/wash-fl")).expanduser()

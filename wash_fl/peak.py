@@ -11,6 +11,10 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import resource
 
 SAMPLE_SECONDS = 0.02
 
@@ -90,6 +94,11 @@ def resident_peak(pid: int | None = None) -> int:
     return _of_status("VmHWM", pid)
 
 
+def accounted_peak(usage: "resource.struct_rusage") -> int:
+    """Return the most bytes in RAM by the system's account, which has the same name and two units."""
+    return usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+
+
 def private(pid: int | None = None) -> int:
     """Return how many bytes a process has in RAM now that are not pages of files, such as libraries.
 
@@ -122,5 +131,4 @@ def _wait(pid: int, timeout: float) -> tuple[int, int, int, bool]:
             with suppress(ProcessLookupError, PermissionError):
                 os.killpg(pid, signal.SIGKILL)
         pause.wait(SAMPLE_SECONDS)
-    unit = 1 if sys.platform == "darwin" else 1024
-    return os.waitstatus_to_exitcode(status), sampled, unit * usage.ru_maxrss, timed_out
+    return os.waitstatus_to_exitcode(status), sampled, accounted_peak(usage), timed_out

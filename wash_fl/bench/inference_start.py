@@ -6,6 +6,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+from wash_fl.peak import accounted_peak, resident_peak
+
 
 def measure(model: Path, threads: int, batches: list[int]) -> dict[str, Any]:
     """Import what predicting needs, load a model, and let it answer; in a process that has done nothing else.
@@ -53,16 +55,12 @@ def measure(model: Path, threads: int, batches: list[int]) -> dict[str, Any]:
 
 def peak_bytes() -> int:
     """Return the most memory that this process has had resident so far."""
-    try:
-        # Not getrusage: on Linux it gives a new process the peak of the one that started it.
-        status = Path("/proc/self/status").read_text(encoding="ascii")
-        (line,) = [each for each in status.splitlines() if each.startswith("VmHWM:")]
-        return 1024 * int(line.split()[1])
-    except (OSError, ValueError):
-        import resource
+    # Not getrusage first: on Linux it gives a new process the peak of the one that started it.
+    if resident := resident_peak():
+        return resident
+    import resource
 
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        return peak if sys.platform == "darwin" else 1024 * peak
+    return accounted_peak(resource.getrusage(resource.RUSAGE_SELF))
 
 
 if __name__ == "__main__":

@@ -185,7 +185,7 @@ def _plain(folder: Folder, method: str) -> Variant | None:
 
 
 def _at_equal_bytes(folder: Folder, one: str, other: str) -> Difference | None:
-    """Return the difference of two schedules of shuffled slices, where nothing differs but them and p."""
+    """Return the difference of two of WASH's schedules, equal in bytes and in all but them and p."""
     by_schedule: dict[str, list[tuple[Variant, dict[str, Any], Difference]]] = {one: [], other: []}
     for variant in folder.comparison.variants:
         sent = None if variant.dropout else _spread(folder, variant, _bytes)

@@ -1,6 +1,5 @@
 """All checks of a machine, the quick ones first."""
 
-import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,6 +9,7 @@ from wash_fl.doctor.clock import clock
 from wash_fl.doctor.finding import Finding
 from wash_fl.doctor.superlink import Address, reach
 from wash_fl.doctor.training import training
+from wash_fl.files import members_folder
 
 
 def examine(
@@ -49,6 +49,4 @@ def examine(
 
 def _state_folder(config: RunConfig) -> Path:
     """Return where members are kept, as :func:`wash_fl.planes.round.state_folder` will choose it."""
-    places = (config.fleet.state_dir, os.environ.get("WASH_FL_STATE"))
-    chosen = next((place for place in places if place), "~/.local/state/wash-fl")
-    return Path(chosen).expanduser().absolute()
+    return members_folder(config.fleet.state_dir).absolute()

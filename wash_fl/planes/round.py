@@ -4,7 +4,6 @@ A handler reads a message, has the member on this device's disk do what it asks
 (:mod:`wash_fl.member.durable`), and replies.
 """
 
-import os
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -24,6 +23,7 @@ from wash_fl.core.identity import run_identity
 from wash_fl.core.packet import RUN_BYTES
 from wash_fl.errors import ConfigError, ExchangeError, WashError
 from wash_fl.faults import points
+from wash_fl.files import members_folder
 from wash_fl.member.durable import DurableMember, NotJoinedError, unfit
 from wash_fl.member.pace import Round
 from wash_fl.member.snapshot import Progress
@@ -129,13 +129,7 @@ def state_folder(context: Context) -> Path:
     The first that is set of: ``state-dir`` in the node's configuration, ``state-dir`` in the run's, the
     environment's ``WASH_FL_STATE``, and ``~/.local/state/wash-fl``.
     """
-    places = (
-        context.node_config.get("state-dir"),
-        context.run_config.get("state-dir"),
-        os.environ.get("WASH_FL_STATE"),
-    )
-    chosen = next((str(place) for place in places if place), "~/.local/state/wash-fl")
-    return Path(chosen).expanduser()
+    return members_folder(context.node_config.get("state-dir"), context.run_config.get("state-dir"))
 
 
 class Seat:
