@@ -160,7 +160,7 @@ class ExchangeConfig(_Checked):
     )
     schedule: str = option(
         "auto",
-        "p over depth: auto (what suits the division), paper (decreasing, and shuffled), decreasing, "
+        "p over depth: auto (the best found, size-aware), paper (decreasing, and shuffled), decreasing, "
         "constant, increasing, or size-aware (equal counts)",
         choices=("auto", "paper", "decreasing", "constant", "increasing", "size-aware"),
     )
@@ -171,7 +171,7 @@ class ExchangeConfig(_Checked):
     stop_after: int = option(0, "The last exchange that moves anything; 0 exchanges to the end", low=0)
     mix: str = option(
         "auto",
-        "auto (what suits the division), shuffle (WASH) or average (sparse averaging, SPARTA)",
+        "auto (the best found, average), shuffle (WASH) or average (sparse averaging, SPARTA)",
         choices=("auto", "shuffle", "average"),
     )
     topology: str = option(

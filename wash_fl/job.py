@@ -14,6 +14,7 @@ import wash_fl
 from wash_fl.config import RunConfig
 from wash_fl.consensus.batchnorm import batchnorm_layers, estimate
 from wash_fl.consensus.finish import Examination, Outcome
+from wash_fl.core.auto import with_choices
 from wash_fl.core.identity import weights_sha256
 from wash_fl.export.metadata import ModelCard
 from wash_fl.export.normalization import Normalization
@@ -30,7 +31,7 @@ from wash_fl.planes.watching import RoundReport, Watcher
 from wash_fl.report.figures import draw_figures
 from wash_fl.report.run_folder import AVERAGED, FIGURES, JOURNAL, MODEL, SUMMARY, RunFolder
 from wash_fl.strategy import WashStrategy
-from wash_fl.tasks.division import with_choices
+from wash_fl.tasks.division import refuse_division
 from wash_fl.tasks.models import initial_model
 from wash_fl.tasks.task import Task, load_task
 
@@ -50,7 +51,8 @@ def run_job(grid: Grid, config: RunConfig) -> RunFolder:
     """
     grid = with_faults(grid)
     task = load_task(config.task.task)
-    chosen = with_choices(config, task)
+    refuse_division(task, config)
+    chosen = with_choices(config)
     folder = RunFolder.create(config)
     logger.info("the run's folder is %s", folder.path)
     folder.log(

@@ -13,7 +13,7 @@ from flwr.serverapp.strategy import Result, Strategy
 from safetensors.numpy import save_file
 
 from wash_fl.config import ExchangeConfig
-from wash_fl.core.auto import OWN, chosen
+from wash_fl.core.auto import chosen
 from wash_fl.core.draw import Draw
 from wash_fl.core.escrow import Escrow
 from wash_fl.core.identity import run_identity, weights_sha256
@@ -140,8 +140,7 @@ class WashStrategy(Strategy):
                 "more can be waited for than there are."
             )
         self._layout = layout
-        # Whoever knows how the data is divided has chosen already.
-        self._exchange = chosen(exchange or ExchangeConfig(), OWN)
+        self._exchange = chosen(exchange or ExchangeConfig())
         self._members = members
         self._min_members = min_members
         self._start_timeout = start_timeout

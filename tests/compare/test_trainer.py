@@ -21,6 +21,7 @@ OPTIONS: dict[str, Any] = {
     "learning-rate": 0.1,
     "p": 0.3,
     "schedule": "constant",
+    "mix": "shuffle",
 }
 
 

@@ -1,34 +1,31 @@
-"""What `auto` stands for follows from the division; what is said stays as it is."""
+"""What `auto` and `paper` stand for; what is said stays as it is."""
 
 import pytest
 
-from wash_fl.config import ExchangeConfig, TaskConfig, fields
-from wash_fl.core.auto import OWN, chosen
+from wash_fl.config import ExchangeConfig, RunConfig
+from wash_fl.core.auto import chosen, with_choices
 from wash_fl.core.mix import mix
 from wash_fl.core.schedule import Schedule
 
-DIVISIONS = (*fields()["division"].metadata["choices"], OWN)
+
+@pytest.mark.parametrize("division", ["shared", "iid", "dirichlet"])
+def test_a_choice_is_one_that_can_be_drawn_and_is_final(division):
+    found = with_choices(RunConfig.from_mapping({"division": division}))
+    assert (found.exchange.schedule, found.exchange.mix) == ("size-aware", "average")
+    assert found.task.division == division
+    assert with_choices(found) == found
+    Schedule(found.exchange)
 
 
-@pytest.mark.parametrize("division", DIVISIONS)
-def test_every_division_has_a_choice_and_a_choice_is_final(division):
-    found = chosen(ExchangeConfig(), division)
-    assert (found.schedule, found.mix) not in {("auto", found.mix), (found.schedule, "auto")}
-    assert {chosen(found, other) for other in DIVISIONS} == {found}
-    Schedule(found)
-
-
-@pytest.mark.parametrize("division", DIVISIONS)
-def test_the_papers_setting_is_one_option_away(division):
-    found = chosen(ExchangeConfig(schedule="paper"), division)
+def test_the_papers_setting_is_one_option_away():
+    found = chosen(ExchangeConfig(schedule="paper"))
     assert (found.schedule, found.mix) == ("decreasing", "shuffle")
-    assert chosen(ExchangeConfig(schedule="paper", mix="average"), division).mix == "average"
+    assert chosen(ExchangeConfig(schedule="paper", mix="average")).mix == "average"
 
 
-def test_skewed_labels_are_averaged_and_equal_data_is_shuffled():
-    assert chosen(ExchangeConfig(), TaskConfig().division).mix == "shuffle"
-    assert chosen(ExchangeConfig(schedule="constant"), "dirichlet").mix == "average"
-    assert chosen(ExchangeConfig(mix="shuffle"), "dirichlet").mix == "shuffle"
+def test_what_is_said_is_not_chosen():
+    assert chosen(ExchangeConfig(mix="shuffle")).mix == "shuffle"
+    assert chosen(ExchangeConfig(schedule="constant")).schedule == "constant"
 
 
 @pytest.mark.parametrize("schedule", ["auto", "paper"])

@@ -26,6 +26,7 @@ OPTIONS = {
     "train-examples": 200,
     "test-examples": 100,
     "p": 0.3,
+    "mix": "shuffle",
     # The fewer requests the better: each starts a process, with torch, on every device.
     "evaluate-every": 0,
     "batchnorm": "server",

@@ -21,6 +21,7 @@ OPTIONS = {
     "train-examples": 200,
     "test-examples": 100,
     "p": 0.3,
+    "mix": "shuffle",
     "exchange-plane": "stream",
     "every": 1,
     "topology": "permutation",

@@ -15,6 +15,7 @@ from torch.optim import SGD, Adam, AdamW, Optimizer
 from torch.utils.data import TensorDataset
 
 from wash_fl.config import RunConfig, TrainingConfig
+from wash_fl.core.auto import with_choices
 from wash_fl.core.schedule import Schedule
 from wash_fl.core.terms import Terms
 from wash_fl.errors import ConfigError
@@ -32,11 +33,10 @@ from wash_fl.member.training import (
     resolve_device,
 )
 from wash_fl.tasks import Task, initial_model, load_task, member_examples
-from wash_fl.tasks.division import with_choices
 
 
 def training_of(task: Task, member: int = 0, size: int | None = None, **options: Any) -> LocalTraining:
-    config = with_choices(RunConfig.from_mapping({"learning-rate": 0.1, "batch-size": 8, **options}), task)
+    config = with_choices(RunConfig.from_mapping({"learning-rate": 0.1, "batch-size": 8, **options}))
     if size is None:
         return LocalTraining(config, task, member_examples(task, config, member), member)
     examples = TensorDataset(torch.arange(size, dtype=torch.float32), torch.zeros(size, dtype=torch.int64))

@@ -93,6 +93,7 @@ def test_a_fleet_gives_the_weights_of_the_trainer_in_about_the_bytes_of_the_dtyp
             "rounds": 4,
             "local-steps": 2,
             "p": 0.3,
+            "mix": "shuffle",
             "train-examples": 200,
             "test-examples": 50,
             "run-name": "one",

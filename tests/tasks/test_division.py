@@ -10,10 +10,8 @@ from torch import nn
 from torch.utils.data import Dataset, IterableDataset, TensorDataset
 
 from wash_fl.config import RunConfig
-from wash_fl.core.auto import MIX, OWN
 from wash_fl.errors import ConfigError, DataError
 from wash_fl.tasks import Task, division, fetch, labels_of, member_examples, select, tensors_of
-from wash_fl.tasks.division import with_choices
 
 torch.set_num_threads(1)
 
@@ -162,22 +160,6 @@ def test_another_division_of_data_that_is_divided_already_is_refused():
     task = make_task(numbered(100), member_data=lambda member, members: numbered(10))
     with pytest.raises(ConfigError, match=r"division = 'iid' .* \(member_data\): leave it out"):
         member_examples(task, config(division="iid"), 0)
-
-
-@pytest.mark.parametrize(
-    ("options", "has_own", "mix"),
-    [
-        ({}, False, MIX["shared"]),
-        ({"division": "iid"}, False, MIX["iid"]),
-        ({"division": "dirichlet"}, False, MIX["dirichlet"]),
-        ({}, True, MIX[OWN]),
-        ({"mix": "shuffle", "division": "dirichlet"}, False, "shuffle"),
-    ],
-)
-def test_the_mix_is_chosen_by_how_the_task_is_divided(options, has_own, mix):
-    own = (lambda member, members: numbered(10)) if has_own else None
-    found = with_choices(config(**options), make_task(numbered(100), member_data=own))
-    assert found.exchange.mix == mix and found.task == config(**options).task
 
 
 @pytest.mark.parametrize("member", [-1, 4])

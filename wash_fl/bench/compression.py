@@ -94,7 +94,7 @@ def run(quick: bool = False, *, progress: Callable[[str], None] = lambda line: N
             accuracies = []
             for seed in seeds:
                 config = RunConfig.from_mapping(
-                    {**options, "topology": topology, "dtype": variant.dtype, "seed": seed}
+                    {**options, "mix": "shuffle", "topology": topology, "dtype": variant.dtype, "seed": seed}
                     # The members' own accuracies would take as long as their training, and are not asked for.
                     | {"test_examples": 10}
                 )

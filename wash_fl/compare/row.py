@@ -16,8 +16,9 @@ from wash_fl.config import RunConfig
 from wash_fl.consensus.evaluate import accuracy, logits_of
 from wash_fl.consensus.finish import Arrays, Examination
 from wash_fl.consensus.soup import greedy_soup
+from wash_fl.core.auto import with_choices
 from wash_fl.member.threads import one_thread
-from wash_fl.tasks.division import tensors_of, with_choices
+from wash_fl.tasks.division import tensors_of
 from wash_fl.tasks.task import load_task
 
 LINE_EXAMPLES: Final = 1000
@@ -73,7 +74,7 @@ def run_row(row: Row, progress: Callable[[int], None] = lambda number: None) -> 
     began = time.perf_counter()
     config, method = row.config, METHODS[row.method]
     task, held = hold_out(load_task(config.task.task), row.seed, config.training.members)
-    config = with_choices(config, task)
+    config = with_choices(config)
     post = Post(config)
     cohort = method.make(config, task, row.dropout, post)
     distances: list[float] = []

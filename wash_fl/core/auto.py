@@ -1,40 +1,36 @@
-"""What ``auto`` and ``paper`` stand for: a schedule over depth and a mix that go with a way of dividing data.
+"""What ``auto`` and ``paper`` stand for: a schedule over depth and a mix.
 
-The choices are those that gave the best averaged model for equal bytes in ``docs/evidence.md``.
+``auto`` is what gave the best averaged model for equal bytes in ``docs/evidence.md``: the same for every
+way of dividing the data.
 """
 
 import dataclasses
 from typing import Final
 
-from wash_fl.config import ExchangeConfig
-
-OWN: Final = "own"
-"""How data is divided when each device brings its own: nobody knows."""
+from wash_fl.config import ExchangeConfig, RunConfig
 
 SCHEDULE: Final = "size-aware"
-"""As many values from every tensor: small ones, among them the classifier's, then change places often and for
+"""As many values from every tensor: small ones, among them the classifier's, are exchanged often and for
 nearly no bytes."""
 
-MIX: Final = {"shared": "shuffle", "iid": "shuffle", "dirichlet": "average", OWN: "average"}
-"""Where members see the same distribution, shuffled slices keep them different; where labels are skewed, what
-one member has unlearned is better averaged away."""
+MIX: Final = "average"
+"""Where labels are skewed, what one member has unlearned is better averaged away. Where they are not,
+shuffled slices keep the members different, and more of them are needed to keep the members together."""
 
 
-def chosen(exchange: ExchangeConfig, division: str) -> ExchangeConfig:
+def chosen(exchange: ExchangeConfig) -> ExchangeConfig:
     """Return an exchange's options with a schedule and a mix in place of ``auto`` and ``paper``.
 
     Options without these are returned as they are.
-
-    Parameters
-    ----------
-    exchange : ExchangeConfig
-        The options.
-    division : str
-        How the members' examples are divided: as the option ``division`` says, or :data:`OWN`.
     """
     paper = exchange.schedule == "paper"
     schedule = {"paper": "decreasing", "auto": SCHEDULE}.get(exchange.schedule, exchange.schedule)
     mix = exchange.mix
     if mix == "auto":
-        mix = "shuffle" if paper else MIX[division]
+        mix = "shuffle" if paper else MIX
     return dataclasses.replace(exchange, schedule=schedule, mix=mix)
+
+
+def with_choices(config: RunConfig) -> RunConfig:
+    """Return a run's options with those of its exchange :func:`chosen`."""
+    return dataclasses.replace(config, exchange=chosen(config.exchange))

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Final, Self
 
 from wash_fl.config import ExchangeConfig, RunConfig
-from wash_fl.core.auto import OWN, chosen
+from wash_fl.core.auto import chosen
 from wash_fl.core.schedule import Schedule
 from wash_fl.errors import ConfigError
 
@@ -78,7 +78,7 @@ class Terms:
         options = {**given, **given["exchange"]}
         del options["exchange"]
         try:
-            if chosen(exchange, OWN) != exchange:
+            if chosen(exchange) != exchange:
                 raise ConfigError("they leave a choice open (schedule, mix).")
             RunConfig.from_mapping(options)
         except ConfigError as error:

@@ -2,7 +2,6 @@
 
 import warnings
 from collections.abc import Iterable
-from dataclasses import replace
 from functools import lru_cache
 from typing import Any
 
@@ -13,7 +12,6 @@ from torch.utils.data import IterableDataset, Subset, TensorDataset, default_col
 
 from wash_fl.config import RunConfig, TaskConfig
 from wash_fl.core import philox
-from wash_fl.core.auto import OWN, chosen
 from wash_fl.errors import ConfigError, DataError
 from wash_fl.tasks.task import Examples, Task, import_extra
 
@@ -56,38 +54,25 @@ def member_examples(task: Task, config: RunConfig, member: int) -> Examples:
             f"there is no member {member}: members = {members}, so they are 0 to {members - 1}. "
             "Raise members, or give this client a lower index."
         )
-    limit, division = config.task.train_examples, division_of(task, config)
+    refuse_division(task, config)
+    limit = config.task.train_examples
     if task.member_data is not None:
         own = task.member_data(member, members)
         return _limited(_checked(own, task, f"member_data({member}, {members})"), limit, seed, index=0)
     examples = _limited(_checked(task.train_data(), task, "train_data()"), limit, seed, index=0)
-    if division == "shared":
+    if config.task.division == "shared":
         return examples
     return select(examples, _shard(labels_of(examples), config, member))
 
 
-def division_of(task: Task, config: RunConfig) -> str:
-    """Return how a task's examples are divided: ``own`` if it has ``member_data``, else what the options say.
-
-    Raises
-    ------
-    ConfigError
-        If the options ask for another division of data that is divided already.
-    """
+def refuse_division(task: Task, config: RunConfig) -> None:
+    """Raise :class:`ConfigError` if the options ask to divide data that is divided already."""
     asked = config.task.division
-    if task.member_data is None:
-        return asked
-    if asked != TaskConfig().division:
+    if task.member_data is not None and asked != TaskConfig().division:
         raise ConfigError(
             f"division = {asked!r} does not go with the task {task.name!r}, whose members have data of their "
             "own (member_data): leave it out."
         )
-    return OWN
-
-
-def with_choices(config: RunConfig, task: Task) -> RunConfig:
-    """Return a run's options with a schedule and a mix in place of ``auto``, as its task is divided."""
-    return replace(config, exchange=chosen(config.exchange, division_of(task, config)))
 
 
 def test_examples(task: Task, config: RunConfig) -> Examples:
