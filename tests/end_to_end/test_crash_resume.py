@@ -70,17 +70,20 @@ def check_audit(rig: Rig, served: Served) -> None:
     assert found.values > 0
 
 
-def test_a_serverapp_killed_again_and_again_ends_with_the_weights_of_the_undisturbed_run(
+def test_serverapp_and_members_killed_again_and_again_end_with_the_weights_of_the_undisturbed_run(
     rig: Rig, undisturbed: str
 ) -> None:
+    # Members answer again in the same round, whether they were killed while they train or after they saved.
     served = rig.serve(
         "serverapp",
         "kill server exchange=1 at=sent; kill server exchange=2 at=settled; kill server at=collected; "
-        "duplicate reply member=1 exchange=2; reorder reply member=0 exchange=3",
+        "duplicate reply member=1 exchange=2; reorder reply member=0 exchange=3; "
+        "kill member=1 exchange=3 at=trained; kill member=2 exchange=3 at=saved",
     )
     print(f"\n{served.sha256} after {len(served.restarts)} restarts, undisturbed {undisturbed}")
-    assert served.injected == {"kill": 3, "duplicate": 1, "reorder": 1}
+    assert served.injected == {"kill": 5, "duplicate": 1, "reorder": 1}
     assert len(served.restarts) == 3
+    assert served.participants == [[0, 1, 2]] * ROUNDS
     assert served.sha256 == undisturbed
     check_audit(rig, served)
 
@@ -95,18 +98,6 @@ def test_a_superlink_killed_in_the_middle_ends_with_the_weights_of_the_undisturb
     served = rig.serve("superlink", act=after_round(1, kill_and_restart))
     print(f"\n{served.sha256} after {len(served.restarts)} restarts, undisturbed {undisturbed}")
     assert served.restarts
-    assert served.sha256 == undisturbed
-    check_audit(rig, served)
-
-
-def test_members_killed_while_they_train_and_after_they_saved_answer_again_in_the_same_round(
-    rig: Rig, undisturbed: str
-) -> None:
-    served = rig.serve("members", "kill member=1 exchange=2 at=trained; kill member=2 exchange=2 at=saved")
-    print(f"\n{served.sha256} with members {served.participants}, undisturbed {undisturbed}")
-    assert served.injected == {"kill": 2}
-    assert served.restarts == []
-    assert served.participants == [[0, 1, 2]] * ROUNDS
     assert served.sha256 == undisturbed
     check_audit(rig, served)
 

@@ -23,15 +23,6 @@ pytestmark = pytest.mark.slow
 WASH_FL = [sys.executable, "-m", "wash_fl"]
 
 DIGITS: dict[str, Any] = {"rounds": 15, "local-steps": 24, "learning-rate": 0.5, "p": 0.2}
-FASHION: dict[str, Any] = {
-    "task": "fashion-mnist",
-    "train-examples": 3000,
-    "test-examples": 2000,
-    "rounds": 20,
-    "local-steps": 20,
-    "learning-rate": 0.2,
-    "p": 0.2,
-}
 
 
 def flags(options: dict[str, Any]) -> list[str]:
@@ -82,57 +73,9 @@ def digits(folder: Path) -> tuple[str, RunFolder]:
     return simulate(folder, DIGITS, [environment / "bin" / Path(sys.executable).name, "-m", "wash_fl"])
 
 
-def isolated(options: dict[str, Any]) -> Any:
-    return Trainer(RunConfig.from_mapping(options | {"p": 0.0})).run()
-
-
-def compare_with_isolated(
-    name: str, run: RunFolder, options: dict[str, Any], capsys: pytest.CaptureFixture[str]
-) -> tuple[Any, Any]:
-    """Print the numbers that matter, and return the run's accuracies and the isolated members' outcome."""
-    accuracy, alone = run.summary()["accuracy"], isolated(options)
-    with capsys.disabled():
-        print(
-            f"\n{name}: averaged WASH {accuracy['averaged']:.4f}, its ensemble {accuracy['ensemble']:.4f}, "
-            f"plain average of isolated members {alone.averaged:.4f}"
-            f"\n  (WASH's plain average {accuracy['averaged_before_batchnorm']:.4f}, isolated members' with "
-            f"BatchNorm re-estimated {alone.recalibrated:.4f}, their ensemble {alone.ensemble:.4f})"
-        )
-    return accuracy, alone
-
-
-def test_on_digits_the_averaged_model_beats_isolated_averaging_and_is_near_its_ensemble(
-    digits: tuple[str, RunFolder], capsys: pytest.CaptureFixture[str]
-) -> None:
-    accuracy, alone = compare_with_isolated("digits", digits[1], DIGITS, capsys)
-    assert accuracy["averaged"] >= alone.averaged + 0.2
-    assert accuracy["averaged_before_batchnorm"] >= alone.averaged + 0.2
-    assert accuracy["averaged"] >= accuracy["ensemble"] - 0.015
-
-
-def test_the_same_seed_gives_the_same_weights_twice_and_in_the_in_process_trainer(
-    folder: Path, digits: tuple[str, RunFolder]
-) -> None:
-    _, again = simulate(folder, DIGITS)
-    first, second = digits[1].summary(), again.summary()
-    assert again.path != digits[1].path
-    assert first["weights_sha256"] == second["weights_sha256"]
-    assert first["accuracy"] == second["accuracy"]
-    assert first["bytes"]["up_values"] == second["bytes"]["up_values"]
-    assert Trainer(RunConfig.from_mapping(DIGITS)).run().sha256 == first["weights_sha256"]
-
-
-def test_on_fashion_mnist_the_averaged_model_beats_isolated_averaging_and_is_near_its_ensemble(
-    folder: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    _, run = simulate(folder, FASHION)
-    accuracy, alone = compare_with_isolated("fashion-mnist", run, FASHION, capsys)
-    assert accuracy["averaged"] >= alone.averaged + 0.15
-    assert accuracy["averaged_before_batchnorm"] >= alone.averaged + 0.15
-    # BatchNorm's re-estimation mends much of isolated averaging; the shuffle is worth more all the same.
-    assert accuracy["averaged"] >= alone.recalibrated + 0.02
-    assert accuracy["averaged"] >= accuracy["ensemble"] - 0.015
-    assert run.summary()["weights_sha256"] == Trainer(RunConfig.from_mapping(FASHION)).run().sha256
+def test_a_simulation_gives_the_weights_of_the_in_process_trainer(digits: tuple[str, RunFolder]) -> None:
+    # Which gives the same ones again, and a model worth having: tests/compare/.
+    assert Trainer(RunConfig.from_mapping(DIGITS)).run().sha256 == digits[1].summary()["weights_sha256"]
 
 
 def test_a_run_shows_its_progress_and_leaves_a_complete_folder(digits: tuple[str, RunFolder]) -> None:
@@ -210,7 +153,7 @@ def test_the_finished_run_can_be_evaluated_exported_and_used(
 
 @pytest.mark.parametrize(
     ("after", "number"),
-    [("start", signal.SIGINT), ("round 3", signal.SIGINT), ("round 3", signal.SIGTERM)],
+    [("start", signal.SIGTERM), ("round 3", signal.SIGINT)],
 )
 def test_an_interrupted_run_leaves_no_process_and_no_half_written_file(
     tmp_path: Path, after: str, number: signal.Signals
