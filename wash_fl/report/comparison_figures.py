@@ -1,5 +1,6 @@
 """Figures of a comparison: accuracy against bytes and options, distance, the loss between members."""
 
+import math
 import statistics
 from collections.abc import Iterator, Sequence
 from typing import Any, Final
@@ -64,9 +65,10 @@ def _against_bytes(axes: Any, lines: Sequence[Line]) -> None:
         )
     sent = [line.up.mean / MEGABYTE for line in lines if line.up.mean > 0]
     if sent:
-        # Methods are far apart in bytes, and one sends none at all.
-        axes.set_xscale("symlog", linthresh=min(sent) / 2)
-        axes.set_xlim(left=-min(sent) / 8)
+        # Methods are far apart in bytes, and one sends none at all. From a power of ten on, where a tick is.
+        least = 10.0 ** math.floor(math.log10(min(sent)))
+        axes.set_xscale("symlog", linthresh=least)
+        axes.set_xlim(left=-least / 4)
         axes.xaxis.set_major_formatter(lambda value, place: f"{value:g}")
     _percent(axes)
 
