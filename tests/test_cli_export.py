@@ -88,11 +88,11 @@ def test_without_json_the_float32_file_alone_is_one_line_and_with_it_one_object(
         (["--target", "x86"], ["--target", "--int8"]),
         (["--int8-tolerance", "1"], ["--int8-tolerance", "--int8"]),
         (["--int8", "--target", "riscv"], ["'riscv'", "arm64, x86"]),
-        (["--int8", "--int8-tolerance", "-1"], ["int8-tolerance = -1.0", "0 to 100"]),
+        (["--int8", "--int8-tolerance", "-1"], ["'--int8-tolerance'", "-1.0", "100"]),
     ],
 )
 def test_what_is_not_allowed_is_refused_on_one_line(wash, run, options, parts):
     said = wash("export", run.path, *options)
-    assert said.status == 1 and len(said.err.splitlines()) == 1
+    assert said.status > 0 and len(said.err.splitlines()) == 1
     assert all(part in said.err for part in parts)
-    assert not (run.path / "model.int8.onnx").exists()
+    assert not list(run.path.glob("*.onnx"))

@@ -44,7 +44,9 @@ def export(  # noqa: PLR0917 (the command line gives them by name)
     ] = None,
     int8_tolerance: Annotated[
         float | None,
-        typer.Option(help="Points of accuracy that int8 may cost (default: 0.5).", show_default=False),
+        typer.Option(
+            help="Points of accuracy that int8 may cost (default: 0.5).", min=0, max=100, show_default=False
+        ),
     ] = None,
     as_json: Json = False,
 ) -> None:
@@ -56,11 +58,17 @@ def export(  # noqa: PLR0917 (the command line gives them by name)
     """
     if not int8 and (target is not None or int8_tolerance is not None):
         raise ConfigError("--target and --int8-tolerance are for a file in int8: give --int8 as well.")
-    from wash_fl.job import export_averaged
+    from wash_fl.job import export_averaged, export_averaged_int8
     from wash_fl.report.run_folder import MODEL, RunFolder
     from wash_fl.tasks.task import load_task
 
     folder = RunFolder.open(run)
+    if int8:
+        from wash_fl.export.int8 import TOLERANCE
+        from wash_fl.export.quantization import choose_target
+
+        chosen = choose_target(target)
+        points = TOLERANCE if int8_tolerance is None else int8_tolerance
     changes = {} if tolerance is None else {"tolerance": tolerance}
     config = RunConfig.from_mapping(folder.config.to_mapping() | changes)
     path = folder.path / MODEL if output is None else output
@@ -79,17 +87,7 @@ def export(  # noqa: PLR0917 (the command line gives them by name)
             f"examples, {parity.agreement:.2%} equal answers",
         )
     if int8:
-        from wash_fl.export.int8 import TOLERANCE
-        from wash_fl.export.quantization import this_target
-        from wash_fl.job import export_averaged_int8
-
-        made = export_averaged_int8(
-            folder,
-            task,
-            path,
-            target=this_target() if target is None else target,
-            tolerance=TOLERANCE if int8_tolerance is None else int8_tolerance,
-        )
+        made = export_averaged_int8(folder, task, path, target=chosen, tolerance=points)
         latency = _latency(path, made.model)
         found["int8"] = {**dataclasses.asdict(made), "model": str(made.model), "latency": latency}
         if not as_json:

@@ -16,7 +16,7 @@ from wash_fl.errors import ExportError
 from wash_fl.export import ModelCard, Normalization, Predictor, export_onnx
 from wash_fl.export.int8 import Int8, export_int8
 from wash_fl.export.metadata import Quantization
-from wash_fl.export.quantization import SCHEMES, Quantizer, this_target
+from wash_fl.export.quantization import SCHEMES, Quantizer, choose_target
 from wash_fl.tasks.division import tensors_of
 from wash_fl.tasks.models import initial_model
 from wash_fl.tasks.task import load_task
@@ -245,7 +245,7 @@ def test_this_machine_is_a_target_by_its_name(
 ) -> None:
     for machine, target in {"x86_64": "x86", "AMD64": "x86", "aarch64": "arm64", "arm64": "arm64"}.items():
         monkeypatch.setattr("platform.machine", lambda machine=machine: machine)
-        assert this_target() == target in SCHEMES
+        assert choose_target() == target in SCHEMES
     monkeypatch.setattr("platform.machine", lambda: "riscv64")
     with refused(ExportError, "'riscv64'", "--target"):
-        this_target()
+        choose_target()

@@ -11,7 +11,7 @@ import torch
 from wash_fl.bench import inference
 from wash_fl.core import philox
 from wash_fl.export import ModelCard, export_onnx
-from wash_fl.export.quantization import BATCH, SCHEMES, Quantizer, this_target
+from wash_fl.export.quantization import BATCH, SCHEMES, Quantizer, choose_target
 from wash_fl.tasks.models import initial_model
 from wash_fl.tasks.task import load_task
 
@@ -53,7 +53,7 @@ def run(
     ExportError
         If there is no such target, or the model cannot be exported.
     """
-    chosen = this_target() if target is None else target
+    chosen = choose_target(target)
     task = replace(load_task("cifar10"), input_shape=(3, side, side))
     network = initial_model(model, task, seed=0).eval()
     generator = torch.Generator().manual_seed(philox.seed_of(0, "int8"))

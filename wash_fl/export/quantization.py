@@ -64,14 +64,18 @@ arm64: what onnxruntime advises for it (``quantize_static``).
 _MACHINES: Final = {"aarch64": "arm64", "arm64": "arm64", "x86_64": "x86", "amd64": "x86"}
 
 
-def this_target() -> str:
-    """Return the target that this machine is.
+def choose_target(asked: str | None = None) -> str:
+    """Return the target that is asked for, or the one that this machine is.
 
     Raises
     ------
     ExportError
-        If it is none of them.
+        If there is no such target, or this machine is none.
     """
+    if asked is not None:
+        if asked not in SCHEMES:
+            raise ExportError(f"target = {asked!r} is not allowed: it is one of {', '.join(SCHEMES)}.")
+        return asked
     machine = platform.machine()
     if machine.lower() not in _MACHINES:
         raise ExportError(
@@ -105,9 +109,7 @@ class Quantizer:
     """
 
     def __init__(self, model: Path, calibration: Floats, target: str) -> None:
-        if target not in SCHEMES:
-            raise ExportError(f"target = {target!r} is not allowed: it is one of {', '.join(SCHEMES)}.")
-        self.target = target
+        self.target = choose_target(target)
         self._model = model
         self._card = Predictor(model).card
         self._calibration = calibration
