@@ -14,8 +14,8 @@ from rich.markup import escape
 from rich.table import Table
 
 import wash_fl
-from wash_fl import cli_bench, cli_compare, cli_doctor, cli_fleet, cli_predict
-from wash_fl.cli_terminal import Json, err, out, say_error
+from wash_fl import cli_bench, cli_compare, cli_doctor, cli_export, cli_fleet, cli_predict
+from wash_fl.cli_terminal import Json, Run, err, out, say_error
 from wash_fl.config import GROUPS, RunConfig, fields
 from wash_fl.errors import INTERRUPTED, WashError
 
@@ -45,8 +45,6 @@ EXTRAS = {
     "tensorboard": "tensorboard",
 }
 """Which extra brings a package that a command may miss."""
-
-Run = Annotated[Path, typer.Argument(help="A run's folder, such as runs/digits-2026-01-31-120000.")]
 
 
 def main() -> None:
@@ -150,39 +148,6 @@ def simulate(
 
 
 @app.command()
-def export(
-    run: Run,
-    output: Annotated[
-        Path | None,
-        typer.Option("--output", "-o", help="Where the file goes; by default into the run's folder."),
-    ] = None,
-    tolerance: Annotated[
-        float | None, typer.Option(help="Largest accepted difference to PyTorch; by default the run's.")
-    ] = None,
-) -> None:
-    """Export a run's averaged model to ONNX again, checked against PyTorch.
-
-    RUN is a run's folder, such as runs/digits-2026-01-31-120000.
-    """
-    from wash_fl.job import export_averaged
-    from wash_fl.report.run_folder import MODEL, RunFolder
-    from wash_fl.tasks.task import load_task
-
-    folder = RunFolder.open(run)
-    changes = {} if tolerance is None else {"tolerance": tolerance}
-    config = RunConfig.from_mapping(folder.config.to_mapping() | changes)
-    path = folder.path / MODEL if output is None else output
-    parity = export_averaged(folder, config, load_task(config.task.task), folder.weights(), path)
-    out.print(
-        f"{path}: largest difference to PyTorch {parity.largest_difference:.2g} on {parity.examples} "
-        f"examples, {parity.agreement:.2%} equal answers",
-        markup=False,
-        highlight=False,
-        soft_wrap=True,
-    )
-
-
-@app.command()
 def evaluate(run: Run, as_json: Json = False) -> None:
     """Evaluate a run's averaged model on its task's test data: the weights, and the ONNX file.
 
@@ -279,6 +244,7 @@ def audit(
         raise typer.Exit(1)
 
 
+cli_export.register(app)
 cli_predict.register(app)
 cli_fleet.register(app, _with_run_options)
 cli_doctor.register(app, _with_run_options)

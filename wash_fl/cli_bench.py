@@ -5,13 +5,14 @@ from typing import Annotated
 
 import typer
 
-from wash_fl.cli_terminal import Json, err, out
+from wash_fl.cli_terminal import Json, err, out, say
 from wash_fl.errors import ConfigError
 
 bench = typer.Typer(
     name="bench", help="Measure on this machine; each prints what it measured.", no_args_is_help=True
 )
 Seed = Annotated[int, typer.Option(help="Another seed, other examples.", min=0)]
+Batch = Annotated[str, typer.Option(help="Batch sizes, with commas between.")]
 
 
 def register(app: typer.Typer) -> None:
@@ -123,7 +124,7 @@ def overhead(
 @bench.command()
 def inference(  # noqa: PLR0917 (the command line gives them by name)
     models: Annotated[list[Path], typer.Argument(help="ONNX files that wash-fl exported.")],
-    batch: Annotated[str, typer.Option(help="Batch sizes, with commas between.")] = "1,32",
+    batch: Batch = "1,32",
     repeats: Annotated[int, typer.Option(help="Turns that are measured, per batch size.", min=1)] = 200,
     warm_up: Annotated[int, typer.Option(help="Turns before that, which are not.", min=0)] = 20,
     threads: Annotated[int, typer.Option(help="Threads that onnxruntime may use.", min=1)] = 1,
@@ -143,15 +144,9 @@ def inference(  # noqa: PLR0917 (the command line gives them by name)
     from wash_fl.bench.inference_tables import tables
     from wash_fl.bench.machine import report
 
-    try:
-        sizes = [int(each) for each in batch.split(",")]
-    except ValueError:
-        raise ConfigError(
-            f"batch = {batch!r}: write whole numbers with commas between, such as 1,32."
-        ) from None
     figures = measure.run(
         models,
-        batches=sizes,
+        batches=_sizes(batch),
         repeats=repeats,
         warm_up=warm_up,
         threads=threads,
@@ -162,9 +157,44 @@ def inference(  # noqa: PLR0917 (the command line gives them by name)
 
 
 @bench.command()
+def int8(  # noqa: PLR0917 (the command line gives them by name)
+    model: Annotated[str, typer.Option(help="One of the built-in models.")] = "resnet18",
+    side: Annotated[int, typer.Option(help="Of its square images, in pixels.", min=8)] = 224,
+    target: Annotated[
+        str | None, typer.Option(help="arm64 or x86; by default what this machine is.", show_default=False)
+    ] = None,
+    batch: Batch = "1",
+    repeats: Annotated[int, typer.Option(help="Turns that are measured, per batch size.", min=1)] = 100,
+    as_json: Json = False,
+) -> None:
+    """Latency of a built-in model in int8 beside the same in float32, both exported here, in turn."""
+    from wash_fl.bench import int8 as measure
+    from wash_fl.bench.inference_tables import tables
+    from wash_fl.bench.machine import report
+
+    figures = measure.run(model, side=side, target=target, batches=_sizes(batch), repeats=repeats)
+    if not as_json:
+        say(
+            out,
+            f"{model} on {side}x{side}, int8 for {figures['target']}: activations {figures['activations']}, "
+            f"weights of {figures['weight_bits']} bits, {figures['size_ratio']:.3f} of the file's size",
+        )
+    report(out, "int8", figures, as_json, tables(figures))
+
+
+@bench.command()
 def memory(as_json: Json = False) -> None:
     """Memory of a device that trains MobileNetV3-small or infers, and of Flower beside it, in MB."""
     from wash_fl.bench import memory as measure
     from wash_fl.bench.machine import report
 
     report(out, "memory", measure.run(), as_json)
+
+
+def _sizes(batch: str) -> list[int]:
+    try:
+        return [int(each) for each in batch.split(",")]
+    except ValueError:
+        raise ConfigError(
+            f"batch = {batch!r}: write whole numbers with commas between, such as 1,32."
+        ) from None

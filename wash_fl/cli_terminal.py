@@ -1,5 +1,6 @@
 """What all commands print to, and in the same way."""
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -8,6 +9,7 @@ from rich.console import Console
 out = Console()
 err = Console(stderr=True)
 
+Run = Annotated[Path, typer.Argument(help="A run's folder, such as runs/digits-2026-01-31-120000.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of a table.")]
 
 

@@ -5,8 +5,9 @@ import math
 import os
 import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from flwr.app import ArrayRecord
 from flwr.serverapp import Grid
 
@@ -35,6 +36,9 @@ from wash_fl.tasks.division import refuse_division
 from wash_fl.tasks.models import initial_model
 from wash_fl.tasks.task import Task, load_task
 
+if TYPE_CHECKING:
+    from wash_fl.export.int8 import Int8
+
 logger = logging.getLogger("flwr.wash_fl")
 
 SHOW_SECONDS = 2.0
@@ -42,6 +46,9 @@ SHOW_SECONDS = 2.0
 
 PARITY_EXAMPLES = 256
 """Test inputs on which the ONNX file is compared with PyTorch."""
+
+INT8_EXAMPLES = 256
+"""Training inputs from which int8 takes the range of every activation, at most."""
 
 
 def run_job(grid: Grid, config: RunConfig) -> RunFolder:
@@ -205,6 +212,46 @@ def export_averaged(folder: RunFolder, config: RunConfig, task: Task, weights: A
         card=card,
         examples=examination.inputs[:PARITY_EXAMPLES],
         tolerance=config.finish.tolerance,
+    )
+
+
+def export_averaged_int8(
+    folder: RunFolder,
+    task: Task,
+    model: Path,
+    *,
+    target: str,
+    tolerance: float,
+) -> "Int8":
+    """Write a run's averaged model in int8 beside its float32 file, judged on the task's test data.
+
+    Parameters
+    ----------
+    folder : RunFolder
+    task : Task
+        The run's.
+    model : Path
+        What :func:`export_averaged` wrote.
+    target, tolerance
+        As :func:`wash_fl.export.int8.export_int8` takes them.
+
+    Raises
+    ------
+    ExportError
+        If the accuracy cannot be kept.
+    """
+    from wash_fl.export.int8 import export_int8
+
+    examination = Examination(task, folder.config)
+    batches = examination.server_calibration()
+    return export_int8(
+        model,
+        model.with_suffix(".int8.onnx"),
+        target=target,
+        calibration=np.concatenate([each.numpy() for each in batches])[:INT8_EXAMPLES],
+        inputs=examination.inputs.numpy(),
+        targets=examination.targets,
+        tolerance=tolerance,
     )
 
 

@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 
 from wash_fl.errors import ExportError
-from wash_fl.export.metadata import ModelCard
+from wash_fl.export.metadata import ModelCard, Quantization
 from wash_fl.export.normalization import Normalization
 
 CARD = ModelCard(
@@ -61,6 +61,29 @@ def test_a_normalization_survives_to_the_last_bit_and_files_without_one_are_read
 )
 def test_a_normalization_of_another_kind_is_refused(value: str) -> None:
     assert "normalization" in refusal(CARD.to_metadata() | {"wash_fl.normalization": value})
+
+
+def test_a_quantization_survives_and_files_without_one_are_read() -> None:
+    card = replace(IN_NUMBERS, quantization=Quantization(target="arm64", in_float=("conv1", "größer")))
+    assert ModelCard.from_metadata(card.to_metadata()) == card
+    assert "wash_fl.quantization" not in CARD.to_metadata()
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "null",
+        '"x86"',
+        '{"target": "x86"}',
+        '{"target": 86, "in_float": []}',
+        '{"target": "x86", "in_float": "conv1"}',
+        '{"target": "x86", "in_float": [1]}',
+        '{"target": "x86", "in_float": [], "more": 1}',
+        "{",
+    ],
+)
+def test_a_quantization_of_another_kind_is_refused(value: str) -> None:
+    refusal(CARD.to_metadata() | {"wash_fl.quantization": value})
 
 
 def test_every_key_has_the_prefix_and_every_value_is_json() -> None:

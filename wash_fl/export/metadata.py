@@ -4,13 +4,42 @@ import dataclasses
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from wash_fl.errors import ExportError
 from wash_fl.export.normalization import Normalization
 from wash_fl.export.text import short
 
 PREFIX: Final = "wash_fl."
+
+Part = TypeVar("Part", Normalization, "Quantization")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Quantization:
+    """How a file in int8 was made from the float32 file.
+
+    Parameters
+    ----------
+    target : str
+        The kind of processor that it is for: ``"arm64"`` or ``"x86"``.
+    in_float : tuple of str
+        The layers that stay in float32, for in int8 they would hurt too much.
+
+    Raises
+    ------
+    ExportError
+        If a part is of another type.
+    """
+
+    target: str
+    in_float: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        layers = self.in_float
+        _check("target", self.target, isinstance(self.target, str), "a name")
+        fits = isinstance(layers, tuple) and all(isinstance(name, str) for name in layers)
+        _check("in_float", layers, fits, "a tuple of layers' names")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,6 +59,8 @@ class ModelCard:
     normalization : Normalization, optional
         The same as ``preprocessing`` in numbers, for raw values: pixels of image files, readings in CSV
         files. Without it a device can use inputs that are prepared already, and no others.
+    quantization : Quantization, optional
+        Of a file in int8; None for float32.
 
     Raises
     ------
@@ -48,6 +79,7 @@ class ModelCard:
     preprocessing: str = ""
     run: Mapping[str, str] = field(default_factory=dict, hash=False)
     normalization: Normalization | None = None
+    quantization: Quantization | None = None
 
     def __post_init__(self) -> None:
         _check("classes", self.classes, _is_names(self.classes), "a tuple of at least one class name")
@@ -61,6 +93,10 @@ class ModelCard:
             normalization is None or (isinstance(normalization, Normalization) and normalization.fits(shape)),
             f"None, or one mean and std for all channels or for each one of an input of shape {shape}",
         )
+        given = self.quantization
+        _check(
+            "quantization", given, given is None or isinstance(given, Quantization), "a Quantization or None"
+        )
 
     def to_metadata(self) -> dict[str, str]:
         """Return the card as the string key-value metadata of an ONNX file: each value is JSON."""
@@ -70,8 +106,10 @@ class ModelCard:
             "preprocessing": self.preprocessing,
             "run": dict(self.run),
         }
-        if self.normalization is not None:
-            parts["normalization"] = dataclasses.asdict(self.normalization)
+        for name in ("normalization", "quantization"):
+            part = getattr(self, name)
+            if part is not None:
+                parts[name] = dataclasses.asdict(part)
         return {PREFIX + name: json.dumps(part) for name, part in parts.items()}
 
     @classmethod
@@ -88,7 +126,8 @@ class ModelCard:
             input_shape=_tuple(_read(metadata, "input_shape")),
             preprocessing=_read(metadata, "preprocessing"),
             run=_read(metadata, "run"),
-            normalization=_normalization(metadata),
+            normalization=_optional(metadata, "normalization", Normalization),
+            quantization=_optional(metadata, "quantization", Quantization),
         )
 
 
@@ -104,16 +143,17 @@ def _read(metadata: Mapping[str, str], name: str) -> Any:
         ) from error
 
 
-def _normalization(metadata: Mapping[str, str]) -> Normalization | None:
-    if PREFIX + "normalization" not in metadata:
+def _optional(metadata: Mapping[str, str], name: str, kind: type[Part]) -> Part | None:
+    if PREFIX + name not in metadata:
         return None
-    part = _read(metadata, "normalization")
-    if not isinstance(part, dict) or part.keys() != {"mean", "std"}:
+    part = _read(metadata, name)
+    fields = [each.name for each in dataclasses.fields(kind)]
+    if not isinstance(part, dict) or part.keys() != set(fields):
         raise ExportError(
-            f"the metadata's {PREFIX}normalization must be an object of mean and std, got {short(part)}: "
+            f"the metadata's {PREFIX}{name} must be an object of {' and '.join(fields)}, got {short(part)}: "
             "export the model again."
         )
-    return Normalization(mean=_tuple(part["mean"]), std=_tuple(part["std"]))
+    return kind(**{key: _tuple(value) for key, value in part.items()})
 
 
 def _tuple(part: Any) -> Any:

@@ -1,0 +1,129 @@
+"""``wash-fl export``: a run's averaged model as ONNX files, in float32 and in int8."""
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Final
+
+import typer
+from rich.markup import escape
+from rich.table import Table
+
+from wash_fl.cli_terminal import Json, Run, out, say
+from wash_fl.config import RunConfig
+from wash_fl.errors import ConfigError
+
+if TYPE_CHECKING:
+    from wash_fl.export.int8 import Int8
+
+BATCHES: Final = (1, 32)
+REPEATS: Final = 50
+"""Turns in which the two files' latencies are compared: a look. ``bench inference`` takes more."""
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command to the command line."""
+    app.command()(export)
+
+
+def export(  # noqa: PLR0917 (the command line gives them by name)
+    run: Run,
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", help="Where the file goes; by default into the run's folder."),
+    ] = None,
+    tolerance: Annotated[
+        float | None, typer.Option(help="Largest accepted difference to PyTorch; by default the run's.")
+    ] = None,
+    int8: Annotated[
+        bool, typer.Option("--int8", help="Write a second file beside it in int8, and compare the two.")
+    ] = False,
+    target: Annotated[
+        str | None,
+        typer.Option(help="Of int8: arm64 or x86; by default what this machine is.", show_default=False),
+    ] = None,
+    int8_tolerance: Annotated[
+        float | None,
+        typer.Option(
+            help="Points of accuracy that int8 may cost (default: 0.5).", min=0, max=100, show_default=False
+        ),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Export a run's averaged model to ONNX again, checked against PyTorch.
+
+    RUN is a run's folder, such as runs/digits-2026-01-31-120000. With --int8 a second file is written beside
+    the first, MODEL.int8.onnx, calibrated on training data and judged on the test data; if it costs too much
+    accuracy, the layers that hurt most stay in float32.
+    """
+    if not int8 and (target is not None or int8_tolerance is not None):
+        raise ConfigError("--target and --int8-tolerance are for a file in int8: give --int8 as well.")
+    from wash_fl.job import export_averaged, export_averaged_int8
+    from wash_fl.report.run_folder import MODEL, RunFolder
+    from wash_fl.tasks.task import load_task
+
+    folder = RunFolder.open(run)
+    if int8:
+        from wash_fl.export.int8 import TOLERANCE
+        from wash_fl.export.quantization import choose_target
+
+        chosen = choose_target(target)
+        points = TOLERANCE if int8_tolerance is None else int8_tolerance
+    changes = {} if tolerance is None else {"tolerance": tolerance}
+    config = RunConfig.from_mapping(folder.config.to_mapping() | changes)
+    path = folder.path / MODEL if output is None else output
+    task = load_task(config.task.task)
+    parity = export_averaged(folder, config, task, folder.weights(), path)
+    found: dict[str, Any] = {
+        "model": str(path),
+        "largest_difference": parity.largest_difference,
+        "examples": parity.examples,
+        "agreement": parity.agreement,
+    }
+    if not as_json:
+        say(
+            out,
+            f"{path}: largest difference to PyTorch {parity.largest_difference:.2g} on {parity.examples} "
+            f"examples, {parity.agreement:.2%} equal answers",
+        )
+    if int8:
+        made = export_averaged_int8(folder, task, path, target=chosen, tolerance=points)
+        latency = _latency(path, made.model)
+        found["int8"] = {**dataclasses.asdict(made), "model": str(made.model), "latency": latency}
+        if not as_json:
+            _show(path, made, latency)
+    if as_json:
+        print(json.dumps(found))
+
+
+def _latency(model: Path, int8: Path) -> dict[str, dict[str, float]]:
+    from wash_fl.bench import inference
+
+    timed = inference.run([model, int8], batches=BATCHES, repeats=REPEATS)
+    first, second = (each["batches"] for each in timed["models"])
+    return {
+        size: {
+            "float32_ms": first[size]["p50_ms"],
+            "int8_ms": row["p50_ms"],
+            **{name: row[name] for name in ("ratio", "ratio_p25", "ratio_p75")},
+        }
+        for size, row in second.items()
+    }
+
+
+def _show(model: Path, made: "Int8", latency: dict[str, dict[str, float]]) -> None:
+    title = f"int8 for {made.target}: {made.examples} test examples; times of this machine, one thread"
+    table = Table("", title=title, title_justify="left")
+    for heading in (model.name, made.model.name, "ratio"):
+        table.add_column(escape(heading), justify="right")
+    sizes = made.float32_bytes, made.int8_bytes
+    table.add_row("kB", *(f"{size / 1000:,.1f}" for size in sizes), f"{sizes[1] / sizes[0]:.3f}")
+    table.add_row("accuracy", f"{made.float32_accuracy:.2%}", f"{made.int8_accuracy:.2%}")
+    table.add_row("equal answers", "", f"{made.agreement:.2%}")
+    for size, row in latency.items():
+        name = f"ms at batch {size}"
+        table.add_row(name, f"{row['float32_ms']:.3g}", f"{row['int8_ms']:.3g}", f"{row['ratio']:.3f}")
+    out.print(table)
+    if made.in_float:
+        say(out, f"after {made.tries} tries these stay in float32: {', '.join(made.in_float)}")
+    say(out, str(made.model))
