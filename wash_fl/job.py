@@ -18,7 +18,7 @@ from wash_fl.core.identity import weights_sha256
 from wash_fl.export.metadata import ModelCard
 from wash_fl.export.normalization import Normalization
 from wash_fl.export.onnx import export_onnx
-from wash_fl.export.parity import Parity
+from wash_fl.export.parity import PARITY_EXAMPLES, Parity
 from wash_fl.faults.grid import with_faults
 from wash_fl.member.parameters import model_layout
 from wash_fl.member.slots import optimizer_slots
@@ -38,9 +38,6 @@ logger = logging.getLogger("flwr.wash_fl")
 
 SHOW_SECONDS = 2.0
 """How often a run's exchanges over streams are shown while a round lasts."""
-
-PARITY_EXAMPLES = 256
-"""Test inputs on which the ONNX file is compared with PyTorch."""
 
 
 def run_job(grid: Grid, config: RunConfig) -> RunFolder:
