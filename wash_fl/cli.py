@@ -159,20 +159,28 @@ def export(
     tolerance: Annotated[
         float | None, typer.Option(help="Largest accepted difference to PyTorch; by default the run's.")
     ] = None,
+    ensemble: Annotated[
+        bool,
+        typer.Option("--ensemble", help="Export the mean of the members' logits, of a run --save-members."),
+    ] = False,
 ) -> None:
     """Export a run's averaged model to ONNX again, checked against PyTorch.
 
     RUN is a run's folder, such as runs/digits-2026-01-31-120000.
     """
-    from wash_fl.job import export_averaged
-    from wash_fl.report.run_folder import MODEL, RunFolder
+    from wash_fl.job import export_averaged, export_ensemble
+    from wash_fl.report.run_folder import ENSEMBLE, MODEL, RunFolder
     from wash_fl.tasks.task import load_task
 
     folder = RunFolder.open(run)
     changes = {} if tolerance is None else {"tolerance": tolerance}
     config = RunConfig.from_mapping(folder.config.to_mapping() | changes)
-    path = folder.path / MODEL if output is None else output
-    parity = export_averaged(folder, config, load_task(config.task.task), folder.weights(), path)
+    path = folder.path / (ENSEMBLE if ensemble else MODEL) if output is None else output
+    task = load_task(config.task.task)
+    if ensemble:
+        parity = export_ensemble(folder, config, task, path)
+    else:
+        parity = export_averaged(folder, config, task, folder.weights(), path)
     out.print(
         f"{path}: largest difference to PyTorch {parity.largest_difference:.2g} on {parity.examples} "
         f"examples, {parity.agreement:.2%} equal answers",

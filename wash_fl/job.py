@@ -13,6 +13,7 @@ from flwr.serverapp import Grid
 import wash_fl
 from wash_fl.config import RunConfig
 from wash_fl.consensus.batchnorm import batchnorm_layers, estimate
+from wash_fl.consensus.evaluate import MeanOfLogits
 from wash_fl.consensus.finish import Examination, Outcome
 from wash_fl.core.identity import weights_sha256
 from wash_fl.export.metadata import ModelCard
@@ -96,6 +97,8 @@ def _train(grid: Grid, config: RunConfig, task: Task, folder: RunFolder) -> tupl
             folder.log("exchange", exchange=report.settlement.exchange, bytes=sums)
 
     def on_member(member: int, weights: Arrays) -> None:
+        if config.fleet.save_members:
+            folder.save_member(member, weights)
         folder.log("member", member=member, accuracy=examination.add_member(member, weights))
 
     def on_average(weights: Arrays, recalibrated: bool) -> None:
@@ -180,8 +183,43 @@ def export_averaged(folder: RunFolder, config: RunConfig, task: Task, weights: A
         If the file answers otherwise than the model.
     """
     examination = Examination(task, config)
+    return export_onnx(
+        examination.model(weights),
+        path,
+        card=_card(folder, config, task, weights_sha256=weights_sha256(weights)),
+        examples=examination.inputs[:PARITY_EXAMPLES],
+        tolerance=config.finish.tolerance,
+    )
+
+
+def export_ensemble(folder: RunFolder, config: RunConfig, task: Task, path: Path) -> Parity:
+    """Export the members of a run as one ONNX file that answers with the mean of their logits.
+
+    Raises
+    ------
+    ExportError
+        If the file answers otherwise than the members.
+    RunError
+        If the run has not kept its members' models.
+    """
+    examination = Examination(task, config)
+    members = folder.members()
+    model = MeanOfLogits([examination.model(weights) for weights in members.values()]).eval()
+    weights = {name: tensor.numpy() for name, tensor in model.state_dict().items()}
+    identity = {"ensemble": ", ".join(map(str, members)), "weights_sha256": weights_sha256(weights)}
+    return export_onnx(
+        model,
+        path,
+        card=_card(folder, config, task, **identity),
+        examples=examination.inputs[:PARITY_EXAMPLES],
+        tolerance=config.finish.tolerance,
+    )
+
+
+def _card(folder: RunFolder, config: RunConfig, task: Task, **identity: str) -> ModelCard:
+    """Return the card of a run's model; its identity says what model of the run it is."""
     raw = task.normalization
-    card = ModelCard(
+    return ModelCard(
         classes=task.classes,
         input_shape=task.input_shape,
         preprocessing=task.preprocessing,
@@ -190,16 +228,9 @@ def export_averaged(folder: RunFolder, config: RunConfig, task: Task, weights: A
             "name": folder.path.name,
             "seed": str(config.training.seed),
             "members": str(config.training.members),
-            "weights_sha256": weights_sha256(weights),
+            **identity,
             "wash_fl": wash_fl.__version__,
         },
-    )
-    return export_onnx(
-        examination.model(weights),
-        path,
-        card=card,
-        examples=examination.inputs[:PARITY_EXAMPLES],
-        tolerance=config.finish.tolerance,
     )
 
 
