@@ -32,6 +32,13 @@ def test_the_file_answers_with_the_mean_of_the_collected_members_logits(wash, tm
     for member, logits in enumerate(alone):
         assert np.mean(logits.argmax(1) == examination.targets) == accuracy["members"][str(member)]
 
+    # And once more for raw inputs: digits of 16 levels are not quite the same as bytes.
+    again = wash("export", folder.path, "--ensemble", "--raw-inputs")
+    assert again.status == 0 and "ensemble.raw.onnx: largest difference to ensemble.onnx" in again.out
+    bytes_ = np.round(255 * examination.inputs.numpy()).astype(np.uint8)
+    raw = Predictor(folder.path / "ensemble.raw.onnx").predict(bytes_).logits
+    np.testing.assert_allclose(raw, together, rtol=0, atol=0.1)
+
     averaged = Predictor(folder.path / MODEL).card.run
     assert predictor.card.run["ensemble"] == "0, 1, 2" and "ensemble" not in averaged
     assert predictor.card.run["weights_sha256"] != averaged["weights_sha256"]

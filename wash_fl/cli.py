@@ -15,7 +15,7 @@ from rich.table import Table
 
 import wash_fl
 from wash_fl import cli_bench, cli_compare, cli_doctor, cli_fleet, cli_predict
-from wash_fl.cli_terminal import Json, err, out, say_error
+from wash_fl.cli_terminal import Json, err, out, say, say_error
 from wash_fl.config import GROUPS, RunConfig, fields
 from wash_fl.errors import INTERRUPTED, WashError
 
@@ -163,12 +163,17 @@ def export(
         bool,
         typer.Option("--ensemble", help="Export the mean of the members' logits, of a run --save-members."),
     ] = False,
+    raw_inputs: Annotated[
+        bool,
+        typer.Option("--raw-inputs", help="Write a second file beside it that prepares raw inputs itself."),
+    ] = False,
 ) -> None:
     """Export a run's averaged model to ONNX again, checked against PyTorch.
 
-    RUN is a run's folder, such as runs/digits-2026-01-31-120000.
+    RUN is a run's folder, such as runs/digits-2026-01-31-120000. With --raw-inputs a second file is written
+    beside the first, MODEL.raw.onnx, which is given a picture's bytes or a sensor's readings as they are.
     """
-    from wash_fl.job import export_averaged, export_ensemble
+    from wash_fl.job import export_averaged, export_ensemble, export_raw_inputs
     from wash_fl.report.run_folder import ENSEMBLE, MODEL, RunFolder
     from wash_fl.tasks.task import load_task
 
@@ -188,6 +193,9 @@ def export(
         highlight=False,
         soft_wrap=True,
     )
+    if raw_inputs:
+        raw, parity = export_raw_inputs(config, task, path)
+        say(out, f"{raw}: largest difference to {path.name} {parity.largest_difference:.2g}, on raw inputs")
 
 
 @app.command()

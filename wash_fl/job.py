@@ -20,6 +20,7 @@ from wash_fl.export.metadata import ModelCard
 from wash_fl.export.normalization import Normalization
 from wash_fl.export.onnx import export_onnx
 from wash_fl.export.parity import PARITY_EXAMPLES, Parity
+from wash_fl.export.raw import export_raw
 from wash_fl.faults.grid import with_faults
 from wash_fl.member.parameters import model_layout
 from wash_fl.member.slots import optimizer_slots
@@ -214,6 +215,19 @@ def export_ensemble(folder: RunFolder, config: RunConfig, task: Task, path: Path
         examples=examination.inputs[:PARITY_EXAMPLES],
         tolerance=config.finish.tolerance,
     )
+
+
+def export_raw_inputs(config: RunConfig, task: Task, model: Path) -> tuple[Path, Parity]:
+    """Write what was exported once more beside it, as a file that takes raw inputs.
+
+    Raises
+    ------
+    ExportError
+        If the task has no NORMALIZATION, or the file answers otherwise than the one it is made of.
+    """
+    path = model.with_suffix(".raw.onnx")
+    examples = Examination(task, config).inputs[:PARITY_EXAMPLES].numpy()
+    return path, export_raw(model, path, examples=examples, tolerance=config.finish.tolerance)
 
 
 def _card(folder: RunFolder, config: RunConfig, task: Task, **identity: str) -> ModelCard:

@@ -26,6 +26,11 @@ def is_picture(shape: tuple[int, ...]) -> bool:
     return len(shape) == 3 and shape[0] in _COLOURS
 
 
+def as_bytes(pixels: NDArray[np.float32]) -> NDArray[np.uint8]:
+    """Return pixels in 0..1 as the nearest bytes."""
+    return np.round(255 * pixels).astype(np.uint8)
+
+
 def read_image(path: Path, shape: tuple[int, ...], *, resize: bool = False) -> NDArray[np.float32]:
     """Read one picture as a raw input of a model.
 

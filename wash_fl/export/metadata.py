@@ -6,7 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+import numpy as np
+
 from wash_fl.errors import ExportError
+from wash_fl.export.images import is_picture
 from wash_fl.export.normalization import Normalization
 from wash_fl.export.text import short
 
@@ -30,6 +33,8 @@ class ModelCard:
     normalization : Normalization, optional
         The same as ``preprocessing`` in numbers, for raw values: pixels of image files, readings in CSV
         files. Without it a device can use inputs that are prepared already, and no others.
+    raw_inputs : bool
+        The file prepares its inputs itself: it is given bytes where they are pictures, readings elsewhere.
 
     Raises
     ------
@@ -48,6 +53,12 @@ class ModelCard:
     preprocessing: str = ""
     run: Mapping[str, str] = field(default_factory=dict, hash=False)
     normalization: Normalization | None = None
+    raw_inputs: bool = False
+
+    @property
+    def input_dtype(self) -> type[np.uint8] | type[np.float32]:
+        """Of an input as the file is given it: bytes of raw pictures, otherwise float32."""
+        return np.uint8 if self.raw_inputs and is_picture(self.input_shape) else np.float32
 
     def __post_init__(self) -> None:
         _check("classes", self.classes, _is_names(self.classes), "a tuple of at least one class name")
@@ -61,6 +72,9 @@ class ModelCard:
             normalization is None or (isinstance(normalization, Normalization) and normalization.fits(shape)),
             f"None, or one mean and std for all channels or for each one of an input of shape {shape}",
         )
+        raw = self.raw_inputs
+        known = raw is False or (raw is True and normalization is not None)
+        _check("raw_inputs", raw, known, "false, or true beside a normalization")
 
     def to_metadata(self) -> dict[str, str]:
         """Return the card as the string key-value metadata of an ONNX file: each value is JSON."""
@@ -72,6 +86,8 @@ class ModelCard:
         }
         if self.normalization is not None:
             parts["normalization"] = dataclasses.asdict(self.normalization)
+        if self.raw_inputs:
+            parts["raw_inputs"] = True
         return {PREFIX + name: json.dumps(part) for name, part in parts.items()}
 
     @classmethod
@@ -89,6 +105,7 @@ class ModelCard:
             preprocessing=_read(metadata, "preprocessing"),
             run=_read(metadata, "run"),
             normalization=_normalization(metadata),
+            raw_inputs=PREFIX + "raw_inputs" in metadata and _read(metadata, "raw_inputs"),
         )
 
 
