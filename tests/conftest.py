@@ -2,9 +2,8 @@
 
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
-from importlib.util import find_spec
 from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -21,8 +20,7 @@ from wash_fl.export.metadata import ModelCard
 if TYPE_CHECKING:
     from wash_fl.tasks import Task
 
-# tools/arm64.py runs tests of what needs no torch where there is none.
-if find_spec("torch"):
+with suppress(ModuleNotFoundError):  # where tools/arm64.py runs the tests of what needs no torch
     import torch
 
     torch.set_num_threads(1)
