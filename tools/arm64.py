@@ -4,7 +4,7 @@
 
 Needs Debian or a system like it with the package qemu-user-static, the extra ``dev`` installed, and ten
 minutes. Debian's Python for arm64 is unpacked into a temporary folder, and wheels for it beside it, in the
-versions that are installed here. Nothing is installed or mounted, so it needs no root, and nothing stays.
+versions that are installed here. Nothing is installed or mounted, and nothing stays. (It was run as root.)
 
 Then under emulation
 
