@@ -2,25 +2,28 @@
 
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
-import torch
 from hypothesis import settings
 from rich.console import Console
-from torch import nn
-from torch.utils.data import TensorDataset
 
 from wash_fl import cli
 from wash_fl.errors import WashError
 from wash_fl.export.metadata import ModelCard
-from wash_fl.tasks import Task
 
-torch.set_num_threads(1)
+if TYPE_CHECKING:
+    from wash_fl.tasks import Task
+
+with suppress(ModuleNotFoundError):  # where tools/arm64.py runs the tests of what needs no torch
+    import torch
+
+    torch.set_num_threads(1)
 
 # The same examples in every run: a failure is a failure for everybody, and a slow machine is no failure.
 settings.register_profile("wash_fl", derandomize=True, deadline=None, database=None)
@@ -47,28 +50,32 @@ def refused() -> Refused:
     return expect
 
 
-class _Small(nn.Module):
-    """Has what is treated in a way of its own somewhere: BatchNorm and dropout."""
-
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.first = nn.Linear(6, width)
-        self.norm = nn.BatchNorm1d(width)
-        self.dropout = nn.Dropout(0.3)
-        self.last = nn.Linear(width, 3)
-
-    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
-        """Map (batch, 6) to (batch, 3)."""
-        outputs: torch.Tensor = self.last(self.dropout(torch.relu(self.norm(self.first(inputs)))))
-        return outputs
-
-
-MakeTask = Callable[..., Task]
+MakeTask = Callable[..., "Task"]
 
 
 @pytest.fixture(scope="session")
 def make_task() -> MakeTask:
     """``make_task(train=60, test=30, width=8)``: a task in memory that is learned in milliseconds."""
+    import torch
+    from torch import nn
+    from torch.utils.data import TensorDataset
+
+    from wash_fl.tasks import Task
+
+    class Small(nn.Module):
+        """Has what is treated in a way of its own somewhere: BatchNorm and dropout."""
+
+        def __init__(self, width: int) -> None:
+            super().__init__()
+            self.first = nn.Linear(6, width)
+            self.norm = nn.BatchNorm1d(width)
+            self.dropout = nn.Dropout(0.3)
+            self.last = nn.Linear(width, 3)
+
+        def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+            """Map (batch, 6) to (batch, 3)."""
+            outputs: torch.Tensor = self.last(self.dropout(torch.relu(self.norm(self.first(inputs)))))
+            return outputs
 
     def make(train: int = 60, test: int = 30, width: int = 8) -> Task:
         generator = torch.Generator().manual_seed(3)
@@ -79,7 +86,7 @@ def make_task() -> MakeTask:
             classes=("a", "b", "c"),
             input_shape=(6,),
             preprocessing="",
-            model=lambda: _Small(width),
+            model=lambda: Small(width),
             train_data=lambda: TensorDataset(inputs[:train], targets[:train]),
             test_data=lambda: TensorDataset(inputs[train:], targets[train:]),
             loss=nn.functional.cross_entropy,

@@ -299,6 +299,8 @@ def test_a_run_is_exported_and_evaluated_again_and_its_answers_agree(wash, tmp_p
     table = wash("evaluate", folder.path, columns=80)
     assert "a [b]: 8 test examples" in table.out and f"{found['averaged']:.2%}" in table.out
     assert_one_line(wash("export", folder.path, "--tolerance", "0"), "tolerance = 0.0", "above 0")
+    raw = wash("export", folder.path, "--raw-inputs")
+    assert raw.status == 1 and len(raw.err.splitlines()) == 1 and "NORMALIZATION" in raw.err
 
 
 # Measurements

@@ -1,13 +1,14 @@
 """What cannot work is found out before anything is started, and said in one line."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
 import torch
 
 from wash_fl.config import RunConfig
-from wash_fl.errors import ConfigError, DataError, LayoutError, WashError
+from wash_fl.errors import ConfigError, DataError, ExportError, LayoutError, WashError
 from wash_fl.preflight import check
 from wash_fl.tasks import fashion_mnist, load_task
 
@@ -248,3 +249,10 @@ def test_a_missing_data_set_is_refused(refused, monkeypatch, tmp_path):
     with refused(DataError, "no Fashion-MNIST", str(tmp_path), "apt install", "WASH_FL_DATA"):
         check(RunConfig.from_mapping({"task": "fashion-mnist"}))
     load_task.cache_clear()
+
+
+def test_a_normalization_that_the_data_has_not_is_found_before_the_training_and_not_after(monkeypatch):
+    task = replace(load_task("digits"), normalization=((0.5,), (0.5,)))
+    monkeypatch.setattr("wash_fl.preflight.load_task", lambda name: task)
+    with pytest.raises(ExportError, match="pixels that were not normalized"):
+        check(RunConfig())

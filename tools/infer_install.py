@@ -89,7 +89,7 @@ def _model_and_image(folder: Path) -> tuple[Path, Path, str]:
     from wash_fl.compare.trainer import Trainer
     from wash_fl.config import RunConfig
     from wash_fl.export.inference import Predictor
-    from wash_fl.job import export_averaged
+    from wash_fl.exporting import export_averaged
     from wash_fl.report.run_folder import RunFolder
     from wash_fl.tasks.digits import test_data
     from wash_fl.tasks.task import load_task

@@ -35,6 +35,14 @@ def export(  # noqa: PLR0917 (the command line gives them by name)
     tolerance: Annotated[
         float | None, typer.Option(help="Largest accepted difference to PyTorch; by default the run's.")
     ] = None,
+    ensemble: Annotated[
+        bool,
+        typer.Option("--ensemble", help="Export the mean of the members' logits, of a run --save-members."),
+    ] = False,
+    raw_inputs: Annotated[
+        bool,
+        typer.Option("--raw-inputs", help="Write a second file beside it that prepares raw inputs itself."),
+    ] = False,
     int8: Annotated[
         bool, typer.Option("--int8", help="Write a second file beside it in int8, and compare the two.")
     ] = False,
@@ -52,14 +60,15 @@ def export(  # noqa: PLR0917 (the command line gives them by name)
 ) -> None:
     """Export a run's averaged model to ONNX again, checked against PyTorch.
 
-    RUN is a run's folder, such as runs/digits-2026-01-31-120000. With --int8 a second file is written beside
-    the first, MODEL.int8.onnx, calibrated on training data and judged on the test data; if it costs too much
-    accuracy, the layers that hurt most stay in float32.
+    RUN is a run's folder, such as runs/digits-2026-01-31-120000. With --raw-inputs a second file is written
+    beside the first, MODEL.raw.onnx, which is given a picture's bytes or a sensor's readings as they are.
+    With --int8 it is MODEL.int8.onnx, calibrated on training data and judged on the test data; if it costs
+    too much accuracy, the layers that hurt most stay in float32.
     """
     if not int8 and (target is not None or int8_tolerance is not None):
         raise ConfigError("--target and --int8-tolerance are for a file in int8: give --int8 as well.")
-    from wash_fl.job import export_averaged, export_averaged_int8
-    from wash_fl.report.run_folder import MODEL, RunFolder
+    from wash_fl.exporting import export_averaged, export_ensemble, export_int8_beside, export_raw_beside
+    from wash_fl.report.run_folder import ENSEMBLE, MODEL, RunFolder
     from wash_fl.tasks.task import load_task
 
     folder = RunFolder.open(run)
@@ -71,9 +80,12 @@ def export(  # noqa: PLR0917 (the command line gives them by name)
         points = TOLERANCE if int8_tolerance is None else int8_tolerance
     changes = {} if tolerance is None else {"tolerance": tolerance}
     config = RunConfig.from_mapping(folder.config.to_mapping() | changes)
-    path = folder.path / MODEL if output is None else output
+    path = folder.path / (ENSEMBLE if ensemble else MODEL) if output is None else output
     task = load_task(config.task.task)
-    parity = export_averaged(folder, config, task, folder.weights(), path)
+    if ensemble:
+        parity = export_ensemble(folder, config, task, path)
+    else:
+        parity = export_averaged(folder, config, task, folder.weights(), path)
     found: dict[str, Any] = {
         "model": str(path),
         "largest_difference": parity.largest_difference,
@@ -86,8 +98,14 @@ def export(  # noqa: PLR0917 (the command line gives them by name)
             f"{path}: largest difference to PyTorch {parity.largest_difference:.2g} on {parity.examples} "
             f"examples, {parity.agreement:.2%} equal answers",
         )
+    if raw_inputs:
+        raw, apart = export_raw_beside(path, config, task)
+        found["raw"] = {"model": str(raw), "largest_difference": apart.largest_difference}
+        if not as_json:
+            difference = f"{apart.largest_difference:.2g}"
+            say(out, f"{raw}: largest difference to {path.name} {difference}, on raw inputs")
     if int8:
-        made = export_averaged_int8(folder, task, path, target=chosen, tolerance=points)
+        made = export_int8_beside(path, config, task, target=chosen, tolerance=points)
         latency = _latency(path, made.model)
         found["int8"] = {**dataclasses.asdict(made), "model": str(made.model), "latency": latency}
         if not as_json:

@@ -263,6 +263,9 @@ class FleetConfig(_Checked):
         low=0,
     )
     keep_members: bool = option(False, "Leave the members' state on the clients after the run")
+    save_members: bool = option(
+        False, "Keep each member's model in the run's folder: wash-fl export --ensemble needs them"
+    )
 
 
 GROUPS: dict[str, type] = {

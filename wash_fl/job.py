@@ -4,10 +4,8 @@ import logging
 import math
 import os
 import time
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-import numpy as np
 from flwr.app import ArrayRecord
 from flwr.serverapp import Grid
 
@@ -16,11 +14,7 @@ from wash_fl.config import RunConfig
 from wash_fl.consensus.batchnorm import batchnorm_layers, estimate
 from wash_fl.consensus.finish import Examination, Outcome
 from wash_fl.core.auto import with_choices
-from wash_fl.core.identity import weights_sha256
-from wash_fl.export.metadata import ModelCard
-from wash_fl.export.normalization import Normalization
-from wash_fl.export.onnx import export_onnx
-from wash_fl.export.parity import Parity
+from wash_fl.exporting import export_averaged
 from wash_fl.faults.grid import with_faults
 from wash_fl.member.parameters import model_layout
 from wash_fl.member.slots import optimizer_slots
@@ -36,19 +30,10 @@ from wash_fl.tasks.division import refuse_division
 from wash_fl.tasks.models import initial_model
 from wash_fl.tasks.task import Task, load_task
 
-if TYPE_CHECKING:
-    from wash_fl.export.int8 import Int8
-
 logger = logging.getLogger("flwr.wash_fl")
 
 SHOW_SECONDS = 2.0
 """How often a run's exchanges over streams are shown while a round lasts."""
-
-PARITY_EXAMPLES = 256
-"""Test inputs on which the ONNX file is compared with PyTorch."""
-
-INT8_EXAMPLES = 256
-"""Training inputs from which int8 takes the range of every activation, at most."""
 
 
 def run_job(grid: Grid, config: RunConfig) -> RunFolder:
@@ -108,6 +93,8 @@ def _train(grid: Grid, config: RunConfig, task: Task, folder: RunFolder) -> tupl
             folder.log("exchange", exchange=report.settlement.exchange, bytes=sums)
 
     def on_member(member: int, weights: Arrays) -> None:
+        if config.fleet.save_members:
+            folder.save_member(member, weights)
         folder.log("member", member=member, accuracy=examination.add_member(member, weights))
 
     def on_average(weights: Arrays, recalibrated: bool) -> None:
@@ -181,78 +168,6 @@ def finish(
     folder.save_summary(summary)
     logger.info("averaged accuracy %.4f, ensemble %.4f", outcome.recalibrated, outcome.ensemble)
     logger.info("the model is %s", folder.path / MODEL)
-
-
-def export_averaged(folder: RunFolder, config: RunConfig, task: Task, weights: Arrays, path: Path) -> Parity:
-    """Export a run's averaged model to ONNX, checked on the task's test inputs.
-
-    Raises
-    ------
-    ExportError
-        If the file answers otherwise than the model.
-    """
-    examination = Examination(task, config)
-    raw = task.normalization
-    card = ModelCard(
-        classes=task.classes,
-        input_shape=task.input_shape,
-        preprocessing=task.preprocessing,
-        normalization=None if raw is None else Normalization(mean=raw[0], std=raw[1]),
-        run={
-            "name": folder.path.name,
-            "seed": str(config.training.seed),
-            "members": str(config.training.members),
-            "weights_sha256": weights_sha256(weights),
-            "wash_fl": wash_fl.__version__,
-        },
-    )
-    return export_onnx(
-        examination.model(weights),
-        path,
-        card=card,
-        examples=examination.inputs[:PARITY_EXAMPLES],
-        tolerance=config.finish.tolerance,
-    )
-
-
-def export_averaged_int8(
-    folder: RunFolder,
-    task: Task,
-    model: Path,
-    *,
-    target: str,
-    tolerance: float,
-) -> "Int8":
-    """Write a run's averaged model in int8 beside its float32 file, judged on the task's test data.
-
-    Parameters
-    ----------
-    folder : RunFolder
-    task : Task
-        The run's.
-    model : Path
-        What :func:`export_averaged` wrote.
-    target, tolerance
-        As :func:`wash_fl.export.int8.export_int8` takes them.
-
-    Raises
-    ------
-    ExportError
-        If the accuracy cannot be kept.
-    """
-    from wash_fl.export.int8 import export_int8
-
-    examination = Examination(task, folder.config)
-    batches = examination.server_calibration()
-    return export_int8(
-        model,
-        model.with_suffix(".int8.onnx"),
-        target=target,
-        calibration=np.concatenate([each.numpy() for each in batches])[:INT8_EXAMPLES],
-        inputs=examination.inputs.numpy(),
-        targets=examination.targets,
-        tolerance=tolerance,
-    )
 
 
 def _exchange_fields(report: ExchangeReport) -> dict[str, Any]:

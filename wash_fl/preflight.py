@@ -8,6 +8,9 @@ from torch import nn
 from wash_fl.config import RunConfig
 from wash_fl.consensus.batchnorm import batchnorm_layers
 from wash_fl.errors import DataError
+from wash_fl.export.normalization import Normalization
+from wash_fl.export.parity import PARITY_EXAMPLES
+from wash_fl.export.pixels import refuse_other_pixels
 from wash_fl.member.parameters import model_layout
 from wash_fl.member.slots import optimizer_slots
 from wash_fl.member.training import enough_for_batchnorm, make_optimizer, resolve_device
@@ -23,7 +26,8 @@ def check(config: RunConfig) -> None:
     Raises
     ------
     WashError
-        With what is wrong: a missing data set, a model that does not fit the data, an empty shard.
+        With what is wrong: a missing data set, a model that does not fit the data, an empty shard, a
+        NORMALIZATION that the data has not.
     """
     task = load_task(config.task.task)
     resolve_device(config.training.device)
@@ -53,8 +57,17 @@ def check(config: RunConfig) -> None:
             f"the model answers {len(inputs)} examples in shape {given}; it must be {wanted}, one output per "
             "class in CLASSES."
         )
+    _check_pixels(task, examples)
     _check_batches(config, model, shards)
     _check_augmentation(config, task, shards[0])
+
+
+def _check_pixels(task: Task, examples: Examples) -> None:
+    """Refuse a NORMALIZATION that the export would refuse when all the training is done."""
+    if task.normalization is not None:
+        mean, std = task.normalization
+        inputs, _ = fetch(examples, range(min(PARITY_EXAMPLES, len(examples))))  # type: ignore[arg-type]
+        refuse_other_pixels(Normalization(mean=mean, std=std), inputs.numpy())
 
 
 def _check_batches(config: RunConfig, model: nn.Module, shards: Sequence[Examples]) -> None:

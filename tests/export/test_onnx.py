@@ -561,25 +561,3 @@ def test_errors_logged_while_exporting_are_not_hidden(
     message = refusal(tiny(), tmp_path / "model.onnx")
     assert "(ValueError: the reason)" in message
     assert caplog.messages == ["a real error", "of another thread"]
-
-
-def test_resnet18_is_exported_and_answers_as_pytorch(tmp_path: Path) -> None:
-    models = pytest.importorskip("torchvision.models")
-    torch.manual_seed(0)
-    model = models.resnet18(num_classes=10)
-    for _ in range(2):
-        model(torch.randn(8, 3, 32, 32))
-    path = tmp_path / "resnet18.onnx"
-    card = ModelCard(classes=tuple("abcdefghij"), input_shape=(3, 32, 32))
-    examples = torch.randn(8, 3, 32, 32)
-    started = time.perf_counter()
-    parity = export_onnx(model.eval(), path, card=card, examples=examples)
-    print(f"ResNet-18: {time.perf_counter() - started:.1f} s, {parity.largest_difference:.2g}")
-    assert parity.agreement == 1.0
-    assert parity.largest_difference < 1e-4
-    names = {initializer.name for initializer in onnx.load(path).graph.initializer}
-    assert names == {name for name in model.state_dict() if "num_batches" not in name}
-    unseen = torch.randn(3, 3, 32, 32)
-    np.testing.assert_allclose(
-        Predictor(path).predict(unseen.numpy()).logits, answers(model, unseen), rtol=0, atol=1e-4
-    )

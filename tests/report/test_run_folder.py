@@ -225,6 +225,23 @@ def test_weights_and_summary_are_read_back(tmp_path):
     assert json.loads((folder.path / SUMMARY).read_text(encoding="utf-8")) == folder.summary()
 
 
+def test_the_members_that_were_averaged_are_read_back_in_order_and_no_others(tmp_path, refused):
+    folder = RunFolder.create(config(tmp_path))
+    for member in (10, 2, 3, 2):  # one is collected again after a crash, one is left out in the end
+        folder.save_member(member, {"weight": np.full((2, 3), member, dtype=np.float32).T})
+    with refused(RunError, "did not finish"):
+        folder.members()
+    folder.save_summary({"members": [10, 2]})
+    found = folder.members()
+    assert list(found) == [2, 10]
+    assert [each["weight"].shape for each in found.values()] == [(3, 2), (3, 2)]
+    assert found[10]["weight"][0, 0] == 10
+    path = folder.path / "models" / "10.safetensors"
+    path.write_bytes(path.read_bytes()[:-1])
+    with refused(RunError, "10.safetensors", "is damaged"):
+        folder.members()
+
+
 def test_a_run_that_did_not_finish_has_neither_and_says_so(tmp_path, refused):
     folder = RunFolder.create(config(tmp_path))
     with refused(RunError, str(folder.path), SUMMARY, "did not finish"):

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from wash_fl.errors import ConfigError, RunError
 from wash_fl.export.inference import Predictor
-from wash_fl.export.inputs import Floats, load_inputs
+from wash_fl.export.inputs import Inputs, load_inputs
 from wash_fl.export.text import short
 
 PERCENTILES: Final = (50, 90, 99)
@@ -102,16 +102,19 @@ def _refuse(models: Sequence[Path], batches: Sequence[int], **numbers: int) -> N
             raise ConfigError(f"{name.replace('_', '-')} = {numbers[name]} must be at least {least}.")
 
 
-def _inputs(predictor: Predictor, size: int, seed: int, files: Sequence[Path]) -> Floats:
+def _inputs(predictor: Predictor, size: int, seed: int, files: Sequence[Path]) -> Inputs:
     shape = (size, *predictor.card.input_shape)
     if not files:
-        return np.random.Generator(np.random.Philox(seed)).standard_normal(shape, dtype=np.float32)
+        random = np.random.Generator(np.random.Philox(seed))
+        if predictor.card.input_dtype == np.uint8:
+            return random.integers(256, size=shape, dtype=np.uint8)
+        return random.standard_normal(shape, dtype=np.float32)
     # np.resize repeats whole examples, for an example's values lie beside each other.
     return np.resize(load_inputs(files, predictor.card), shape)
 
 
 def _take_turns(
-    predictors: Sequence[Predictor], inputs: Sequence[Floats], repeats: int, warm_up: int
+    predictors: Sequence[Predictor], inputs: Sequence[Inputs], repeats: int, warm_up: int
 ) -> NDArray[np.float64]:
     """Return seconds, of shape (models, repeats)."""
     count = len(predictors)

@@ -45,7 +45,7 @@ def measure(model: Path, threads: int, batches: list[int]) -> dict[str, Any]:
     }
     peaks: dict[str, int] = {}
     for size in batches:
-        inputs = np.zeros((size, *predictor.card.input_shape), dtype=np.float32)
+        inputs = np.zeros((size, *predictor.card.input_shape), dtype=predictor.card.input_dtype)
         asked = time.perf_counter()
         predictor.predict(inputs, batch_size=size)
         figures.setdefault("first_ms", 1000 * (time.perf_counter() - asked))

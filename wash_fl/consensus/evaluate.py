@@ -1,5 +1,6 @@
 """How good the members are, each, together, and averaged."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -25,6 +26,24 @@ def logits_of(model: nn.Module, inputs: torch.Tensor) -> NDArray[np.float32]:
 def accuracy(logits: NDArray[np.float32], targets: NDArray[np.int64]) -> float:
     """Return the fraction of rows whose largest logit is the target's: 0 to 1."""
     return float((logits.argmax(axis=1) == targets).mean())
+
+
+class MeanOfLogits(nn.Module):
+    """An ensemble as one model, whose outputs are the mean of its members'.
+
+    Parameters
+    ----------
+    members : sequence of Module
+        At least one; their outputs have the same shape.
+    """
+
+    def __init__(self, members: Sequence[nn.Module]) -> None:
+        super().__init__()
+        self.members = nn.ModuleList(members)
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        """Map inputs of shape (batch, ...) to the mean logits, of shape (batch, classes)."""
+        return torch.stack([member(inputs) for member in self.members]).mean(0)
 
 
 @dataclass

@@ -21,6 +21,16 @@ _PICTURES_OF_8_BITS: Final = frozenset({"1", "L", "P", "RGB", "RGBA", "LA", "PA"
 _COLOURS: Final = {1: "L", 3: "RGB"}
 
 
+def is_picture(shape: tuple[int, ...]) -> bool:
+    """Tell whether one input of such a shape is a picture: ``(1 or 3, height, width)``."""
+    return len(shape) == 3 and shape[0] in _COLOURS
+
+
+def as_bytes(pixels: NDArray[np.float32]) -> NDArray[np.uint8]:
+    """Return pixels in 0..1 as the nearest bytes."""
+    return np.round(255 * pixels).astype(np.uint8)
+
+
 def read_image(path: Path, shape: tuple[int, ...], *, resize: bool = False) -> NDArray[np.float32]:
     """Read one picture as a raw input of a model.
 
@@ -46,7 +56,7 @@ def read_image(path: Path, shape: tuple[int, ...], *, resize: bool = False) -> N
         If the model's inputs are no pictures, Pillow is not installed, the file is not such a picture, has
         transparent or moving parts, or, unless ``resize``, is of another size.
     """
-    if len(shape) != 3 or shape[0] not in _COLOURS:
+    if not is_picture(shape):
         raise ExportError(
             f"{path} is a picture, but an input of this model has the shape {shape}: a picture has "
             "(1, height, width) or (3, height, width). Give a file of another kind."

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wash_fl.errors import ExportError
-from wash_fl.export.inputs import Floats, as_batch, load_inputs
+from wash_fl.export.inputs import Floats, Inputs, as_batch, load_inputs
 from wash_fl.export.metadata import ModelCard
 from wash_fl.export.text import first_line
 
@@ -78,6 +78,12 @@ class Predictor:
                 f"{self.path}: its graph has inputs and outputs of shapes {given}, and its card says "
                 f"{allowed}: the file is damaged or edited, export the model again."
             )
+        kind = {np.uint8: "tensor(uint8)", np.float32: "tensor(float)"}[self.card.input_dtype]
+        if inputs[0].type != kind:
+            raise ExportError(
+                f"{self.path}: its graph takes {inputs[0].type}, and its card says {kind}: the file is "
+                "damaged or edited, export the model again."
+            )
         self._input = inputs[0].name
 
     def predict(self, inputs: NDArray[Any], *, batch_size: int = 64) -> Predictions:
@@ -85,8 +91,9 @@ class Predictor:
 
         Parameters
         ----------
-        inputs : ndarray of float32, shape (n, *input_shape) or input_shape
-            Inputs, prepared as ``card.preprocessing`` says. One example is a batch of one.
+        inputs : ndarray of ``card.input_dtype``, shape (n, *input_shape) or input_shape
+            Inputs, prepared as ``card.preprocessing`` says, or raw if ``card.raw_inputs``. One example is a
+            batch of one.
         batch_size : int
             Examples given to onnxruntime at a time; bounds the memory, not ``n``.
 
@@ -97,7 +104,7 @@ class Predictor:
         """
         if batch_size < 1:
             raise ExportError(f"batch_size = {batch_size} must be at least 1.")
-        batch = as_batch(inputs, self.card.input_shape, "the inputs")
+        batch = as_batch(inputs, self.card, "the inputs")
         logits = np.concatenate(
             [self.logits(batch[start : start + batch_size]) for start in range(0, len(batch), batch_size)]
         )
@@ -107,12 +114,12 @@ class Predictor:
             labels=tuple(self.card.classes[index] for index in logits.argmax(axis=1)),
         )
 
-    def logits(self, batch: Floats) -> Floats:
+    def logits(self, batch: Inputs) -> Floats:
         """Run the graph once on a batch that is known to be as :meth:`predict` asks for it.
 
         Parameters
         ----------
-        batch : ndarray of float32, shape (n, *input_shape)
+        batch : ndarray of ``card.input_dtype``, shape (n, *input_shape)
 
         Returns
         -------
@@ -153,7 +160,7 @@ def evaluate_onnx(
     ----------
     path : path-like
         A file written by :func:`wash_fl.export.export_onnx`.
-    inputs : ndarray of float32, shape (n, *input_shape)
+    inputs : ndarray of ``card.input_dtype``, shape (n, *input_shape)
         Prepared as the file's card says.
     targets : ndarray of integers, shape (n,)
         Class indices.
@@ -166,7 +173,7 @@ def evaluate_onnx(
         If the file, the inputs or the targets are not as above.
     """
     predictor = Predictor(path, threads)
-    batch = as_batch(inputs, predictor.card.input_shape, "the inputs")
+    batch = as_batch(inputs, predictor.card, "the inputs")
     classes = len(predictor.card.classes)
     if targets.shape != (len(batch),) or targets.dtype.kind not in "iu":
         raise ExportError(

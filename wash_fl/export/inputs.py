@@ -16,6 +16,8 @@ from wash_fl.export.metadata import ModelCard
 from wash_fl.export.text import first_line, short
 
 Floats = NDArray[np.float32]
+Inputs = NDArray[Any]
+"""Of a card's ``input_dtype``: float32, or bytes."""
 _Content = TypeVar("_Content")
 
 ARRAYS: Final = (".npy", ".npz")
@@ -29,7 +31,7 @@ class Examples:
     Parameters
     ----------
     file : pathlib.Path
-    inputs : ndarray of float32, shape (n, *input_shape)
+    inputs : ndarray of ``card.input_dtype``, shape (n, *input_shape)
         As the model is given them.
     places : tuple of dict, length n
         Where in the file each is: ``{}`` if it is all of it, otherwise some of ``index`` (in a batch, from
@@ -39,7 +41,7 @@ class Examples:
     """
 
     file: Path
-    inputs: Floats
+    inputs: Inputs
     places: tuple[dict[str, Any], ...]
     left_over: int = 0
 
@@ -91,7 +93,8 @@ def read_examples(
         ``.npy`` or ``.npz``: float32 arrays of shape ``input_shape`` or ``(n, *input_shape)``, prepared
         already as ``card.preprocessing`` says; nothing is unpickled. A picture or ``.csv``: raw values,
         prepared here by ``card.normalization``; see :mod:`wash_fl.export.images` and
-        :mod:`wash_fl.export.windows`.
+        :mod:`wash_fl.export.windows`. A model with ``card.raw_inputs`` is given all of them raw, pictures
+        and arrays of them as bytes.
     card : ModelCard
         A predictor's.
     resize : bool
@@ -107,7 +110,7 @@ def read_examples(
     path = Path(path)
     kind = path.suffix.lower()
     if kind in ARRAYS:
-        return _read_arrays(path, card.input_shape)
+        return _read_arrays(path, card)
     if kind in images.SUFFIXES:
         raw = images.read_image(path, card.input_shape, resize=resize)
         return Examples(file=path, inputs=_prepared(path, raw[np.newaxis], card), places=({},))
@@ -121,32 +124,32 @@ def read_examples(
 
 def load_inputs(
     paths: Sequence[Path | str], card: ModelCard, *, resize: bool = False, stride: int | None = None
-) -> Floats:
+) -> Inputs:
     """Read files and folders into one batch in the given order; otherwise as :func:`read_examples`.
 
     Returns
     -------
-    ndarray of float32, shape (n, *card.input_shape)
+    ndarray of ``card.input_dtype``, shape (n, *card.input_shape)
     """
     files, _ = find_files(paths)
     return np.concatenate([read_examples(path, card, resize=resize, stride=stride).inputs for path in files])
 
 
-def as_batch(inputs: NDArray[Any], input_shape: tuple[int, ...], what: str) -> Floats:
+def as_batch(inputs: NDArray[Any], card: ModelCard, what: str) -> Inputs:
     """Return one example or many as a batch, after checking shape, dtype and finiteness.
 
     ``what`` begins the message of the :class:`ExportError` that is raised otherwise.
     """
-    allowed = f"float32 of shape (n, {', '.join(map(str, input_shape))}), or one example without the n"
+    input_shape, dtype = card.input_shape, np.dtype(card.input_dtype)
+    allowed = f"{dtype} of shape (n, {', '.join(map(str, input_shape))}), or one example without the n"
+    raw = "give them raw, for the model prepares them itself"
+    remedy = raw if card.raw_inputs else "prepare them as the model's card says"
     batch = inputs[np.newaxis] if inputs.shape == input_shape else inputs
     if batch.shape[1:] != input_shape or batch.ndim == 0 or len(batch) == 0:
+        raise ExportError(f"{what} have shape {inputs.shape}, not {allowed}: {remedy}.")
+    if batch.dtype != dtype:
         raise ExportError(
-            f"{what} have shape {inputs.shape}, not {allowed}: prepare them as the model's card says."
-        )
-    if batch.dtype != np.float32:
-        raise ExportError(
-            f"{what} are {inputs.dtype}, not {allowed}: prepare them as the model's card says, then "
-            "use .astype(numpy.float32)."
+            f"{what} are {inputs.dtype}, not {allowed}: {remedy}, then use .astype(numpy.{dtype})."
         )
     finite = np.isfinite(batch).reshape(len(batch), -1).all(axis=1)
     if not finite.all():
@@ -160,24 +163,26 @@ def _hidden(path: Path, folder: Path) -> bool:
     return any(part.startswith(".") for part in path.relative_to(folder).parts)
 
 
-def _prepared(path: Path, raw: Floats, card: ModelCard) -> Floats:
+def _prepared(path: Path, raw: Floats, card: ModelCard) -> Inputs:
     if card.normalization is None:
         raise ExportError(
             f"{path} holds raw values, and the model's card does not say in numbers how they are prepared "
             f"(it says {short(card.preprocessing)}): give .npy files that are prepared, or set NORMALIZATION "
             "in the task and export the model again."
         )
+    if card.raw_inputs:
+        return images.as_bytes(raw) if card.input_dtype == np.uint8 else raw
     return card.normalization.apply(raw)
 
 
-def _read_arrays(path: Path, input_shape: tuple[int, ...]) -> Examples:
-    inputs: list[Floats] = []
+def _read_arrays(path: Path, card: ModelCard) -> Examples:
+    inputs: list[Inputs] = []
     places: list[dict[str, Any]] = []
     for name, array in (_read_npz if path.suffix.lower() == ".npz" else _read_npy)(path):
-        batch = as_batch(array, input_shape, str(path) if name is None else f"{path}: {name}")
+        batch = as_batch(array, card, str(path) if name is None else f"{path}: {name}")
         inputs.append(batch)
         named = {} if name is None else {"array": name}
-        alone = array.shape == input_shape
+        alone = array.shape == card.input_shape
         places += [named if alone else named | {"index": index} for index in range(len(batch))]
     if not inputs:
         raise ExportError(f"{path} holds no array: write it with numpy.savez.")

@@ -6,7 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, TypeVar
 
+import numpy as np
+
 from wash_fl.errors import ExportError
+from wash_fl.export.images import is_picture
 from wash_fl.export.normalization import Normalization
 from wash_fl.export.text import short
 
@@ -61,6 +64,8 @@ class ModelCard:
         files. Without it a device can use inputs that are prepared already, and no others.
     quantization : Quantization, optional
         Of a file in int8; None for float32.
+    raw_inputs : bool
+        The file prepares its inputs itself: it is given bytes where they are pictures, readings elsewhere.
 
     Raises
     ------
@@ -80,6 +85,12 @@ class ModelCard:
     run: Mapping[str, str] = field(default_factory=dict, hash=False)
     normalization: Normalization | None = None
     quantization: Quantization | None = None
+    raw_inputs: bool = False
+
+    @property
+    def input_dtype(self) -> type[np.uint8] | type[np.float32]:
+        """Of an input as the file is given it: bytes of raw pictures, otherwise float32."""
+        return np.uint8 if self.raw_inputs and is_picture(self.input_shape) else np.float32
 
     def __post_init__(self) -> None:
         _check("classes", self.classes, _is_names(self.classes), "a tuple of at least one class name")
@@ -97,6 +108,9 @@ class ModelCard:
         _check(
             "quantization", given, given is None or isinstance(given, Quantization), "a Quantization or None"
         )
+        raw = self.raw_inputs
+        known = raw is False or (raw is True and normalization is not None)
+        _check("raw_inputs", raw, known, "false, or true beside a normalization")
 
     def to_metadata(self) -> dict[str, str]:
         """Return the card as the string key-value metadata of an ONNX file: each value is JSON."""
@@ -110,6 +124,8 @@ class ModelCard:
             part = getattr(self, name)
             if part is not None:
                 parts[name] = dataclasses.asdict(part)
+        if self.raw_inputs:
+            parts["raw_inputs"] = True
         return {PREFIX + name: json.dumps(part) for name, part in parts.items()}
 
     @classmethod
@@ -128,6 +144,7 @@ class ModelCard:
             run=_read(metadata, "run"),
             normalization=_optional(metadata, "normalization", Normalization),
             quantization=_optional(metadata, "quantization", Quantization),
+            raw_inputs=PREFIX + "raw_inputs" in metadata and _read(metadata, "raw_inputs"),
         )
 
 

@@ -63,10 +63,19 @@ class Normalization:
         -------
         ndarray of float32, of the same shape
         """
-        along = (-1,) + (1,) * (raw.ndim - 2)
         # In float32 from the start, as torch does it: an exported model is given what it was trained on.
-        mean, std = (np.array(each, dtype=np.float32).reshape(along) for each in (self.mean, self.std))
+        mean, std = self._along(raw.ndim, np.float32)
         return np.asarray((raw - mean) / std, dtype=np.float32)
+
+    def undo(self, inputs: NDArray[Any]) -> NDArray[np.float64]:
+        """Return the raw inputs of which :meth:`apply` makes these, shape (n, channels, ...)."""
+        mean, std = self._along(inputs.ndim, np.float64)
+        return np.asarray(inputs * std + mean, dtype=np.float64)
+
+    def _along(self, dimensions: int, dtype: type) -> tuple[NDArray[Any], NDArray[Any]]:
+        """Return mean and std as arrays that lie along the channels of a batch."""
+        shape = (-1,) + (1,) * (dimensions - 2)
+        return np.array(self.mean, dtype=dtype).reshape(shape), np.array(self.std, dtype=dtype).reshape(shape)
 
 
 def _numbers(part: Any) -> bool:

@@ -13,6 +13,7 @@ from wash_fl.errors import ExportError
 from wash_fl.export.inference import Predictor
 from wash_fl.export.metadata import ModelCard
 from wash_fl.export.parity import Parity, compare, refuse_tolerance
+from wash_fl.export.pixels import refuse_other_pixels
 from wash_fl.export.text import first_line
 from wash_fl.files import replacing
 
@@ -59,7 +60,8 @@ def export_onnx(
     Raises
     ------
     ExportError
-        If a submodule is in training mode; a parameter, a buffer or an output is not finite; the model
+        If a submodule is in training mode; a parameter, a buffer or an output is not finite; the examples
+        are not what the card's normalization makes of pixels (:mod:`wash_fl.export.pixels`); the model
         cannot be exported or does not fit its card; an initializer is not the model's; outputs differ by
         more than the tolerance; or a top-1 answer differs and it is not a tie, that is PyTorch's own
         margin between the two answers is at least the tolerance.
@@ -81,6 +83,8 @@ def export_onnx(
     _refuse_training_mode(model)
     weights = _weights(model)
     inputs = _inputs(examples, card)
+    if card.normalization is not None:
+        refuse_other_pixels(card.normalization, inputs.numpy())
     twin = copy.deepcopy(model).to("cpu")
     reference = _answers(twin, inputs, card)
     proto, constants = translate(twin, inputs)

@@ -2,12 +2,15 @@
 
 import math
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from wash_fl.errors import ExportError
+
+PARITY_EXAMPLES: Final = 256
+"""Test inputs on which a run's ONNX file is compared with PyTorch."""
 
 
 @dataclass(frozen=True, kw_only=True)

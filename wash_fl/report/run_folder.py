@@ -30,10 +30,12 @@ MAY_CHANGE = (
     "outlier-factor",
     "keep-members",
     "tolerance",
+    "save-members",
 )
 """Options that may be others when a run goes on: they say how it waits, not what it computes."""
 AVERAGED, MODEL, FIGURES = "averaged.safetensors", "model.onnx", "figures"
 REPORT = "report.html"
+MODELS, ENSEMBLE = "models", "ensemble.onnx"
 
 
 class RunFolder:
@@ -45,7 +47,9 @@ class RunFolder:
     ``exchanges.jsonl``       one JSON object per exchange: who, how far apart, bytes by member
     ``journal.sqlite``        the server's decisions: with it an unfinished run goes on
     ``averaged.safetensors``  the averaged model's state dict
+    ``models/``               each member's, by its index, with ``save-members``
     ``model.onnx``            the same for inference
+    ``ensemble.onnx``         what ``wash-fl export --ensemble`` makes of ``models/``
     ``figures/``              accuracy, distance between members, bytes
     ``summary.json``          the result in numbers
     ``report.html``           what ``wash-fl report`` makes of all this
@@ -183,11 +187,33 @@ class RunFolder:
         RunError
             If the run has none, or it is damaged.
         """
-        path = self.path / AVERAGED
+        return self._load(AVERAGED, "the run did not finish. Run it again.")
+
+    def save_member(self, member: int, weights: Mapping[str, NDArray[Any]]) -> None:
+        """Write a member's model as it was collected; one that was written before is replaced."""
+        arrays = {name: np.asarray(each, order="C") for name, each in weights.items()}
+        write_bytes(self.path / MODELS / f"{member}.safetensors", save(arrays))
+
+    def members(self) -> dict[int, dict[str, NDArray[Any]]]:
+        """Read back the models of the members that were averaged, in the order of members.
+
+        Raises
+        ------
+        RunError
+            If the run did not finish or has not kept them, or one is damaged.
+        """
+        why = "the run has not kept its members' models. Run it again with --save-members."
+        return {
+            member: self._load(f"{MODELS}/{member}.safetensors", why)
+            for member in sorted(self.summary()["members"])
+        }
+
+    def _load(self, name: str, why_missing: str) -> dict[str, NDArray[Any]]:
+        path = self.path / name
         try:
             return load_file(path)
         except FileNotFoundError as error:
-            raise RunError(f"{self.path} has no {AVERAGED}: the run did not finish. Run it again.") from error
+            raise RunError(f"{self.path} has no {name}: {why_missing}") from error
         except SafetensorError as error:
             raise RunError(f"{path} is damaged ({error}): run it again.") from error
 
