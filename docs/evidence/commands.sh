@@ -10,10 +10,10 @@ digits() {
 }
 
 sweeps() { # on the digits: steps between two exchanges, dropout, dtype, depth at equal bytes
-    wash-fl compare -o sweeps/every --methods wash --exchange-plane stream --p-per step --p 0.005 \
+    wash-fl compare -o sweeps/every --methods wash --mix shuffle --exchange-plane stream --p-per step --p 0.005 \
         --vary every=1,6,24,96
-    wash-fl compare -o sweeps/dropout --methods wash,fedavg --dropout 0,0.2,0.5
-    wash-fl compare -o sweeps/dtype --methods wash --vary dtype=float32,bfloat16,float16,int8
+    wash-fl compare -o sweeps/dropout --methods wash,fedavg --mix shuffle --dropout 0,0.2,0.5
+    wash-fl compare -o sweeps/dtype --methods wash --mix shuffle --vary dtype=float32,bfloat16,float16,int8
     wash-fl compare -o sweeps/depth --methods wash --mix shuffle --vary schedule=decreasing --vary p=0.1
     wash-fl compare -o sweeps/depth --methods wash --mix shuffle --vary schedule=constant --vary p=0.0453
     wash-fl compare -o sweeps/depth --methods wash --mix shuffle --vary schedule=increasing --vary p=0.0828
