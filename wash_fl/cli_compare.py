@@ -100,6 +100,8 @@ def _numbers(name: str, text: str, kind: type) -> list[Any]:
 
 
 def _train(folder: Any, workers: int) -> None:
+    from wash_fl.processes import interruptible
+
     said = Console(stderr=True)
     total = len(list(folder.comparison.pairs()))
 
@@ -113,7 +115,9 @@ def _train(folder: Any, workers: int) -> None:
         )
 
     try:
-        folder.run(workers=workers, on_row=on_row)
+        # As Ctrl-C does, whatever ends this process ends the workers too.
+        with interruptible():
+            folder.run(workers=workers, on_row=on_row)
     except KeyboardInterrupt:
         said.print("interrupted: the same command goes on.", highlight=False)
         raise typer.Exit(INTERRUPTED) from None
