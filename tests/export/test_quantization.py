@@ -47,7 +47,7 @@ class Trained:
             input_shape=task.input_shape,
             preprocessing=task.preprocessing,
             run={"name": "digits", "seed": "0"},
-            normalization=Normalization(mean=(0.5,), std=(0.25,)),
+            normalization=Normalization(mean=(0.0,), std=(1.0,)),
         )
         self.path = folder / "model.onnx"
         export_onnx(network.eval(), self.path, card=self.card, examples=inputs[:8])
