@@ -24,7 +24,7 @@ def register(app: typer.Typer) -> None:
 def wire(as_json: Json = False) -> None:
     """Bytes of a real serialized Flower message, over the bytes of the values it carries."""
     from wash_fl.bench import wire as measure
-    from wash_fl.bench.machine import report
+    from wash_fl.bench.printing import report
 
     report(out, "wire", measure.run(), as_json)
 
@@ -33,7 +33,7 @@ def wire(as_json: Json = False) -> None:
 def exchange(as_json: Json = False) -> None:
     """Draw, gather and scatter of ResNet-18 beside one of its training steps."""
     from wash_fl.bench import exchange as measure
-    from wash_fl.bench.machine import report
+    from wash_fl.bench.printing import report
 
     report(out, "exchange", measure.run(), as_json)
 
@@ -45,7 +45,7 @@ def escrow(
 ) -> None:
     """Settling an exchange of 1,000 members, beside a plain copy of its bytes."""
     from wash_fl.bench import escrow as measure
-    from wash_fl.bench.machine import report
+    from wash_fl.bench.printing import report
 
     report(out, "escrow", measure.run(quick=quick), as_json)
 
@@ -58,7 +58,7 @@ def packets(
 ) -> None:
     """Mutated packets: each must be refused by name, or be the slice that was sent."""
     from wash_fl.bench import packets as measure
-    from wash_fl.bench.machine import report
+    from wash_fl.bench.printing import report
 
     figures = measure.run(examples, seed)
     report(out, "packets", figures, as_json)
@@ -75,7 +75,7 @@ def faults(
 ) -> None:
     """Fleets in which all goes wrong that can: every value must be held once, always and at the end."""
     from wash_fl.bench import faults as measure
-    from wash_fl.bench.machine import report
+    from wash_fl.bench.printing import report
 
     figures = measure.run(examples, seed, workers=workers or None, first=first)
     report(out, "faults", figures, as_json)
@@ -89,7 +89,7 @@ def stream(
 ) -> None:
     """Exchanges over streams: 8 members in processes of their own, a ResNet-18's slices, TLS."""
     from wash_fl.bench import stream as measure
-    from wash_fl.bench.machine import report
+    from wash_fl.bench.printing import report
 
     report(out, "stream", measure.run(quick=quick), as_json)
 
@@ -103,7 +103,7 @@ def compression(
 ) -> None:
     """Accuracy of the averaged model by dtype and bytes, with and without what offers leave out."""
     from wash_fl.bench import compression as measure
-    from wash_fl.bench.machine import report
+    from wash_fl.bench.printing import report
 
     figures = measure.run(quick, progress=lambda line: err.print(line, highlight=False))
     report(out, "compression", figures, as_json)
@@ -116,7 +116,7 @@ def overhead(
 ) -> None:
     """Train two ResNet-18 with an exchange after each step, with overlap, and without any exchange."""
     from wash_fl.bench import overhead as measure
-    from wash_fl.bench.machine import report
+    from wash_fl.bench.printing import report
 
     report(out, "overhead", measure.run(quick=quick), as_json)
 
@@ -142,7 +142,7 @@ def inference(  # noqa: PLR0917 (the command line gives them by name)
     """
     from wash_fl.bench import inference as measure
     from wash_fl.bench.inference_tables import tables
-    from wash_fl.bench.machine import report
+    from wash_fl.bench.printing import report
 
     figures = measure.run(
         models,
@@ -170,7 +170,7 @@ def int8(  # noqa: PLR0917 (the command line gives them by name)
     """Latency of a built-in model in int8 beside the same in float32, both exported here, in turn."""
     from wash_fl.bench import int8 as measure
     from wash_fl.bench.inference_tables import tables
-    from wash_fl.bench.machine import report
+    from wash_fl.bench.printing import report
 
     figures = measure.run(model, side=side, target=target, batches=_sizes(batch), repeats=repeats)
     if not as_json:
@@ -186,7 +186,7 @@ def int8(  # noqa: PLR0917 (the command line gives them by name)
 def memory(as_json: Json = False) -> None:
     """Memory of a device that trains MobileNetV3-small or infers, and of Flower beside it, in MB."""
     from wash_fl.bench import memory as measure
-    from wash_fl.bench.machine import report
+    from wash_fl.bench.printing import report
 
     report(out, "memory", measure.run(), as_json)
 

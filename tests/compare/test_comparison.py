@@ -32,8 +32,9 @@ def run(folder: Folder, workers: int = 1) -> list[str]:
     return done
 
 
-def without_time(figures: dict[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in figures.items() if name != "seconds"}
+def trained(figures: dict[str, Any]) -> dict[str, Any]:
+    """Return what is the same again on the same kind of machine."""
+    return {name: value for name, value in figures.items() if name not in ("seconds", "machine")}
 
 
 @pytest.fixture(scope="module")
@@ -54,8 +55,11 @@ def test_a_row_has_all_that_is_measured_and_is_the_same_again(done: Folder) -> N
     assert len(accuracy["members"]) == 2 and len(found["distance"]) == 2
     assert 0 < found["bytes"]["up_values"] < found["bytes"]["up_messages"]
     assert found["lines"].keys() == {"members", "mean"}
+    assert (
+        found["machine"]["cpu"] and found["machine"]["versions"]["torch"] and found["machine"]["instructions"]
+    )
     again = run_row(Row("wash", 1, OPTIONS))
-    assert without_time(json.loads(json.dumps(again))) == without_time(found)
+    assert trained(json.loads(json.dumps(again))) == trained(found)
 
 
 def test_what_is_done_is_not_trained_again_and_what_is_lost_is(done: Folder) -> None:
@@ -65,7 +69,7 @@ def test_what_is_done_is_not_trained_again_and_what_is_lost_is(done: Folder) -> 
     assert run(Folder.begin(done.path, SMALL)) == ["isolated 0"]
     after = done.figures(Variant("isolated"), 0)
     assert before is not None and after is not None
-    assert without_time(after) == without_time(before)
+    assert trained(after) == trained(before)
 
 
 def test_methods_and_seeds_may_be_added(done: Folder) -> None:
@@ -109,7 +113,7 @@ def test_two_processes_give_what_one_does(done: Folder, tmp_path: Path) -> None:
     for pair in SMALL.pairs():
         one, two = done.figures(*pair), folder.figures(*pair)
         assert one is not None and two is not None
-        assert without_time(one) == without_time(two)
+        assert trained(one) == trained(two)
 
 
 def test_an_interruption_keeps_what_is_done(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

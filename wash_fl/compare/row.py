@@ -17,6 +17,7 @@ from wash_fl.consensus.evaluate import accuracy, logits_of
 from wash_fl.consensus.finish import Arrays, Examination
 from wash_fl.consensus.soup import greedy_soup
 from wash_fl.core.auto import with_choices
+from wash_fl.machine import machine
 from wash_fl.member.threads import one_thread
 from wash_fl.tasks.division import tensors_of
 from wash_fl.tasks.task import load_task
@@ -69,7 +70,8 @@ def run_row(row: Row, progress: Callable[[int], None] = lambda number: None) -> 
         ``averaged``, ``recalibrated`` (BatchNorm re-estimated), ``soup`` (greedy, re-estimated too), and
         ``product``, that of the model the method is judged by; ``bytes`` of a member while it trains;
         ``distance`` of the members to their mean by round; ``lines`` between members 0 and 1 and from member
-        0 to the mean, with the ``barrier``; ``soup_members``; ``sha256`` of the averaged model; ``seconds``.
+        0 to the mean, with the ``barrier``; ``soup_members``; ``sha256`` of the averaged model; ``seconds``;
+        ``machine``: what trained it, for PyTorch rounds otherwise on another kind of processor.
     """
     began = time.perf_counter()
     config, method = row.config, METHODS[row.method]
@@ -111,6 +113,7 @@ def run_row(row: Row, progress: Callable[[int], None] = lambda number: None) -> 
         "soup_members": soup,
         "sha256": outcome.sha256,
         "seconds": time.perf_counter() - began,
+        "machine": machine() | {"instructions": torch.backends.cpu.get_cpu_capability()},
     }
 
 

@@ -5,8 +5,8 @@ from io import StringIO
 
 from rich.console import Console
 
-from wash_fl.bench import machine
-from wash_fl.bench.machine import report
+from wash_fl import machine
+from wash_fl.bench.printing import report
 
 FIGURES = {"ratio": 1.23456, "count": 7, "times": [0.1, 2.0], "kinds": {"drop": 11, "kill": 3}}
 

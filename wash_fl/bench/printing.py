@@ -1,34 +1,13 @@
-"""On which machine something was measured."""
+"""What a benchmark prints: its figures, and on which machine they were measured."""
 
 import json
-import os
-import platform
 from collections.abc import Iterable
-from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
-PACKAGES = ("wash-fl", "flwr", "torch", "numpy", "onnxruntime", "grpcio", "protobuf")
-
-
-def machine() -> dict[str, Any]:
-    """Return the cores, the processor, the system, and the versions that matter."""
-    versions = {}
-    for package in PACKAGES:
-        try:
-            versions[package] = version(package)
-        except PackageNotFoundError:
-            continue
-    return {
-        "cores": os.cpu_count(),
-        "cpu": _processor(),
-        "system": f"{platform.system()} {platform.machine()}",
-        "python": platform.python_version(),
-        "versions": versions,
-    }
+from wash_fl.machine import machine
 
 
 def report(
@@ -69,14 +48,3 @@ def _number(value: Any) -> str:
     if isinstance(value, list):
         return ", ".join(map(_number, value))
     return f"{value:.4g}" if isinstance(value, float) else str(value)
-
-
-def _processor() -> str:
-    """Return the processor's name; Linux keeps it where :mod:`platform` does not look."""
-    try:
-        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
-            if line.lower().startswith(("model name", "hardware")):
-                return line.split(":", 1)[1].strip()
-    except OSError:
-        pass
-    return platform.processor() or "unknown"
