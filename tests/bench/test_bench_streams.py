@@ -19,6 +19,8 @@ def test_bench_stream(monkeypatch):
     assert (found["members"], found["exchanges"]) == (2, stream.QUICK)
     assert found["values"] == pytest.approx(11_700, rel=0.01)
     assert 0 < found["exchange_ms_p50"] <= found["exchange_ms_p99"]
+    assert found["vs_bare"] == pytest.approx(found["exchange_ms_p50"] / found["bare_ms_p50"])
+    assert found["vs_bare"] > 1.0
     # Messages, HTTP/2 and TLS beside 47 kB of values.
     assert 1.0 < found["wire_ratio"] <= 1.03
     assert found["bytes"]["up_payload"] == pytest.approx(2 * 4 * found["values"] * stream.QUICK, rel=0.01)

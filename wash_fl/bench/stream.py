@@ -9,6 +9,7 @@ from typing import Any, Final
 
 import psutil
 
+from wash_fl.bench.bare_streams import bare_times
 from wash_fl.bench.stream_fleet import BenchFleet, BenchMember, Post
 from wash_fl.planes.stream.exchanges import ExchangeReport
 
@@ -18,6 +19,8 @@ EXCHANGES: Final = 5000
 QUICK: Final = 800
 WARM: Final = 200
 """Exchanges before anything is measured."""
+BARE, QUICK_BARE = 2000, 400
+"""Exchanges by gRPC alone."""
 
 
 def run(*, quick: bool = False) -> dict[str, Any]:
@@ -33,6 +36,8 @@ def run(*, quick: bool = False) -> dict[str, Any]:
     dict
         ``members``; ``values`` in a slice; ``exchanges``; ``exchange_ms_p50`` and ``exchange_ms_p99``: how
         long an exchange takes a member, from the end of one optimizer step until it may begin the next;
+        ``bare_ms_p50``: the same of messages of that size by gRPC alone, with the same TLS and nothing else,
+        right after it; ``vs_bare``: the one over the other;
         ``wire_ratio``: bytes that the connections carried (messages, HTTP/2, TLS) over bytes of values;
         ``server_growth_mb``: by how much the server's memory grew meanwhile.
     """
@@ -53,14 +58,18 @@ def run(*, quick: bool = False) -> dict[str, Any]:
         results = fleet.run(streams, partial(_member, exchanges=exchanges))
         seconds = time.perf_counter() - began
         counted = streams.counted.total()
+    bare = bare_times(fleet.place, MEMBERS, 4 * sizes[-1], QUICK_BARE if quick else BARE)
     times = sorted(each for result in results for each in result)
+    median, bare_median = statistics.median(times), statistics.median(bare)
     payload = counted["up_payload"] + counted["down_payload"]
     return {
         "members": MEMBERS,
         "values": sizes[-1],
         "exchanges": exchanges,
-        "exchange_ms_p50": 1e3 * statistics.median(times),
+        "exchange_ms_p50": 1e3 * median,
         "exchange_ms_p99": 1e3 * times[int(0.99 * len(times))],
+        "bare_ms_p50": 1e3 * bare_median,
+        "vs_bare": median / bare_median,
         "wire_ratio": sum(counted.values()) / payload,
         "server_growth_mb": memory[exchanges] - memory[WARM],
         "seconds": seconds,

@@ -1,25 +1,22 @@
 """A server of streams, and members in processes of their own, without Flower."""
 
-import multiprocessing
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from multiprocessing.connection import Connection
-from multiprocessing.synchronize import Barrier
 from pathlib import Path
 from typing import Any, Final
 
 import torch
 from torch import nn
 
+from wash_fl.bench.processes import Work, results_of
 from wash_fl.config import ExchangeConfig, FleetConfig
 from wash_fl.core.draw import Draw
 from wash_fl.core.escrow import Escrow
 from wash_fl.core.journal import Enrolment
 from wash_fl.core.schedule import Schedule
 from wash_fl.core.sqlite_journal import SqliteJournal
-from wash_fl.errors import RunError
 from wash_fl.fleet import certificates
 from wash_fl.member.exchanging import Exchanging, Offer
 from wash_fl.member.log import ExchangeLog
@@ -38,10 +35,6 @@ INITIAL: Final = "0" * 64
 SEED: Final = 1
 LONG: Final = 600.0
 """Seconds; nobody is to miss a deadline here."""
-
-
-HEAVY: Final = ("torchvision.models", "torch._dynamo")
-"""What a model and an optimizer import: several seconds each for processes that all start at once."""
 
 
 @dataclass(frozen=True)
@@ -133,8 +126,15 @@ def resnet18() -> nn.Module:
     return model
 
 
-Work = Callable[[Post, Barrier, Connection], None]
-"""What a member's process does: it sends its result through the connection."""
+def place_in(folder: Path) -> Place:
+    """Make certificates, and return where to serve with them."""
+    certificates.make_authority(folder)
+    certificates.make_server_certificate(folder, [])
+    return Place(
+        certificate=(folder / certificates.CERTIFICATE).read_bytes(),
+        key=(folder / certificates.KEY).read_bytes(),
+        authority=(folder / certificates.AUTHORITY).read_bytes(),
+    )
 
 
 class BenchFleet:
@@ -163,14 +163,7 @@ class BenchFleet:
         config = exchange_config(self.p)
         with tempfile.TemporaryDirectory(prefix="wash-fl-") as name:
             self.folder = Path(name)
-            certificates.make_authority(self.folder)
-            certificates.make_server_certificate(self.folder, [])
-            authority = (self.folder / certificates.AUTHORITY).read_bytes()
-            place = Place(
-                certificate=(self.folder / certificates.CERTIFICATE).read_bytes(),
-                key=(self.folder / certificates.KEY).read_bytes(),
-                authority=authority,
-            )
+            self.place = place_in(self.folder)
             draw = Draw(SEED, model_layout(resnet18()), Schedule(config))
             journal = SqliteJournal.open(
                 self.folder / "journal.sqlite", RUN, draw.layout.fingerprint, synchronous="NORMAL"
@@ -185,7 +178,7 @@ class BenchFleet:
                 escrow,
                 roster,
                 journal,
-                place=place,
+                place=self.place,
                 members=self.members,
                 deadline=LONG,
                 patience=LONG,
@@ -206,33 +199,11 @@ class BenchFleet:
         RunError
             If one ends without a word.
         """
-        # PyTorch is imported once, in a process that has no threads, and the members' are its forks.
-        context = multiprocessing.get_context("forkserver")
-        context.set_forkserver_preload([__name__, *HEAVY])
-        barrier = context.Barrier(self.members)
-        started = []
-        try:
-            for member in range(self.members):
-                fields = streams.fields(member, b"")
-                ticket = {
-                    name: fields[f"stream-{name}"] for name in ("address", "authority", "token", "patience")
-                }
-                here, there = context.Pipe()
-                post = Post(member, ticket, self.p, str(self.folder))
-                process = context.Process(target=work, args=(post, barrier, there), daemon=True)
-                process.start()
-                there.close()
-                started.append((process, here))
-            while any(process.is_alive() and not here.poll() for process, here in started):
-                if any(process.exitcode for process, _ in started):
-                    raise RunError("a member's process has failed; see what it printed.")
-                streams.clock.sleep(0.05)
-            return [here.recv() for _, here in started]
-        except EOFError as error:
-            raise RunError("a member's process ended without a result; see what it printed.") from error
-        finally:
-            for process, _ in started:
-                process.join(5.0)
-                if process.is_alive():
-                    process.kill()
-                    process.join()
+        posts = []
+        for member in range(self.members):
+            fields = streams.fields(member, b"")
+            ticket = {
+                name: fields[f"stream-{name}"] for name in ("address", "authority", "token", "patience")
+            }
+            posts.append(Post(member, ticket, self.p, str(self.folder)))
+        return results_of(work, [(post,) for post in posts], streams.clock.sleep)
