@@ -1,12 +1,16 @@
 """The benches of the stream plane, small: real processes, TLS, and figures that can be what they say."""
 
 import json
+from multiprocessing.connection import Connection
+from multiprocessing.synchronize import Barrier
 
 import pytest
 from typer.testing import CliRunner
 
 from wash_fl.bench import overhead, stream
+from wash_fl.bench.processes import results_of
 from wash_fl.cli import app
+from wash_fl.errors import RunError
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
@@ -25,6 +29,19 @@ def test_bench_stream(monkeypatch):
     assert 1.0 < found["wire_ratio"] <= 1.03
     assert found["bytes"]["up_payload"] == pytest.approx(2 * 4 * found["values"] * stream.QUICK, rel=0.01)
     assert abs(found["server_growth_mb"]) < 20
+
+
+def half(number: int, barrier: Barrier, connection: Connection) -> None:
+    barrier.wait()
+    if number % 2:
+        raise ValueError("odd")
+    connection.send(number // 2)
+
+
+def test_processes_send_their_results_or_their_failure_is_said() -> None:
+    assert results_of(half, [(0,), (4,), (2,)]) == [0, 2, 1]
+    with pytest.raises(RunError, match="process"):
+        results_of(half, [(0,), (3,)])
 
 
 def test_bench_overhead():
