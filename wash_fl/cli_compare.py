@@ -67,7 +67,7 @@ def compare(  # noqa: PLR0917 (the command line gives them by name)
     from wash_fl.compare.comparison import Comparison, Folder, variants_of
     from wash_fl.compare.methods import METHODS
     from wash_fl.compare.table import markdown, table
-    from wash_fl.member.threads import cores
+    from wash_fl.machine import cores
 
     if table_only:
         folder = Folder.open(out)

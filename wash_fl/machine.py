@@ -1,4 +1,4 @@
-"""On which machine something was measured."""
+"""The machine: its cores, and what makes figures measured on it comparable."""
 
 import os
 import platform
@@ -7,6 +7,13 @@ from pathlib import Path
 from typing import Any
 
 PACKAGES = ("wash-fl", "flwr", "torch", "numpy", "onnxruntime", "grpcio", "protobuf")
+
+
+def cores() -> int:
+    """Return how many cores this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def machine() -> dict[str, Any]:

@@ -15,7 +15,8 @@ from typing import Any
 from wash_fl.bench.fault_fleet.moments import Killed
 from wash_fl.bench.fault_fleet.walk import walk
 from wash_fl.errors import ConfigError
-from wash_fl.member.threads import cores, one_thread
+from wash_fl.machine import cores
+from wash_fl.member.threads import one_thread
 
 PORTION = 250
 """Examples that a process does at a time."""
