@@ -67,6 +67,7 @@ def export(  # noqa: PLR0917 (the command line gives them by name)
     """
     if not int8 and (target is not None or int8_tolerance is not None):
         raise ConfigError("--target and --int8-tolerance are for a file in int8: give --int8 as well.")
+    from wash_fl.consensus.finish import Examination
     from wash_fl.exporting import export_averaged, export_ensemble, export_int8_beside, export_raw_beside
     from wash_fl.report.run_folder import ENSEMBLE, MODEL, RunFolder
     from wash_fl.tasks.task import load_task
@@ -81,11 +82,11 @@ def export(  # noqa: PLR0917 (the command line gives them by name)
     changes = {} if tolerance is None else {"tolerance": tolerance}
     config = RunConfig.from_mapping(folder.config.to_mapping() | changes)
     path = folder.path / (ENSEMBLE if ensemble else MODEL) if output is None else output
-    task = load_task(config.task.task)
+    examination = Examination(load_task(config.task.task), config)
     if ensemble:
-        parity = export_ensemble(folder, config, task, path)
+        parity = export_ensemble(folder, examination, path)
     else:
-        parity = export_averaged(folder, config, task, folder.weights(), path)
+        parity = export_averaged(folder, examination, folder.weights(), path)
     found: dict[str, Any] = {
         "model": str(path),
         "largest_difference": parity.largest_difference,
@@ -99,13 +100,13 @@ def export(  # noqa: PLR0917 (the command line gives them by name)
             f"examples, {parity.agreement:.2%} equal answers",
         )
     if raw_inputs:
-        raw, apart = export_raw_beside(path, config, task)
+        raw, apart = export_raw_beside(path, examination)
         found["raw"] = {"model": str(raw), "largest_difference": apart.largest_difference}
         if not as_json:
             difference = f"{apart.largest_difference:.2g}"
             say(out, f"{raw}: largest difference to {path.name} {difference}, on raw inputs")
     if int8:
-        made = export_int8_beside(path, config, task, target=chosen, tolerance=points)
+        made = export_int8_beside(path, examination, target=chosen, tolerance=points)
         latency = _latency(path, made.model)
         found["int8"] = {**dataclasses.asdict(made), "model": str(made.model), "latency": latency}
         if not as_json:

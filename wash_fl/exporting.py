@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 import wash_fl
-from wash_fl.config import RunConfig
 from wash_fl.consensus.evaluate import MeanOfLogits
 from wash_fl.consensus.finish import Arrays, Examination
 from wash_fl.core.identity import weights_sha256
@@ -16,7 +15,6 @@ from wash_fl.export.onnx import export_onnx
 from wash_fl.export.parity import PARITY_EXAMPLES, Parity
 from wash_fl.export.raw import export_raw
 from wash_fl.report.run_folder import RunFolder
-from wash_fl.tasks.task import Task
 
 if TYPE_CHECKING:
     from wash_fl.export.int8 import Int8
@@ -25,7 +23,7 @@ INT8_EXAMPLES = 256
 """Training inputs from which int8 takes the range of every activation, at most."""
 
 
-def export_averaged(folder: RunFolder, config: RunConfig, task: Task, weights: Arrays, path: Path) -> Parity:
+def export_averaged(folder: RunFolder, examination: Examination, weights: Arrays, path: Path) -> Parity:
     """Export a run's averaged model to ONNX, checked on the task's test inputs.
 
     Raises
@@ -33,17 +31,16 @@ def export_averaged(folder: RunFolder, config: RunConfig, task: Task, weights: A
     ExportError
         If the file answers otherwise than the model.
     """
-    examination = Examination(task, config)
     return export_onnx(
         examination.model(weights),
         path,
-        card=_card(folder, config, task, weights_sha256=weights_sha256(weights)),
+        card=_card(folder, examination, weights_sha256=weights_sha256(weights)),
         examples=examination.inputs[:PARITY_EXAMPLES],
-        tolerance=config.finish.tolerance,
+        tolerance=examination.config.finish.tolerance,
     )
 
 
-def export_ensemble(folder: RunFolder, config: RunConfig, task: Task, path: Path) -> Parity:
+def export_ensemble(folder: RunFolder, examination: Examination, path: Path) -> Parity:
     """Export the members of a run as one ONNX file that answers with the mean of their logits.
 
     Raises
@@ -53,7 +50,6 @@ def export_ensemble(folder: RunFolder, config: RunConfig, task: Task, path: Path
     RunError
         If the run has not kept its members' models.
     """
-    examination = Examination(task, config)
     members = folder.members()
     model = MeanOfLogits([examination.model(weights) for weights in members.values()]).eval()
     weights = {name: tensor.numpy() for name, tensor in model.state_dict().items()}
@@ -61,13 +57,13 @@ def export_ensemble(folder: RunFolder, config: RunConfig, task: Task, path: Path
     return export_onnx(
         model,
         path,
-        card=_card(folder, config, task, **identity),
+        card=_card(folder, examination, **identity),
         examples=examination.inputs[:PARITY_EXAMPLES],
-        tolerance=config.finish.tolerance,
+        tolerance=examination.config.finish.tolerance,
     )
 
 
-def export_raw_beside(model: Path, config: RunConfig, task: Task) -> tuple[Path, Parity]:
+def export_raw_beside(model: Path, examination: Examination) -> tuple[Path, Parity]:
     """Write what was exported once more beside it, as a file that takes raw inputs.
 
     Raises
@@ -76,20 +72,19 @@ def export_raw_beside(model: Path, config: RunConfig, task: Task) -> tuple[Path,
         If the task has no NORMALIZATION, or the file answers otherwise than the one it is made of.
     """
     path = model.with_suffix(".raw.onnx")
-    examples = Examination(task, config).inputs[:PARITY_EXAMPLES].numpy()
-    return path, export_raw(model, path, examples=examples, tolerance=config.finish.tolerance)
+    examples = examination.inputs[:PARITY_EXAMPLES].numpy()
+    tolerance = examination.config.finish.tolerance
+    return path, export_raw(model, path, examples=examples, tolerance=tolerance)
 
 
-def export_int8_beside(
-    model: Path, config: RunConfig, task: Task, *, target: str, tolerance: float
-) -> "Int8":
+def export_int8_beside(model: Path, examination: Examination, *, target: str, tolerance: float) -> "Int8":
     """Write what was exported once more beside it, in int8, judged on the task's test data.
 
     Parameters
     ----------
     model : Path
         A file in float32.
-    config, task
+    examination : Examination
         Of its run.
     target, tolerance
         As :func:`wash_fl.export.int8.export_int8` takes them.
@@ -102,7 +97,6 @@ def export_int8_beside(
     # Not before it is asked for: it takes onnxruntime's tools, which a server does not need.
     from wash_fl.export.int8 import export_int8
 
-    examination = Examination(task, config)
     batches = examination.server_calibration()
     return export_int8(
         model,
@@ -115,8 +109,9 @@ def export_int8_beside(
     )
 
 
-def _card(folder: RunFolder, config: RunConfig, task: Task, **identity: str) -> ModelCard:
+def _card(folder: RunFolder, examination: Examination, **identity: str) -> ModelCard:
     """Return the card of a run's model; its identity says what model of the run it is."""
+    task, training = examination.task, examination.config.training
     raw = task.normalization
     return ModelCard(
         classes=task.classes,
@@ -125,8 +120,8 @@ def _card(folder: RunFolder, config: RunConfig, task: Task, **identity: str) -> 
         normalization=None if raw is None else Normalization(mean=raw[0], std=raw[1]),
         run={
             "name": folder.path.name,
-            "seed": str(config.training.seed),
-            "members": str(config.training.members),
+            "seed": str(training.seed),
+            "members": str(training.members),
             **identity,
             "wash_fl": wash_fl.__version__,
         },

@@ -28,7 +28,7 @@ from wash_fl.report.run_folder import AVERAGED, FIGURES, JOURNAL, MODEL, SUMMARY
 from wash_fl.strategy import WashStrategy
 from wash_fl.tasks.division import refuse_division
 from wash_fl.tasks.models import initial_model
-from wash_fl.tasks.task import Task, load_task
+from wash_fl.tasks.task import load_task
 
 logger = logging.getLogger("flwr.wash_fl")
 
@@ -57,8 +57,9 @@ def run_job(grid: Grid, config: RunConfig) -> RunFolder:
         pid=os.getpid(),  # whoever follows the run sees when this process is gone
     )
     try:
-        outcome, strategy = _train(grid, chosen, task, folder)
-        finish(folder, config, task, outcome, strategy)
+        examination = Examination(task, chosen)
+        outcome, strategy = _train(grid, examination, folder)
+        finish(folder, examination, outcome, strategy)
         if not config.fleet.keep_members:
             # Not before the result is on the disk: until then a crash asks the members for theirs again.
             strategy.dismiss(grid)
@@ -69,13 +70,13 @@ def run_job(grid: Grid, config: RunConfig) -> RunFolder:
     return folder
 
 
-def _train(grid: Grid, config: RunConfig, task: Task, folder: RunFolder) -> tuple[Outcome, WashStrategy]:
+def _train(grid: Grid, examination: Examination, folder: RunFolder) -> tuple[Outcome, WashStrategy]:
+    task, config = examination.task, examination.config
     training, fleet = config.training, config.fleet
     model = initial_model(config.task.model, task, training.seed)
     slots = optimizer_slots(make_optimizer(model, training)) if config.exchange.exchange_optimizer else ()
     layout = model_layout(model, slots)
     del model
-    examination = Examination(task, config)
     shown = 0.0
 
     def on_round(report: RoundReport) -> None:
@@ -140,13 +141,11 @@ def _train(grid: Grid, config: RunConfig, task: Task, folder: RunFolder) -> tupl
     return examination.outcome(weights), strategy
 
 
-def finish(
-    folder: RunFolder, config: RunConfig, task: Task, outcome: Outcome, strategy: WashStrategy
-) -> None:
+def finish(folder: RunFolder, examination: Examination, outcome: Outcome, strategy: WashStrategy) -> None:
     """Save the averaged model, export it, draw the figures, and write the summary last."""
     folder.save_weights(outcome.weights, outcome.sha256)
     folder.log("recalibrated", accuracy=outcome.recalibrated)
-    parity = export_averaged(folder, config, task, outcome.weights, folder.path / MODEL)
+    parity = export_averaged(folder, examination, outcome.weights, folder.path / MODEL)
     summary = {
         "run": folder.path.name,
         "version": wash_fl.__version__,
