@@ -71,13 +71,25 @@ search() { # which schedule and mix: with another seed than the comparison
     done
 }
 
+rare() { # the same steps and bytes in fewer and larger exchanges; 60 rounds are search/...-averaged
+    for division in iid shared; do
+        for rounds in "15 --local-steps 96 --p 0.2" "5 --local-steps 288 --p 0.6"; do
+            # shellcheck disable=SC2086 # several words
+            wash-fl compare -o "search/rare-$division-${rounds%% *}" --task fashion-mnist --train-examples 10000 \
+                --calibration-examples 512 --methods wash --division $division --rounds $rounds --seeds 10,11,12
+        done
+    done
+}
+
 people() { # two others left out each time
     for two in 1_2 3_4 5_6 7_8 9_10; do
         wash-fl compare -o "smartwatch/without-$two" --task "people/without_$two.py" --members 8 \
             --methods isolated,fedavg,wash
+        wash-fl compare -o "smartwatch/without-$two" --task "people/without_$two.py" --members 8 \
+            --methods wash --vary p=0.3
     done
 }
 
-for part in ${*:-digits sweeps search fashion people}; do
+for part in ${*:-digits sweeps search rare fashion people}; do
     "$part"
 done
