@@ -250,17 +250,18 @@ def export_trained(task: str, model: str, path: Path, folder: Path) -> np.ndarra
 
     from wash_fl.compare.trainer import Trainer
     from wash_fl.config import RunConfig
+    from wash_fl.consensus.finish import Examination
     from wash_fl.exporting import export_averaged
     from wash_fl.report.run_folder import RunFolder
-    from wash_fl.tasks.division import tensors_of
     from wash_fl.tasks.task import load_task
 
     torch.set_num_threads(1)
     options = {"task": task, "model": model, "members": 2, "rounds": 2, "run-dir": str(folder)}
     config = RunConfig.from_mapping(options)
     weights = Trainer(config).run().weights
-    export_averaged(RunFolder.create(config), config, load_task(task), weights, path)
-    inputs: np.ndarray[Any, np.dtype[Any]] = tensors_of(load_task(task).test_data())[0].numpy()
+    examination = Examination(load_task(task), config)
+    export_averaged(RunFolder.create(config), examination, weights, path)
+    inputs: np.ndarray[Any, np.dtype[Any]] = examination.inputs.numpy()
     return inputs
 
 

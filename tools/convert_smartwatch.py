@@ -127,7 +127,7 @@ def convert(data: dict[str, Any]) -> dict[str, NDArray[Any]]:
     }
 
 
-def write(arrays: dict[str, NDArray[Any]], path: Path) -> None:
+def write(arrays: dict[str, Any], path: Path) -> None:
     """Write the arrays as the JSON file that the task reads; JSON, for a Flower app bundle takes no .npz."""
     archive = io.BytesIO()
     np.savez_compressed(archive, **arrays)

@@ -88,10 +88,10 @@ def _model_and_image(folder: Path) -> tuple[Path, Path, str]:
 
     from wash_fl.compare.trainer import Trainer
     from wash_fl.config import RunConfig
+    from wash_fl.consensus.finish import Examination
     from wash_fl.export.inference import Predictor
     from wash_fl.exporting import export_averaged
     from wash_fl.report.run_folder import RunFolder
-    from wash_fl.tasks.digits import test_data
     from wash_fl.tasks.task import load_task
 
     torch.set_num_threads(1)
@@ -99,10 +99,11 @@ def _model_and_image(folder: Path) -> tuple[Path, Path, str]:
     config = RunConfig.from_mapping(options)
     weights = Trainer(config).run().weights
     model, image = folder / "model.onnx", folder / "image.png"
-    export_averaged(RunFolder.create(config), config, load_task("digits"), weights, model)
-    inputs, _ = test_data()[0]
-    Image.fromarray(np.round(255 * inputs[0].numpy()).astype(np.uint8)).save(image)
-    return model, image, Predictor(model).predict(inputs.numpy()).labels[0]
+    examination = Examination(load_task("digits"), config)
+    export_averaged(RunFolder.create(config), examination, weights, model)
+    inputs = examination.inputs[0].numpy()
+    Image.fromarray(np.round(255 * inputs[0]).astype(np.uint8)).save(image)
+    return model, image, Predictor(model).predict(inputs).labels[0]
 
 
 def _sizes(environment: Path) -> dict[str, int]:
