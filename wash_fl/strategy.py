@@ -76,7 +76,7 @@ class WashStrategy(Strategy):
     min_members : int
         Members without whom a round does not start; 0 means all at the beginning, and any 2 later.
     start_timeout : float
-        Seconds to wait for the clients to connect.
+        Seconds to wait for the clients to connect, and for one that is lost while it works to be back.
     deadline_spread : float
         How many times the members' usual spread a round waits beyond their median; 0 waits for the whole
         ``timeout`` of :meth:`start`.
@@ -244,7 +244,7 @@ class WashStrategy(Strategy):
                     _, metrics = self.aggregate_train(number, self._rounds.replies(number, self._requests))
                     if metrics is not None:
                         result.train_metrics_clientapp[number] = metrics
-                result.arrays = records.array_record(self._finish(grid))
+                result.arrays = records.array_record(self._finish())
         if not self._keep_members:
             self.dismiss(grid)
         if evaluate_fn is not None:
@@ -320,7 +320,7 @@ class WashStrategy(Strategy):
     def dismiss(self, grid: Grid) -> None:
         """Let the members remove their state of this run: it is over, and its result is safe."""
         requests = self._to_all(self._roster.nodes, records.LEAVE, {"run": self._run})
-        for _ in done(grid, requests, timeout=self._timeout, clock=self._clock):
+        for _ in done(Post(grid, self._clock), requests):
             pass
 
     def _open_journal(self) -> Journal:
@@ -361,7 +361,7 @@ class WashStrategy(Strategy):
                 "the journal has %d settled exchanges of this run: going on after them", self._escrow.settled
             )
         self._request = JoinRequest(self._run, terms, self._layout, weights_sha256(arrays), spec_of(arrays))
-        post = Post(grid, self._exchanges.clock)
+        post = Post(grid, self._exchanges.clock, patience=self._start_timeout, extra=self.traffic.request)
         reception = Reception(
             grid,
             self._request,
@@ -370,7 +370,6 @@ class WashStrategy(Strategy):
             post,
             traffic=self.traffic,
             timeout=self._timeout,
-            clock=self._exchanges.clock,
         )
         wanted = len(self._roster.active()) if resumed else self._min_members or self._members
         enough = self._min_members or (FEWEST if resumed else self._members)
@@ -430,7 +429,7 @@ class WashStrategy(Strategy):
             for member, node in sorted(nodes.items())
         }
 
-    def _finish(self, grid: Grid) -> Arrays:
+    def _finish(self) -> Arrays:
         """Collect and average the members, and re-estimate BatchNorm."""
         here = self._rounds.assemble(self._start_timeout)
         collect = {
@@ -443,14 +442,12 @@ class WashStrategy(Strategy):
             for member, node in here.items()
         }
         average = collect_members(
-            grid,
+            self._rounds.post,
             collect,
             model=self._request.model,
-            timeout=self._timeout,
             traffic=self.traffic,
             roster=self._roster,
             on_member=self._watcher.on_member,
-            clock=self._exchanges.clock,
         )
         self.collected = sorted(average.members)
         self.left_out = self._roster.left_out()
@@ -463,13 +460,6 @@ class WashStrategy(Strategy):
         points.reach("averaged")
         if self._recalibrate_on_clients and any(name.endswith(".running_var") for name in averaged):
             requests = self._to_all(here, records.RECALIBRATE, {}, records.array_record(averaged))
-            averaged = recalibrate(
-                grid,
-                requests,
-                averaged,
-                timeout=self._timeout,
-                traffic=self.traffic,
-                clock=self._exchanges.clock,
-            )
+            averaged = recalibrate(self._rounds.post, requests, averaged, traffic=self.traffic)
             self._watcher.on_average(averaged, True)
         return averaged

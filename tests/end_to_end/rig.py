@@ -64,10 +64,13 @@ class Rig:
     def states(self) -> list[Path]:
         return [self.fleet.parts.state(member) for member in range(MEMBERS)]
 
-    def config(self, name: str) -> RunConfig:
-        return RunConfig.from_mapping({**self.options, "run-dir": str(self.root / "runs"), "run-name": name})
+    def config(self, name: str, **options: Any) -> RunConfig:
+        where = {"run-dir": str(self.root / "runs"), "run-name": name}
+        return RunConfig.from_mapping({**self.options, **options, **where})
 
-    def serve(self, name: str, plan: str = "", act: Act = lambda event: None) -> Served:
+    def serve(
+        self, name: str, plan: str = "", act: Act = lambda event: None, options: dict[str, Any] | None = None
+    ) -> Served:
         """Do a run under a plan of faults; ``act`` is told of its events."""
         for injected in self.ledger.glob("*"):
             injected.unlink()
@@ -79,7 +82,7 @@ class Rig:
             events.append(event)
             act(event)
 
-        folder = serve(self.config(name), self.fleet.control, on_event, say=said.append)
+        folder = serve(self.config(name, **options or {}), self.fleet.control, on_event, say=said.append)
         return Served(
             folder,
             events,

@@ -110,7 +110,12 @@ def test_when_a_supernode_is_killed_for_good_the_run_completes_with_the_others(r
             if role in rig.fleet.pids():
                 rig.fleet.kill(role)
 
-    served = rig.serve("supernode", "corrupt reply member=0 exchange=1", act=after_round(1, kill))
+    served = rig.serve(
+        "supernode",
+        "corrupt reply member=0 exchange=1",
+        act=after_round(1, kill),
+        options={"start-timeout": 40.0},  # for which it is waited for
+    )
     summary = served.folder.summary()
     print(f"\nmembers {summary['members']}, left out {summary['left_out']}")
     assert summary["members"] == [0, 1]

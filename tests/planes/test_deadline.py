@@ -1,5 +1,8 @@
 """How long a round waits: what members took lately decides, within limits; no clock is read."""
 
+import math
+
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -58,3 +61,14 @@ def test_it_is_never_longer_than_allowed_and_never_shorter_than_the_usual(
     for member, seconds in took:
         deadline.took(member, seconds)
     assert min(longest, SLACK) <= deadline.seconds() <= longest
+
+
+def test_late_is_by_a_members_own_habits_or_else_by_those_of_the_slowest() -> None:
+    deadline = Deadline(3600.0, 6.0)
+    assert deadline.late(0) == math.inf
+    for seconds in (10.0, 90.0, 12.0):
+        deadline.took(0, seconds)
+    deadline.took(1, 100.0)
+    assert deadline.late(0) == pytest.approx(1.5 * 12.0 + 15.0)
+    assert deadline.late(1) == pytest.approx(1.5 * 100.0 + 15.0)
+    assert deadline.late(2) == pytest.approx(2.0 * 100.0 + 15.0)

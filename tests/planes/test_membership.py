@@ -22,6 +22,7 @@ from wash_fl.faults.fault import SERVER_POINTS
 from wash_fl.faults.plan import FaultPlan
 from wash_fl.faults.points import Killed
 from wash_fl.planes import records
+from wash_fl.planes.asking import GONE, KILLED
 from wash_fl.planes.in_process import Deliver
 from wash_fl.planes.round import Round
 from wash_fl.planes.watching import RoundReport
@@ -244,21 +245,50 @@ def test_a_restarted_server_finds_late_joiners_and_those_it_has_given_up(tmp_pat
     assert np.array_equal(sorted_values(fleet.values()), sorted_values(fleet.own_values()))
 
 
-def test_a_killed_clientapp_is_asked_again_in_the_same_round(
+@pytest.mark.parametrize("kind", [records.JOIN, records.TRAIN, records.COLLECT, records.RECALIBRATE])
+@pytest.mark.parametrize(
+    ("code", "said"),
+    [(GONE, "its SuperNode is gone; it is asked again if it is back"), (KILLED, "killed; it is asked again")],
+)
+def test_who_is_lost_while_it_works_is_asked_again_and_the_weights_are_the_undisturbed_ones(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, kind: str, code: int, said: str
+) -> None:
+    lost: list[int] = []
+
+    def lose(member: int, request: Message, deliver: Deliver) -> Replies:
+        due = request.metadata.message_type == kind and (not is_train(request) or round_of(request) == 3)
+        if not due or member != 2 or lost:
+            return deliver(request)
+        lost.append(member)
+        deliver(request)  # it may have done all of it
+        return [Message(Error(code, "planted"), reply_to=request)]
+
+    fleet = Fleet(tmp_path, fault=lose)
+    result = fleet.run()
+    assert lost and said in caplog.text
+    assert fleet.reports[2].settlement.members == (0, 1, 2, 3)
+    undisturbed = Fleet(tmp_path / "undisturbed").run()
+    assert weights_sha256(arrays_of(result)) == weights_sha256(arrays_of(undisturbed))
+
+
+def test_a_supernode_that_is_one_answer_behind_is_reminded_and_takes_part_in_everything(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    killed: list[int] = []
+    held: dict[str, Replies] = {}
 
-    def kill(member: int, request: Message, deliver: Deliver) -> Replies:
-        if is_train(request) and member == 2 and round_of(request) == 3 and not killed:
-            killed.append(member)
-            return [Message(Error(8, "killed"), reply_to=request)]
-        return deliver(request)
+    def behind(member: int, request: Message, deliver: Deliver) -> Replies:
+        replies = deliver(request)
+        if member != 2:
+            return replies
+        fleet.grid._replies.update(held)
+        held.clear()
+        held[request.metadata.message_id] = replies
+        return []
 
-    fleet = Fleet(tmp_path, fault=kill)
-    result = fleet.run()
-    assert "member 2: its ClientApp was killed; it is asked again" in caplog.text
-    assert fleet.reports[2].settlement.members == (0, 1, 2, 3)
+    fleet = Fleet(tmp_path, fault=behind)
+    result = fleet.start(fleet.strategy(), timeout=200.0)
+    assert "member 2: no answer for 15 s; it is reminded" in caplog.text
+    assert [report.settlement.members for report in fleet.reports] == [(0, 1, 2, 3)] * fleet.rounds
     undisturbed = Fleet(tmp_path / "undisturbed").run()
     assert weights_sha256(arrays_of(result)) == weights_sha256(arrays_of(undisturbed))
 

@@ -1,7 +1,6 @@
-"""The server's side of a conversation over Flower's Grid: ask members, take their answers one by one."""
+"""Flower's Grid as the server sees it: which nodes are there, what comes back, and what it means."""
 
 import logging
-from collections.abc import Iterator, Mapping
 
 from flwr.app import Message
 from flwr.serverapp import Grid
@@ -13,15 +12,15 @@ from wash_fl.planes.records import Answer, Status, printable, read_answer
 
 logger = logging.getLogger("flwr.wash_fl")
 
-KILLED = 8
-"""Flower's error code for a ClientApp that was killed while it worked."""
+GONE, KILLED = 5, 8
+"""Flower's error codes for a SuperNode that is not heard of, and for a ClientApp that was killed."""
 
 ERRORS = {
     1: "its ClientApp could not be loaded",
     2: "its ClientApp raised an exception",
     3: "the message expired before it was answered",
     4: "its answer expired on the way",
-    5: "its SuperNode is gone",
+    GONE: "its SuperNode is gone",
     6: "one of its mods refused",
     7: "it does not accept this app",
     KILLED: "its ClientApp was killed",
@@ -54,58 +53,6 @@ def wait_for_nodes(grid: Grid, wanted: int, timeout: float, *, enough: int, cloc
             logger.info("waiting for clients: %d of %d are connected", len(nodes), wanted)
             announced = len(nodes)
         pause.wait(deadline)
-
-
-def ask(
-    grid: Grid, requests: Mapping[int, Message], *, timeout: float, in_flight: int, clock: Clock
-) -> Iterator[tuple[int, Message | None]]:
-    """Send requests, ``in_flight`` at a time, and yield each answer as it comes.
-
-    Answers of the size of a model must not pile up at the server: an answer is yielded, and forgotten here,
-    before the next request is sent.
-
-    Parameters
-    ----------
-    grid : Grid
-        Flower's way to the nodes.
-    requests : mapping of int to Message
-        By whatever identifies the one asked.
-    timeout : float
-        Seconds that each may take.
-    in_flight : int
-        How many requests are out at the same time.
-    clock : Clock
-        What the timeout is measured by.
-
-    Yields
-    ------
-    (int, Message or None)
-        None for one that did not answer in time.
-    """
-    waiting = list(requests)
-    asked: dict[str, tuple[int, float]] = {}
-    pause = Pause(clock)
-    while waiting or asked:
-        while waiting and len(asked) < in_flight:
-            who = waiting.pop(0)
-            message_id = next(iter(grid.push_messages([requests[who]])), None)
-            if message_id is None:
-                yield who, None
-            else:
-                asked[message_id] = (who, clock.now() + timeout)
-        answered = False
-        for reply in pull(grid, list(asked)):
-            who, _ = asked.pop(reply.metadata.reply_to_message_id, (-1, 0.0))
-            if who >= 0:
-                answered = True
-                yield who, reply
-        now = clock.now()
-        for message_id in [each for each, (_, deadline) in asked.items() if deadline <= now]:
-            yield asked.pop(message_id)[0], None
-        if answered:
-            pause.reset()
-        elif asked:
-            pause.wait(min(deadline for _, deadline in asked.values()))
 
 
 def pull(grid: Grid, message_ids: list[str]) -> list[Message]:

@@ -5,7 +5,6 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 
 from flwr.app import Message
-from flwr.serverapp import Grid
 
 from wash_fl.consensus.averaging import ModelAverage
 from wash_fl.consensus.batchnorm import BatchNormStatistics, pool
@@ -13,8 +12,8 @@ from wash_fl.errors import ExchangeError, RunError
 from wash_fl.faults import points
 from wash_fl.planes import records
 from wash_fl.planes.arrays import Spec, read_arrays, read_statistics
-from wash_fl.planes.asking import ask, understand
-from wash_fl.planes.clock import Clock
+from wash_fl.planes.asking import understand
+from wash_fl.planes.post import Post
 from wash_fl.planes.records import Answer, Arrays, Status
 from wash_fl.planes.roster import Roster
 from wash_fl.planes.traffic import Traffic
@@ -36,31 +35,28 @@ def model_of(member: int, reply: Message, expected: Spec) -> Arrays | None:
 
 
 def done(
-    grid: Grid, requests: Mapping[int, Message], *, timeout: float, in_flight: int = 0, clock: Clock
+    post: Post, requests: Mapping[int, Message], *, in_flight: int = 0
 ) -> Iterator[tuple[int, Message, Answer]]:
     """Ask members, and yield the replies of those that did it; why others did not is in the log."""
-    replies = ask(grid, requests, timeout=timeout, in_flight=in_flight or len(requests), clock=clock)
-    for member, reply in replies:
-        what = requests[member].metadata.message_type
-        given = understand(f"member {member}", what, reply)
+    to = [(member, request.metadata.dst_node_id, request) for member, request in requests.items()]
+    for errand, reply in post.ask(to, in_flight or len(to)):
+        given = understand(errand.who, errand.kind, reply)
         if reply is None or given is None or given.status is not Status.DONE:
             continue
-        if given.member != member:
-            logger.warning("member %d: its reply names member %d; it is ignored", member, given.member)
+        if given.member != errand.member:
+            logger.warning("%s: its reply names member %d; it is ignored", errand.who, given.member)
             continue
-        yield member, reply, given
+        yield errand.member, reply, given
 
 
 def collect_members(
-    grid: Grid,
+    post: Post,
     requests: Mapping[int, Message],
     *,
     model: Spec,
-    timeout: float,
     traffic: Traffic,
     roster: Roster,
     on_member: Callable[[int, Arrays], None],
-    clock: Clock,
 ) -> ModelAverage:
     """Collect each member's model, and add it to the average as it comes.
 
@@ -70,7 +66,7 @@ def collect_members(
         If no member handed in a trained model.
     """
     average = ModelAverage()
-    for member, reply, given in done(grid, requests, timeout=timeout, in_flight=IN_FLIGHT, clock=clock):
+    for member, reply, given in done(post, requests, in_flight=IN_FLIGHT):
         if reason := roster.astray(member, given):
             logger.warning("member %d: %s, so it is not averaged", member, reason)
             continue
@@ -91,19 +87,11 @@ def collect_members(
     return average
 
 
-def recalibrate(
-    grid: Grid,
-    requests: Mapping[int, Message],
-    averaged: Arrays,
-    *,
-    timeout: float,
-    traffic: Traffic,
-    clock: Clock,
-) -> Arrays:
+def recalibrate(post: Post, requests: Mapping[int, Message], averaged: Arrays, *, traffic: Traffic) -> Arrays:
     """Have the clients estimate the averaged model's BatchNorm statistics over their data, and pool them."""
     estimates: dict[int, BatchNormStatistics] = {}
-    for member, reply, _ in done(grid, requests, timeout=timeout, clock=clock):
-        traffic.model_down(member, requests[member], reply)
+    for member, reply, _ in done(post, requests):
+        traffic.asked(member, requests[member], reply)
         try:
             record = reply.content.array_records.get(records.ARRAYS)
             estimates[member] = read_statistics(record, averaged)

@@ -1,5 +1,6 @@
 """How long a round waits for its members: as long as they lately took, and then some."""
 
+import math
 import statistics
 from collections import defaultdict, deque
 
@@ -8,6 +9,9 @@ WINDOW = 5
 
 SLACK = 60.0
 """Seconds granted on top: Flower needs nearly as long to notice that a client was killed, or to restart."""
+
+OWN_LATE, OTHERS_LATE, LATE_SLACK = 1.5, 2.0, 15.0
+"""A member is late after so many times what it usually takes (or the slowest other), and so many seconds."""
 
 LEAST_SPREAD = 0.1
 """Spread of members that all took exactly the same time, as a part of that time."""
@@ -35,6 +39,14 @@ class Deadline:
     def took(self, member: int, seconds: float) -> None:
         """Take note of how long a member took to answer a round, in time or not."""
         self._took[member].append(seconds)
+
+    def late(self, member: int) -> float:
+        """Return after how many seconds a member is late by its own habits, or by those of the slowest."""
+        if not self._took:
+            return math.inf
+        own = self._took.get(member)
+        usual = statistics.median(own or max(self._took.values(), key=statistics.median))
+        return (OWN_LATE if own else OTHERS_LATE) * usual + LATE_SLACK
 
     def seconds(self) -> float:
         """Return how long the next round waits; before anything is known, the longest."""

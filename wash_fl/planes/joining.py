@@ -24,8 +24,7 @@ from wash_fl.core.terms import Terms
 from wash_fl.errors import RunError
 from wash_fl.planes import records
 from wash_fl.planes.arrays import Spec
-from wash_fl.planes.asking import ask, understand
-from wash_fl.planes.clock import Clock
+from wash_fl.planes.asking import understand
 from wash_fl.planes.collection import done, model_of
 from wash_fl.planes.post import Errand, Post
 from wash_fl.planes.records import Answer, Arrays, Status
@@ -108,7 +107,6 @@ class Reception:
         *,
         traffic: Traffic,
         timeout: float,
-        clock: Clock,
     ) -> None:
         self._grid = grid
         self._request = request
@@ -117,7 +115,6 @@ class Reception:
         self._post = post
         self._traffic = traffic
         self._timeout = timeout
-        self._clock = clock
         self._newcomers: dict[int, int] = {}
         self._problems: list[str] = []
 
@@ -136,12 +133,12 @@ class Reception:
         """
         resumed = bool(self._roster.active() or self._escrow.settled)
         if resumed:
-            self._meet({node: self._request.to(node, self._timeout) for node in nodes})
+            self._meet([self._request.to(node, self._timeout) for node in nodes])
             nodes = list(self._newcomers.values())
         if not self._escrow.settled:
             start = Start(load_file(initial))
             self._newcomers.clear()
-            self._meet({node: self._request.to(node, self._timeout, start) for node in nodes})
+            self._meet([self._request.to(node, self._timeout, start) for node in nodes])
         met = len(self._roster.nodes) + len(self._newcomers)
         if met < wanted:
             raise RunError(
@@ -163,7 +160,7 @@ class Reception:
 
     def met(self, errand: Errand, reply: Message) -> None:
         """Take the reply of a node to ``greet`` or ``admit``."""
-        self._answered(errand.node, errand.request, reply)
+        self._answered(errand, reply)
 
     def anew(self, member: int, reason: str) -> None:
         """Have a member start from a donor's weights, in place of what it has, if it has anything."""
@@ -207,7 +204,7 @@ class Reception:
         node = self._roster.nodes[donor]
         fields = {"run": self._request.run, "delivery": self._request.delivery(self._escrow, donor)}
         request = records.request(node, records.COLLECT, fields, self._timeout)
-        for _, reply, given in done(self._grid, {donor: request}, timeout=self._timeout, clock=self._clock):
+        for _, reply, given in done(self._post, {donor: request}):
             self._traffic.model_up(donor, request, reply)
             if reason := self._roster.astray(donor, given):
                 self.anew(donor, reason)
@@ -218,20 +215,19 @@ class Reception:
             return arrays
         return None
 
-    def _meet(self, requests: dict[int, Message]) -> None:
-        replies = ask(self._grid, requests, timeout=self._timeout, in_flight=len(requests), clock=self._clock)
-        for node, reply in replies:
-            self._answered(node, requests[node], reply)
+    def _meet(self, requests: list[Message]) -> None:
+        to = [(-1, request.metadata.dst_node_id, request) for request in requests]
+        for errand, reply in self._post.ask(to, len(to)):
+            self._answered(errand, reply)
 
-    def _answered(self, node: int, request: Message, reply: Message | None) -> None:
+    def _answered(self, errand: Errand, reply: Message | None) -> None:
+        node, request = errand.node, errand.request
         given = understand(f"node {node}", "the request to join", reply)
         if given is None:
             self._problems.append(f"node {node} did not answer as a member; see the log.")
             return
-        started = request.content.array_records.get(records.ARRAYS) is not None
         if reply is not None and given.status is not Status.REFUSED:
-            count = self._traffic.model_down if started else self._traffic.greeting
-            count(given.member, request, reply)
+            self._traffic.asked(given.member, request, reply)
         problem = given.reason if given.status is Status.REFUSED else self._problem(node, given)
         if problem:
             self._roster.strangers.add(node)

@@ -1,9 +1,9 @@
 """What the round plane's Flower messages hold: written and read in one place, checked where it enters.
 
-Five requests, all from the server: ``join`` (the terms and the initial weights), ``train`` (a round, with
+Six requests, all from the server: ``join`` (the terms and the initial weights), ``train`` (a round, with
 the delivery of the exchange before), ``collect`` (the member's whole model, once, at the end),
-``recalibrate`` (the averaged model, for BatchNorm statistics over the member's own data) and ``leave``
-(the run is over; the state may go).
+``recalibrate`` (the averaged model, for BatchNorm statistics over the member's own data), ``leave``
+(the run is over; the state may go) and ``remind`` (nothing: it makes a SuperNode hand over what it holds).
 """
 
 import json
@@ -34,6 +34,7 @@ TRAIN = "train"
 COLLECT = "query.wash_collect"
 RECALIBRATE = "query.wash_recalibrate"
 LEAVE = "query.wash_leave"
+REMIND = "query.wash_remind"
 
 
 Arrays = dict[str, NDArray[Any]]

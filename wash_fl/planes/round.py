@@ -101,6 +101,7 @@ def participant(app: ClientApp) -> Callable[[Build], Build]:
         app.query(records.COLLECT.removeprefix("query."))(handler(Seat.collect))
         app.query(records.RECALIBRATE.removeprefix("query."))(handler(Seat.recalibrate))
         app.query(records.LEAVE.removeprefix("query."))(handler(Seat.leave))
+        app.query(records.REMIND.removeprefix("query."))(_reminded)
         return build
 
     return register
@@ -254,6 +255,11 @@ class Seat:
             initial=progress.initial,
             offer=offer,
         )
+
+
+def _reminded(message: Message, context: Context) -> Message:
+    """Answer a reminder, with neither model nor state: another process may be at work with them."""
+    return records.answer(message, Answer(Status.DONE, member_index(context)))
 
 
 def _run(message: Message) -> bytes:

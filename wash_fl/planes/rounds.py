@@ -11,7 +11,6 @@ from wash_fl.core.journal import Standing
 from wash_fl.errors import RunError
 from wash_fl.faults import points
 from wash_fl.planes import records
-from wash_fl.planes.asking import KILLED
 from wash_fl.planes.clock import Clock, Pause
 from wash_fl.planes.deadline import Deadline
 from wash_fl.planes.joining import Reception
@@ -115,32 +114,31 @@ class Rounds:
         nodes = self.roster.nodes
         self.began = self.clock.now()
         self.asked = {}
-        self._send([(member, nodes[member], request) for member, request in requests.items()], number)
+        to = [(member, nodes[member], request) for member, request in requests.items()]
+        for errand in self.post.send(to, number):
+            self.asked[errand.request.metadata.message_id] = errand
         points.reach("sent", exchange=number)
         self.reception.greet(set(self.grid.get_node_ids()), number)
         pause = Pause(self.clock)
-        again: set[int] = set()
         answered = 0
         while True:
-            for errand, reply in self.post.replies():
+            for errand, reply in self.post.replies(self.deadline.late):
                 pause.reset()
                 if errand.kind != records.TRAIN or errand.round != number:
                     self._not_of_this_round(errand, reply)
-                elif reply.has_error() and reply.error.code == KILLED and errand.member not in again:
-                    again.add(errand.member)
-                    self._ask_again(errand)
-                else:
-                    answered += 1
-                    self.deadline.took(errand.member, self.clock.now() - errand.sent)
-                    yield reply
-            if not self.post.waiting(records.TRAIN, number):
-                return
+                    continue
+                answered += 1
+                if not reply.has_error():
+                    self._took(errand)
+                self.asked[reply.metadata.reply_to_message_id] = errand
+                yield reply
             # Longer than members usually take only as long as there are too few of them.
             enough = answered >= max(self.min_members, FEWEST)
             limit = self.began + (self.deadline.seconds() if enough else self.timeout)
-            if self.clock.now() >= limit:
-                return
+            if not self.post.waiting(records.TRAIN, number) or self.clock.now() >= limit:
+                break
             pause.wait(limit)
+        self.post.abandon(number)
 
     def assemble(self, patience: float) -> dict[int, int]:
         """Return the node of each member that can be collected.
@@ -167,19 +165,9 @@ class Rounds:
             self.reception.greet(connected, self.last_round)
             pause.wait(limit)
 
-    def _send(self, requests: list[tuple[int, int, Message]], number: int) -> None:
-        for errand in self.post.send(requests, number):
-            self.asked[errand.request.metadata.message_id] = errand
-
-    def _ask_again(self, errand: Errand) -> None:
-        """Repeat a request whose ClientApp was killed: it trains again, or repeats the offer it saved."""
-        logger.warning("member %d: its ClientApp was killed; it is asked again", errand.member)
-        request = Message(errand.request.content, errand.node, errand.kind, ttl=errand.request.metadata.ttl)
-        self._send([(errand.member, errand.node, request)], errand.round)
-
     def _news(self) -> None:
         """Take what has come back from earlier rounds, and forget what nobody will answer any more."""
-        for errand, reply in self.post.replies():
+        for errand, reply in self.post.replies(self.deadline.late):
             self._not_of_this_round(errand, reply)
         self.post.expired()
 
@@ -187,8 +175,7 @@ class Rounds:
         if errand.kind == records.JOIN:
             self.reception.met(errand, reply)
             return
-        seconds = self.clock.now() - errand.sent
-        self.deadline.took(errand.member, seconds)
+        seconds = self._took(errand)
         logger.warning(
             "member %d: its reply to round %d came after %.0f s, too late (with local-seconds slow and fast "
             "devices finish together)",
@@ -197,6 +184,13 @@ class Rounds:
             seconds,
         )
         self.take_late(errand, reply)
+
+    def _took(self, errand: Errand) -> float:
+        """Take note of how long a member took, as far as its answer tells, and return it."""
+        seconds = self.clock.now() - errand.sent
+        if not self.post.reminded(errand.node):
+            self.deadline.took(errand.member, seconds)
+        return seconds
 
     def _give_up(self, number: int) -> None:
         for member in self.roster.active():

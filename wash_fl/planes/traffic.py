@@ -42,28 +42,28 @@ class Traffic:
     def round_trip(self, member: int, sent: Message, reply: Message, *, again: bool = False) -> None:
         """Count a round's request and its reply; ``again`` counts a further reply to the same request."""
         if not again:
-            down = self.down.setdefault(member, Bytes())
-            down.messages += records.message_bytes(sent)
-            down.values += records.value_bytes(sent, "delivery")
+            self.request(member, sent)
         up = self.up.setdefault(member, Bytes())
         up.messages += records.message_bytes(reply)
         up.values += records.value_bytes(reply, "offer")
 
-    def greeting(self, member: int, sent: Message, reply: Message) -> None:
-        """Count a request without a model or a slice, and its reply."""
-        self.down.setdefault(member, Bytes()).messages += records.message_bytes(sent)
-        self.up.setdefault(member, Bytes()).messages += records.message_bytes(reply)
+    def request(self, member: int, sent: Message) -> None:
+        """Count a request, with the slice or the whole model that it carries if it carries one."""
+        down = self.down.setdefault(member, Bytes())
+        if records.ARRAYS in sent.content.array_records:
+            down.models += records.message_bytes(sent)
+        else:
+            down.messages += records.message_bytes(sent)
+            down.values += records.value_bytes(sent, "delivery")
 
-    def model_down(self, member: int, sent: Message, reply: Message) -> None:
-        """Count a request that carries a whole model, and its reply."""
-        self.down.setdefault(member, Bytes()).models += records.message_bytes(sent)
+    def asked(self, member: int, sent: Message, reply: Message) -> None:
+        """Count a request that is no round's, and its reply, which carries no model."""
+        self.request(member, sent)
         self.up.setdefault(member, Bytes()).messages += records.message_bytes(reply)
 
     def model_up(self, member: int, sent: Message, reply: Message) -> None:
-        """Count the final collection of a member: the request, with its last delivery, and its model."""
-        down = self.down.setdefault(member, Bytes())
-        down.messages += records.message_bytes(sent)
-        down.values += records.value_bytes(sent, "delivery")
+        """Count the collection of a member: the request, with its last delivery, and its model."""
+        self.request(member, sent)
         self.up.setdefault(member, Bytes()).models += records.message_bytes(reply)
 
     def row(self) -> dict[str, list[int]]:
