@@ -239,7 +239,9 @@ class FleetConfig(_Checked):
     min_members: int = option(
         0, "Members without whom a round does not start; 0 means all at the beginning, any 2 later", low=0
     )
-    start_timeout: float = option(120.0, "Seconds to wait for the clients to connect, or for one that is lost to be back", above=0)
+    start_timeout: float = option(
+        120.0, "Seconds to wait for the clients to connect, or a lost one to return", above=0
+    )
     round_timeout: float = option(3600.0, "Seconds to wait for the members in one round", above=0)
     exchange_deadline: float = option(
         10.0,
