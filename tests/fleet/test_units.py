@@ -149,9 +149,10 @@ def test_every_path_is_below_the_three_places_that_the_guide_names(name):
 @pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="systemd is not installed")
 def test_systemd_understands_every_line_of_a_unit(name, tmp_path):
     path = UNITS[name][0]
-    # The program must exist for systemd to be content.
-    copy = tmp_path / path.name
-    copy.write_text(path.read_text().replace("/opt/wash-fl/venv/bin/", f"{BIN}/"))
+    # The program must exist for systemd to be content, and its path have no space.
+    copy, programs = tmp_path / path.name, tmp_path / "bin"
+    programs.symlink_to(BIN)
+    copy.write_text(path.read_text().replace("/opt/wash-fl/venv/bin/", f"{programs}/"))
     told = subprocess.run(
         ["systemd-analyze", "verify", "--man=no", str(copy)], capture_output=True, text=True, check=False
     )
