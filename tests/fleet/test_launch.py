@@ -4,6 +4,7 @@ import fcntl
 import json
 import socket
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -29,6 +30,8 @@ def started(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         asked.append(f"node {member}")
         return Node()
 
+    # Wherever these tests are installed.
+    monkeypatch.setattr(launch, "find_spec", lambda name: None)
     monkeypatch.setattr(parts.Parts, "start_superlink", lambda self, port, streams: asked.append("superlink"))
     monkeypatch.setattr(parts.Parts, "start_node", start_node)
     monkeypatch.setattr(
@@ -103,6 +106,15 @@ def test_what_is_started_can_be_found_even_if_the_start_is_cut_short(folder, sta
     with pytest.raises(RunError, match=r"no\."):
         Fleet.up(folder, 2)
     assert set(stopped) == {Description.load(folder).mark}
+
+
+@pytest.mark.parametrize("place", ["/home/me/my fleet/lib", "/srv/a,b/lib"])
+def test_a_place_in_which_flower_keeps_no_database_is_refused(folder, started, refused, monkeypatch, place):
+    spec = SimpleNamespace(origin=f"{place}/flwr/__init__.py")
+    monkeypatch.setattr(launch, "find_spec", lambda name: spec)
+    with refused(RunError, f"{place}/flwr", "space or a comma", "another folder"):
+        Fleet.up(folder)
+    assert started == []
 
 
 @pytest.mark.parametrize("members", [-1, 0, 1, 101])

@@ -7,6 +7,7 @@ import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -92,6 +93,7 @@ class Fleet:
             If it runs already, the folder is something else, the port is taken, or a process does not start.
             Whatever was started is stopped again.
         """
+        _check_environment()
         folder = folder.expanduser().resolve()
         if folder.exists() and not (folder / FILE).exists() and not _is_empty(folder):
             raise RunError(f"{folder} exists and is not the folder of a fleet: choose another.")
@@ -252,6 +254,20 @@ class Fleet:
         # again for a minute.
         nodes = {node_role(member) for member in range(self.description.members)}
         return processes.stop_marked(mark, nodes) + processes.stop_marked(mark)
+
+
+def _check_environment() -> None:
+    """Refuse a Flower that would find no tables for its database.
+
+    It parts the list of the folders that describe them at spaces and commas (1.42.0).
+    """
+    flower = find_spec("flwr")
+    where = "" if flower is None else str(flower.origin)
+    if " " in where or "," in where:
+        raise RunError(
+            f"Flower's SuperLink does not work below a path with a space or a comma, and is installed in "
+            f"{Path(where).parent}: make the environment in another folder."
+        )
 
 
 def _check_size(members: int | None, port: int | None) -> None:
