@@ -232,7 +232,8 @@ def test_a_model_that_does_not_fit_is_one_line(wash, task_file):
 
 
 @pytest.mark.parametrize(
-    ("package", "extra"), [("sklearn", "simulation"), ("psutil", "server"), ("matplotlib.figure", "server")]
+    ("package", "extra"),
+    [("torchvision", "simulation"), ("psutil", "server"), ("matplotlib.figure", "server")],
 )
 def test_a_package_that_is_missing_is_named_with_the_extra_that_brings_it(wash, monkeypatch, package, extra):
     def missing(config: RunConfig) -> None:

@@ -5,18 +5,15 @@
 This is the only place that reads a pickle, and nothing in it but arrays is built.
 """
 
-import base64
-import io
-import json
 import pickle
 import sys
-import textwrap
-from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from wash_fl.tasks import bundled
 
 CHANNELS = ["ax", "ay", "az", "wx", "wy", "wz"]
 EXERCISES = ["PEN", "ABD", "FEL", "IR", "ER", "TRAP", "ROW"]
@@ -26,10 +23,7 @@ EXERCISES = ["PEN", "ABD", "FEL", "IR", "ER", "TRAP", "ROW"]
 SOURCE_RATE, RATE = 50, 25
 STEPS_PER_UNIT = 100
 
-ABOUT = (
-    "6-axis inertial data of shoulder exercises, from seglearn 1.2.5 (BSD-3-Clause): see smartwatch.md. "
-    "npz: a NumPy archive without pickles, in base64; sha256: the archive's."
-)
+ABOUT = "6-axis inertial data of shoulder exercises, from seglearn 1.2.5 (BSD-3-Clause): see smartwatch.md."
 
 _ALLOWED = {
     ("numpy", "ndarray"),
@@ -128,17 +122,8 @@ def convert(data: dict[str, Any]) -> dict[str, NDArray[Any]]:
 
 
 def write(arrays: dict[str, Any], path: Path) -> None:
-    """Write the arrays as the JSON file that the task reads; JSON, for a Flower app bundle takes no .npz."""
-    archive = io.BytesIO()
-    np.savez_compressed(archive, **arrays)
-    content = {
-        "about": ABOUT,
-        "hertz": RATE,
-        "steps_per_unit": STEPS_PER_UNIT,
-        "sha256": sha256(archive.getvalue()).hexdigest(),
-        "npz": textwrap.wrap(base64.b64encode(archive.getvalue()).decode(), 104),
-    }
-    path.write_text(json.dumps(content, indent=0) + "\n")
+    """Write the arrays as the file that the task reads."""
+    bundled.write(path, ABOUT, arrays, hertz=RATE, steps_per_unit=STEPS_PER_UNIT)
 
 
 def _integers(data: dict[str, Any], key: str, count: int, low: int, high: int) -> NDArray[np.int8]:

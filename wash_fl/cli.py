@@ -39,7 +39,6 @@ EXTRAS = {
     "PIL": "infer",
     "ray": "simulation",
     "psutil": "server",
-    "sklearn": "simulation",
     "torchvision": "simulation",
     "flwr_datasets": "simulation",
     "tensorboard": "tensorboard",

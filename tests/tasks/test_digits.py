@@ -1,8 +1,10 @@
 """Tests of the digits task."""
 
+import subprocess
 import sys
 from collections import Counter
 from hashlib import sha256
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,7 +12,7 @@ import torch
 from sklearn.datasets import load_digits
 
 from wash_fl.errors import DataError
-from wash_fl.tasks import digits, initial_model, labels_of, load_task, tensors_of
+from wash_fl.tasks import bundled, digits, initial_model, labels_of, load_task, tensors_of
 
 torch.set_num_threads(1)
 
@@ -46,9 +48,42 @@ def test_the_split_is_the_same_for_ever():
     assert sha256(labels_of(digits.test_data()).astype("<i8").tobytes()).hexdigest()[:8] == golden
 
 
-def test_without_scikit_learn_the_error_names_the_extra(monkeypatch):
-    monkeypatch.setitem(sys.modules, "sklearn.datasets", None)
-    with pytest.raises(DataError, match=r"'digits' needs .*'sklearn'.*pip install \"wash-fl\[simulation\]\""):
+def test_it_asks_for_no_package_beside_torch():
+    program = (
+        "import sys; from wash_fl.tasks import digits; digits.train_data(); print('sklearn' in sys.modules)"
+    )
+    said = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout
+    assert said.strip() == "False"
+
+
+def test_its_file_is_what_the_tool_makes(tmp_path):
+    script = Path(digits.__file__).parents[2] / "tools" / "convert_digits.py"
+    subprocess.run([sys.executable, script, tmp_path / "digits.json"], check=True)
+    names = ("images", "classes")
+    made, own = (bundled.read(path, *names)[0] for path in (tmp_path / "digits.json", digits.DATA_FILE))
+    for one, other in zip(made, own, strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+IMAGES, LABELS = np.zeros((3, 8, 8), np.uint8), np.zeros(3, np.uint8)
+
+
+@pytest.mark.parametrize(
+    ("images", "classes"),
+    [
+        (IMAGES[:, :7], LABELS),
+        (IMAGES, LABELS[:2]),
+        (IMAGES[:0], LABELS[:0]),
+        (IMAGES.astype(float), LABELS),
+        (IMAGES, LABELS.astype(np.int8)),
+        (IMAGES + 17, LABELS),
+        (IMAGES, LABELS + 10),
+    ],
+)
+def test_a_file_of_something_else_is_refused_by_name(tmp_path, monkeypatch, refused, images, classes):
+    monkeypatch.setattr(digits, "DATA_FILE", tmp_path / "digits.json")
+    bundled.write(digits.DATA_FILE, "other", {"images": images, "classes": classes})
+    with refused(DataError, str(digits.DATA_FILE), "damaged", "install wash-fl again"):
         digits.train_data()
 
 

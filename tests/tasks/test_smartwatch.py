@@ -1,8 +1,5 @@
 """Tests of the smartwatch task: who is tested on, who trains on whom, and what a data file must be."""
 
-import base64
-import io
-import json
 import pickle
 import shutil
 import subprocess
@@ -20,7 +17,7 @@ from wash_fl.config import RunConfig
 from wash_fl.errors import ConfigError, DataError
 from wash_fl.export import ModelCard, Normalization, export_onnx, load_inputs
 from wash_fl.preflight import check
-from wash_fl.tasks import initial_model, labels_of, load_task, smartwatch, tensors_of
+from wash_fl.tasks import bundled, initial_model, labels_of, load_task, smartwatch, tensors_of
 from wash_fl.tasks.smartwatch import CLASSES, INPUT_SHAPE, PEOPLE, TEST_PEOPLE, WINDOW, leaving_out
 
 torch.set_num_threads(1)
@@ -177,53 +174,37 @@ def test_the_data_and_its_licence_travel_in_the_flower_app(tmp_path):
         assert data.with_suffix(".md").as_posix() in files.namelist()
 
 
-def content_of(**changes):
-    """Return the data file's content, with other arrays or other values beside them."""
-    content = json.loads(smartwatch.DATA_FILE.read_bytes())
-    with np.load(io.BytesIO(base64.b64decode("".join(content["npz"])))) as arrays:
-        own = dict(arrays)
-    archive = io.BytesIO()
-    np.savez(archive, **(own | {key: value for key, value in changes.items() if key in own}))
-    content["npz"] = [base64.b64encode(archive.getvalue()).decode()]
-    content["sha256"] = sha256(archive.getvalue()).hexdigest()
-    return json.dumps(content | {key: value for key, value in changes.items() if key not in own}).encode()
-
-
-def flipped():
-    content = json.loads(content_of())
-    archive = bytearray(base64.b64decode(content["npz"][0]))
-    archive[len(archive) // 2] ^= 1
-    return json.dumps(content | {"npz": [base64.b64encode(archive).decode()]}).encode()
+def write_changed(path, **changes):
+    """Write the data file with other arrays or other values beside them."""
+    names = ("samples", "length", "person", "exercise")
+    arrays, values = bundled.read(smartwatch.DATA_FILE, *names)
+    values = {key: values[key] for key in ("hertz", "steps_per_unit")}
+    arrays = dict(zip(names, arrays, strict=True))
+    for key, value in changes.items():
+        (arrays if key in arrays else values)[key] = value
+    bundled.write(path, "changed", arrays, **values)
 
 
 DAMAGED = {
-    "empty": (lambda: b"", "is damaged"),
-    "not JSON": (lambda: b"an error page", "is damaged"),
-    "another JSON": (lambda: b"[1, 2]", "is damaged"),
-    "cut short": (lambda: smartwatch.DATA_FILE.read_bytes()[:100_000], "is damaged"),
-    "no base64": (lambda: content_of(npz=["AAA*"]), "is damaged .*base64"),
-    "no archive": (lambda: content_of(npz=["AAAA"], sha256=sha256(bytes(3)).hexdigest()), "is damaged"),
-    "an entry missing": (lambda: b'{"hertz": 25}', "is damaged .'npz'"),
-    "a flipped bit": (flipped, "is damaged .its sha256 is another"),
-    "no rate": (lambda: content_of(hertz=None), "is damaged"),
-    "a pickle in it": (lambda: content_of(person=np.array([{}] * 140)), "is damaged .Object arrays"),
-    "another rate": (lambda: content_of(hertz=50), "50 Hz"),
-    "no unit": (lambda: content_of(steps_per_unit=0), "0 steps per unit"),
-    "floats": (lambda: content_of(samples=np.zeros((9, 6))), "float64 and shape .9, 6."),
-    "five channels": (lambda: content_of(samples=np.zeros((9, 5), np.int16)), "int16 and shape .9, 5."),
-    "too few people": (lambda: content_of(person=np.ones(139, int)), "for each series"),
-    "other lengths": (lambda: content_of(length=np.full(140, 900)), "other lengths than it says"),
-    "short series": (lambda: content_of(length=np.r_[124, np.full(139, 900)]), "shorter than a window"),
-    "an eighth exercise": (lambda: content_of(exercise=np.full(140, 7)), "none of CLASSES"),
-    "a stranger": (lambda: content_of(person=np.full(140, 11)), "other people"),
+    "no rate": ({"hertz": None}, "None Hz"),
+    "another rate": ({"hertz": 50}, "50 Hz"),
+    "no unit": ({"steps_per_unit": 0}, "0 steps per unit"),
+    "a word for a unit": ({"steps_per_unit": "cm"}, "cm steps per unit"),
+    "floats": ({"samples": np.zeros((9, 6))}, "float64 and shape .9, 6."),
+    "five channels": ({"samples": np.zeros((9, 5), np.int16)}, "int16 and shape .9, 5."),
+    "too few people": ({"person": np.ones(139, int)}, "for each series"),
+    "other lengths": ({"length": np.full(140, 900)}, "other lengths than it says"),
+    "short series": ({"length": np.r_[124, np.full(139, 900)]}, "shorter than a window"),
+    "an eighth exercise": ({"exercise": np.full(140, 7)}, "none of CLASSES"),
+    "a stranger": ({"person": np.full(140, 11)}, "other people"),
 }
 
 
 @pytest.mark.parametrize("case", DAMAGED)
 def test_a_damaged_data_file_is_refused_by_name(tmp_path, monkeypatch, case):
-    content, message = DAMAGED[case]
+    changes, message = DAMAGED[case]
     path = tmp_path / "smartwatch.json"
-    path.write_bytes(content())
+    write_changed(path, **changes)
     monkeypatch.setattr(smartwatch, "DATA_FILE", path)
     with pytest.raises(DataError, match=message) as raised:
         smartwatch.train_data()

@@ -5,12 +5,8 @@ Ten people did sets of 20 repetitions of each exercise with either arm, a watch 
 is from is in ``data/smartwatch.md``.
 """
 
-import base64
-import io
-import json
 from collections import OrderedDict
 from collections.abc import Callable, Collection
-from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +16,8 @@ from numpy.typing import NDArray
 from torch import nn
 from torch.utils.data import TensorDataset
 
-from wash_fl.errors import ConfigError, DataError
+from wash_fl.errors import ConfigError
+from wash_fl.tasks import bundled
 from wash_fl.tasks.task import Examples
 
 CLASSES = (
@@ -168,7 +165,7 @@ def read_series(path: Path) -> list[tuple[int, int, NDArray[np.float32]]]:
     Parameters
     ----------
     path : Path
-        JSON with a compressed ``.npz`` in base64, and its SHA-256: Flower's app bundles take no ``.npz``.
+        As :func:`wash_fl.tasks.bundled.write` leaves it.
 
     Returns
     -------
@@ -180,33 +177,20 @@ def read_series(path: Path) -> list[tuple[int, int, NDArray[np.float32]]]:
     DataError
         If the file is missing, damaged, or of another form; the message names it.
     """
-    again = "install wash-fl again."
-    try:
-        content = json.loads(path.read_bytes())
-        archive = base64.b64decode("".join(content["npz"]), validate=True)
-        if sha256(archive).hexdigest() != content["sha256"]:
-            raise ValueError("its sha256 is another")
-        with np.load(io.BytesIO(archive), allow_pickle=False) as arrays:
-            samples, length, person, exercise = (
-                arrays[name] for name in ("samples", "length", "person", "exercise")
-            )
-        hertz, steps = int(content["hertz"]), int(content["steps_per_unit"])
-    except OSError as error:
-        raise DataError(f"cannot read {path} ({error.strerror}): {again}") from error
-    except (ValueError, KeyError, TypeError) as error:
-        reason = " ".join(str(error).split())[:100]
-        raise DataError(f"{path} is damaged ({reason}): {again}") from error
-    fault = _fault(hertz, steps, samples, (length, person, exercise))
+    names = ("samples", "length", "person", "exercise")
+    (samples, length, person, exercise), values = bundled.read(path, *names)
+    steps = values.get("steps_per_unit")
+    fault = _fault(values.get("hertz"), steps, samples, (length, person, exercise))
     if fault is not None:
-        raise DataError(f"{path} has {fault}: {again}")
+        raise bundled.damaged(path, fault)
     units = samples.astype(np.float32) / np.float32(steps)
     parts = np.split(units, np.cumsum(length)[:-1])
     return list(zip(person.tolist(), exercise.tolist(), parts, strict=True))
 
 
-def _fault(hertz: int, steps: int, samples: NDArray[Any], columns: tuple[NDArray[Any], ...]) -> str | None:
+def _fault(hertz: Any, steps: Any, samples: NDArray[Any], columns: tuple[NDArray[Any], ...]) -> str | None:
     length, person, exercise = columns
-    if hertz != HERTZ or steps < 1:
+    if hertz != HERTZ or not isinstance(steps, int) or steps < 1:
         return f"samples of {hertz} Hz and {steps} steps per unit"
     if samples.dtype != np.int16 or samples.shape[1:] != INPUT_SHAPE[:1]:
         return f"samples of {samples.dtype} and shape {samples.shape}"
