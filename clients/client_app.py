@@ -6,7 +6,7 @@ from flwr.clientapp import ClientApp
 
 from wash_fl.config import RunConfig
 from wash_fl.consensus.evaluate import accuracy, logits_of
-from wash_fl.member.training import LocalTraining, make_optimizer, resolve_device
+from wash_fl.member.training import LocalTraining, make_optimizer, placed
 from wash_fl.planes.round import Participant, Round, member_index, participant
 from wash_fl.tasks.division import member_examples, tensors_of, test_examples
 from wash_fl.tasks.models import build_model
@@ -22,7 +22,7 @@ def member(context: Context) -> Participant:
     torch.set_num_threads(1)
     config = RunConfig.from_mapping(context.run_config)
     task = load_task(config.task.task)
-    model = build_model(config.task.model, task).to(resolve_device(config.training.device))
+    model = placed(build_model(config.task.model, task), config.training)
     optimizer = make_optimizer(model, config.training)
     index = member_index(context)
     training = LocalTraining(config, task, member_examples(task, config, index), index)

@@ -23,7 +23,7 @@ fashion_methods() { # a folder, then the options of the division
     folder=fashion-mnist/$1
     shift
     # By now 4 x 512 examples re-estimate BatchNorm: more only cost time.
-    set -- --task fashion-mnist --train-examples 10000 --calibration-examples 512 "$@"
+    set -- --task fashion-mnist --train-examples 10000 --calibration-examples 512 --memory-format channels-last "$@"
     wash-fl compare -o "$folder" "$@"
     wash-fl compare -o "$folder" "$@" --methods wash --vary schedule=paper
 }

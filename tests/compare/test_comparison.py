@@ -132,6 +132,30 @@ def test_an_interruption_keeps_what_is_done(tmp_path: Path, monkeypatch: pytest.
     assert run(folder) == ["isolated 0", "wash 1", "isolated 1"]
 
 
+def test_members_that_are_trained_alike_are_trained_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+
+    def noting(row: Row) -> dict[str, Any]:
+        asked.append(row.method)
+        return run_row(row)
+
+    monkeypatch.setattr(module, "run_row", noting)
+    both = Comparison(OPTIONS, variants_of(["greedy-soup", "wash", "isolated"], [], []), (0,))
+    folder = Folder.begin(tmp_path / "both", both)
+    assert run(folder) == ["greedy-soup 0", "isolated 0", "wash 0"]
+    assert asked == ["greedy-soup", "wash"]
+    for method in ("greedy-soup", "isolated"):
+        own = run_row(Row(method, 0, OPTIONS))
+        assert trained(folder.figures(Variant(method), 0) or {}) == trained(json.loads(json.dumps(own)))
+    folder.file(Variant("greedy-soup"), 0).unlink()
+    before = folder.figures(Variant("isolated"), 0)
+    assert run(folder) == ["greedy-soup 0"]
+    assert asked == ["greedy-soup", "wash"]
+    assert folder.figures(Variant("isolated"), 0) == before
+
+
 def test_the_table_has_mean_and_spread_over_the_seeds(done: Folder) -> None:
     line = table(done)[0]
     rows = [done.figures(Variant("wash"), seed) for seed in (0, 1)]

@@ -21,15 +21,17 @@ from wash_fl.core.terms import Terms
 from wash_fl.errors import ConfigError
 from wash_fl.member.member import Member
 from wash_fl.member.pace import Round
-from wash_fl.member.parameters import model_sha256
+from wash_fl.member.parameters import flatten, model_sha256
 from wash_fl.member.snapshot import Progress, Snapshot
 from wash_fl.member.state import FileStore
 from wash_fl.member.training import (
     CALIBRATION_BATCH,
+    MEMORY_FORMATS,
     LocalTraining,
     enough_for_batchnorm,
     learning_rate,
     make_optimizer,
+    placed,
     resolve_device,
 )
 from wash_fl.tasks import Task, initial_model, load_task, member_examples
@@ -307,6 +309,39 @@ def test_a_device_that_is_not_there_is_refused_and_auto_takes_what_is(monkeypatc
         else:
             with refused(ConfigError, f"device = {name!r}", "use auto, or one of", "cpu"):
                 resolve_device(name)
+
+
+# Memory format
+
+
+def lying_as_channels_last(model: nn.Module) -> list[bool]:
+    """Note of everything that convolutions, norms and pools put out from now on how it lies."""
+    seen: list[bool] = []
+
+    def note(module: nn.Module, inputs: Any, output: torch.Tensor) -> None:
+        seen.append(output.is_contiguous(memory_format=torch.channels_last))
+
+    for module in model.modules():
+        if isinstance(module, (nn.Conv2d, nn.BatchNorm2d, nn.MaxPool2d)):
+            module.register_forward_hook(note)
+    return seen
+
+
+def test_channels_last_is_how_activations_lie_and_gives_the_same_up_to_rounding():
+    task = load_task("digits")
+    trained = {}
+    for memory_format in MEMORY_FORMATS:
+        config = RunConfig.from_mapping({"memory-format": memory_format, "train-examples": 64})
+        model = placed(initial_model("default", task, 0), config.training)
+        seen = lying_as_channels_last(model)
+        training = LocalTraining(config, task, member_examples(task, config, 0), 0)
+        training.run(model, make_optimizer(model, config.training), 0, 3)
+        assert len(seen) == 3 * 8
+        assert all(seen) if memory_format == "channels-last" else not any(seen)
+        trained[memory_format] = flatten(list(model.parameters()))
+    one, other = trained.values()
+    assert not np.array_equal(one, other)
+    np.testing.assert_allclose(one, other, rtol=1e-3, atol=1e-4)
 
 
 # Calibration

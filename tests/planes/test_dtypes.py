@@ -81,6 +81,13 @@ def test_the_bytes_that_travel_are_those_of_the_dtype(tmp_path: Path, dtype: str
         {"dtype": "int8", "topology": "permutation"},
         {"dtype": "int8", "mix": "average"},
         {"dtype": "int8", "exchange-optimizer": True},
+        {"dtype": "float32", "memory-format": "channels-last"},
+        {
+            "dtype": "float32",
+            "memory-format": "channels-last",
+            "exchange-optimizer": True,
+            "batchnorm": "server",
+        },
     ],
     ids=lambda options: "-".join(map(str, options.values())),
 )

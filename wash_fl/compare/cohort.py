@@ -17,7 +17,7 @@ from wash_fl.core.auto import with_choices
 from wash_fl.core.schedule import Schedule
 from wash_fl.member.member import Member
 from wash_fl.member.threads import one_thread
-from wash_fl.member.training import LocalTraining, make_optimizer, resolve_device
+from wash_fl.member.training import LocalTraining, make_optimizer, placed
 from wash_fl.tasks.division import member_examples
 from wash_fl.tasks.models import initial_model
 from wash_fl.tasks.task import Task, load_task
@@ -169,8 +169,7 @@ class Cohort(ABC):
 
     def _member(self, index: int) -> Member:
         training = self.config.training
-        model = initial_model(self.config.task.model, self.task, training.seed)
-        model.to(resolve_device(training.device))
+        model = placed(initial_model(self.config.task.model, self.task, training.seed), training)
         return Member(
             model,
             make_optimizer(model, training),

@@ -8,14 +8,14 @@ import dataclasses
 import json
 import multiprocessing
 import signal
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Self
 
 from wash_fl.compare.methods import METHODS
-from wash_fl.compare.row import Row, run_row
+from wash_fl.compare.row import Row, judged, run_row
 from wash_fl.errors import ConfigError, DataError
 from wash_fl.files import write_text
 
@@ -50,6 +50,10 @@ class Variant:
         """The method and what is changed, such as ``wash p=0.05 dropout=0.2``; also the name of its files."""
         changes = dict(self.changes) | ({"dropout": self.dropout} if self.dropout else {})
         return " ".join([self.method, *(f"{key}={value}" for key, value in changes.items())])
+
+
+Pair = tuple[Variant, int]
+"""A row, by its variant and seed."""
 
 
 @dataclass(frozen=True)
@@ -94,7 +98,7 @@ class Comparison:
         """Return what a variant trains with a seed."""
         return Row(variant.method, seed, {**self.options, **variant.changes}, variant.dropout)
 
-    def pairs(self) -> Iterator[tuple[Variant, int]]:
+    def pairs(self) -> Iterator[Pair]:
         """Return every row's variant and seed, the first seed of all variants first."""
         return ((variant, seed) for seed in self.seeds for variant in self.variants)
 
@@ -194,7 +198,7 @@ class Folder:
                 f"{path} cannot be read ({error}): remove it, and run the command again."
             ) from error
 
-    def missing(self) -> list[tuple[Variant, int]]:
+    def missing(self) -> list[Pair]:
         """Return the rows that are not done."""
         return [pair for pair in self.comparison.pairs() if not self.file(*pair).exists()]
 
@@ -206,6 +210,8 @@ class Folder:
     ) -> None:
         """Train what is missing, several rows at a time, each in a process with one thread.
 
+        Rows whose members are trained alike, as those of ``isolated`` and ``greedy-soup``, are trained once.
+
         Parameters
         ----------
         workers : int
@@ -213,17 +219,17 @@ class Folder:
         on_row : callable
             Told of each row that is done.
         """
-        missing = self.missing()
-        if workers == 1 or len(missing) == 1:
-            for pair in missing:
-                self._done(pair, run_row(self.comparison.row(*pair)), on_row)
+        alike = self._take_what_is_trained(on_row)
+        if workers == 1 or len(alike) == 1:
+            for pairs in alike:
+                self._done(pairs, run_row(self.comparison.row(*pairs[0])), on_row)
             return
         # Not forked: torch has threads.
         context = multiprocessing.get_context("spawn")
         pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_ignore_interrupts)
         try:
-            running: dict[Future[dict[str, Any]], tuple[Variant, int]] = {
-                pool.submit(run_row, self.comparison.row(*pair)): pair for pair in missing
+            running: dict[Future[dict[str, Any]], list[Pair]] = {
+                pool.submit(run_row, self.comparison.row(*pairs[0])): pairs for pairs in alike
             }
             while running:
                 for future in wait(running, return_when=FIRST_COMPLETED).done:
@@ -236,14 +242,26 @@ class Folder:
         finally:
             pool.shutdown(cancel_futures=True)
 
-    def _done(
-        self,
-        pair: tuple[Variant, int],
-        figures: dict[str, Any],
-        on_row: OnRow,
-    ) -> None:
-        write_text(self.file(*pair), json.dumps(figures) + "\n")
-        on_row(*pair, figures)
+    def _take_what_is_trained(self, on_row: OnRow) -> list[list[Pair]]:
+        """Finish missing rows whose members another has trained; return the rest, those alike together."""
+        alike: dict[Hashable, list[Pair]] = {}
+        for pair in self.comparison.pairs():
+            alike.setdefault(self.comparison.row(*pair).training, []).append(pair)
+        remaining = []
+        for pairs in alike.values():
+            missing = [pair for pair in pairs if not self.file(*pair).exists()]
+            there = next((self.figures(*pair) for pair in pairs if pair not in missing), None)
+            if there is not None:
+                self._done(missing, there, on_row)
+            elif missing:
+                remaining.append(missing)
+        return remaining
+
+    def _done(self, pairs: Sequence[Pair], figures: dict[str, Any], on_row: OnRow) -> None:
+        for variant, seed in pairs:
+            own = judged(figures, variant.method)
+            write_text(self.file(variant, seed), json.dumps(own) + "\n")
+            on_row(variant, seed, own)
 
 
 def variants_of(methods: Sequence[str], vary: Sequence[str], dropout: Sequence[float]) -> tuple[Variant, ...]:

@@ -1,7 +1,7 @@
 """One row of a comparison: a method, a seed and options in, figures out; the same in, the same out."""
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -52,6 +52,11 @@ class Row:
         """All options of the run."""
         return METHODS[self.method].config({**self.options, "seed": self.seed})
 
+    @property
+    def training(self) -> Hashable:
+        """What the members' weights follow from: rows of the same differ in their product alone."""
+        return METHODS[self.method].make, self.config, self.dropout
+
 
 def run_row(row: Row, progress: Callable[[int], None] = lambda number: None) -> dict[str, Any]:
     """Train and measure.
@@ -100,8 +105,7 @@ def run_row(row: Row, progress: Callable[[int], None] = lambda number: None) -> 
         "recalibrated": outcome.recalibrated,
         "soup": soup_accuracy,
     }
-    found["product"] = found["soup" if method.product == "soup" else "recalibrated"]
-    return {
+    figures = {
         "accuracy": found,
         "bytes": post.per_member(config.training.members),
         "distance": distances,
@@ -115,6 +119,14 @@ def run_row(row: Row, progress: Callable[[int], None] = lambda number: None) -> 
         "seconds": time.perf_counter() - began,
         "machine": machine() | {"instructions": torch.backends.cpu.get_cpu_capability()},
     }
+    return judged(figures, row.method)
+
+
+def judged(figures: Mapping[str, Any], method: str) -> dict[str, Any]:
+    """Return a row's figures with the accuracy of a method's product, which needs no other training."""
+    found = figures["accuracy"]
+    product = found["soup" if METHODS[method].product == "soup" else "recalibrated"]
+    return {**figures, "accuracy": {**found, "product": product}}
 
 
 def _accuracy(examination: Examination, weights: Arrays) -> float:

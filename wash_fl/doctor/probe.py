@@ -68,13 +68,12 @@ def _train(config: RunConfig, member: int, stand_in: list[int] | None) -> None:
     for module in ("flwr.clientapp", "flwr.supernode.cli"):  # as the program flwr-clientapp does
         with suppress(ImportError):
             importlib.import_module(module)
-    from wash_fl.member.training import LocalTraining, make_optimizer, resolve_device
+    from wash_fl.member.training import LocalTraining, make_optimizer, placed
     from wash_fl.tasks.models import build_model
 
     _say(at="building the model")
     task = _task(config, stand_in)
-    device = resolve_device(config.training.device)
-    model = build_model(config.task.model, task).to(device)
+    model = placed(build_model(config.task.model, task), config.training)
     optimizer = make_optimizer(model, config.training)
     _say(parameters=sum(each.numel() for each in model.parameters()))
     _say(at="reading the task's data")

@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Final
 
 import numpy as np
 import torch
@@ -45,6 +46,24 @@ def resolve_device(name: str) -> torch.device:
         there = ", ".join(device for device, present in available.items() if present)
         raise ConfigError(f"device = {name!r} is not available here: use auto, or one of {there}.")
     return torch.device(name)
+
+
+def placed(model: nn.Module, config: TrainingConfig) -> nn.Module:
+    """Return the model where it is to train, and as it is to lie in memory there.
+
+    Only the weights are laid out: what comes out of a convolution lies as its weights do.
+
+    Raises
+    ------
+    ConfigError
+        If the device is not there.
+    """
+    model.to(resolve_device(config.device))
+    return model.to(memory_format=MEMORY_FORMATS[config.memory_format])
+
+
+MEMORY_FORMATS: Final = {"contiguous": torch.preserve_format, "channels-last": torch.channels_last}
+"""The option ``memory-format`` in PyTorch's terms; ``contiguous`` leaves a model as its task made it."""
 
 
 @dataclass(frozen=True)
