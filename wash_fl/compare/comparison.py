@@ -18,6 +18,7 @@ from wash_fl.compare.methods import METHODS
 from wash_fl.compare.row import Row, judged, run_row
 from wash_fl.errors import ConfigError, DataError
 from wash_fl.files import write_text
+from wash_fl.member.threads import processes_of_one_thread
 
 FORMAT: Final = "wash-fl comparison 1"
 PLAN: Final = "comparison.json"
@@ -228,9 +229,10 @@ class Folder:
         context = multiprocessing.get_context("spawn")
         pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_ignore_interrupts)
         try:
-            running: dict[Future[dict[str, Any]], list[Pair]] = {
-                pool.submit(run_row, self.comparison.row(*pairs[0])): pairs for pairs in alike
-            }
+            with processes_of_one_thread():
+                running: dict[Future[dict[str, Any]], list[Pair]] = {
+                    pool.submit(run_row, self.comparison.row(*pairs[0])): pairs for pairs in alike
+                }
             while running:
                 for future in wait(running, return_when=FIRST_COMPLETED).done:
                     self._done(running.pop(future), future.result(), on_row)

@@ -1,5 +1,6 @@
-"""PyTorch on one core."""
+"""Computing on one core."""
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -15,3 +16,21 @@ def one_thread() -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(threads)
+
+
+@contextmanager
+def processes_of_one_thread() -> Iterator[None]:
+    """Have processes that are started meanwhile compute in one thread each, NumPy's BLAS as well.
+
+    PyTorch can be told later, as by :func:`one_thread`; a BLAS that has made its threads keeps them, and
+    those that are idle spin on cores that other processes need.
+    """
+    before = os.environ.get("OMP_NUM_THREADS")
+    os.environ["OMP_NUM_THREADS"] = "1"
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ["OMP_NUM_THREADS"]
+        else:
+            os.environ["OMP_NUM_THREADS"] = before
