@@ -150,7 +150,8 @@ class Cohort(ABC):
         vectors = np.stack([self.members[index].parameters() for index in self.active()]).astype(np.float64)
         mean = vectors.mean(axis=0)
         squared = ((vectors - mean) ** 2).sum(axis=1).mean()
-        return float(np.sqrt(squared) / max(float(np.linalg.norm(mean)), 1e-30))
+        # Not by np.linalg.norm: a BLAS adds up in another order with another number of threads.
+        return float(np.sqrt(squared) / max(float(np.sqrt((mean**2).sum())), 1e-30))
 
     def _train(self, first_step: int, steps: int) -> dict[int, float]:
         """Have every member that is there take the same steps; return their mean losses."""

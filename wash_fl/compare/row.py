@@ -74,9 +74,10 @@ def run_row(row: Row, progress: Callable[[int], None] = lambda number: None) -> 
         ``accuracy`` on the test data: ``members`` (each), ``member`` (their mean), ``ensemble``,
         ``averaged``, ``recalibrated`` (BatchNorm re-estimated), ``soup`` (greedy, re-estimated too), and
         ``product``, that of the model the method is judged by; ``bytes`` of a member while it trains;
-        ``distance`` of the members to their mean by round; ``lines`` between members 0 and 1 and from member
-        0 to the mean, with the ``barrier``; ``soup_members``; ``sha256`` of the averaged model; ``seconds``;
-        ``machine``: what trained it, for PyTorch rounds otherwise on another kind of processor.
+        ``distance`` of the members to their mean by round, to nine digits; ``lines`` between members 0 and 1
+        and from member 0 to the mean, with the ``barrier``; ``soup_members``; ``sha256`` of the averaged
+        model; ``seconds``; ``machine``: what trained it, for PyTorch rounds otherwise on another kind of
+        processor.
     """
     began = time.perf_counter()
     config, method = row.config, METHODS[row.method]
@@ -87,7 +88,7 @@ def run_row(row: Row, progress: Callable[[int], None] = lambda number: None) -> 
     distances: list[float] = []
 
     def on_round(number: int, losses: dict[int, float]) -> None:
-        distances.append(cohort.relative_distance())
+        distances.append(float(f"{cohort.relative_distance():.9g}"))
         progress(number)
 
     outcome = cohort.run(on_round)
@@ -95,7 +96,7 @@ def run_row(row: Row, progress: Callable[[int], None] = lambda number: None) -> 
     examination = Examination(task, config)
     with one_thread():
         soup, weights = _soup(cohort, examination, tensors_of(held))
-        soup_accuracy = _accuracy(examination, weights)
+        soup_accuracy = outcome.members[soup[0]] if len(soup) == 1 else _accuracy(examination, weights)
         lines = _lines(cohort, examination)
     found = {
         "members": [outcome.members[member] for member in sorted(outcome.members)],

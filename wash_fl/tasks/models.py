@@ -89,14 +89,14 @@ def small_cnn(channels: int, classes: int) -> nn.Module:
             # The largest of four before ReLU is, to the bit, that after it, and so is its gradient: a quarter
             # of the work.
             pool1=nn.MaxPool2d(2),
-            relu1=nn.ReLU(),
+            relu1=nn.ReLU(inplace=True),
             conv2=_conv3x3(16, 32),
             bn2=nn.BatchNorm2d(32),
             pool2=nn.MaxPool2d(2),
-            relu2=nn.ReLU(),
+            relu2=nn.ReLU(inplace=True),
             conv3=_conv3x3(32, 64),
             bn3=nn.BatchNorm2d(64),
-            relu3=nn.ReLU(),
+            relu3=nn.ReLU(inplace=True),
             pool3=nn.AdaptiveAvgPool2d(1),
             flatten=nn.Flatten(),
             fc=nn.Linear(64, classes),
