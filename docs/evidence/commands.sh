@@ -20,20 +20,30 @@ sweeps() { # on the digits: steps between two exchanges, dropout, dtype, depth a
 }
 
 fashion_methods() { # a folder, then the options of the division
-    folder=fashion-mnist/$1
+    folder=$1
     shift
     # By now 4 x 512 examples re-estimate BatchNorm: more only cost time.
-    set -- --task fashion-mnist --train-examples 10000 --calibration-examples 512 --memory-format channels-last "$@"
+    set -- --task fashion-mnist --train-examples 10000 --calibration-examples 512 "$@"
     wash-fl compare -o "$folder" "$@"
     wash-fl compare -o "$folder" "$@" --methods wash --vary schedule=paper
 }
 
-fashion() { # WASH and SPARTA with a twentieth of the bytes of FedAvg, and with a third where labels are skewed
+fashion_in() { # a folder, then options; WASH and SPARTA with a twentieth of the bytes of FedAvg, or a third
+    folders=$1
+    shift
     # Where all members have all the data, an ensemble takes longer to be worth more than one model.
-    fashion_methods shared --division shared --rounds 180 --p 0.05
-    fashion_methods dirichlet-0.5 --division dirichlet --alpha 0.5 --rounds 60 --p 0.33
-    fashion_methods dirichlet-0.1 --division dirichlet --alpha 0.1 --rounds 60 --p 0.33
-    fashion_methods iid --division iid --rounds 60 --p 0.05
+    fashion_methods "$folders/shared" --division shared --rounds 180 --p 0.05 "$@"
+    fashion_methods "$folders/dirichlet-0.5" --division dirichlet --alpha 0.5 --rounds 60 --p 0.33 "$@"
+    fashion_methods "$folders/dirichlet-0.1" --division dirichlet --alpha 0.1 --rounds 60 --p 0.33 "$@"
+    fashion_methods "$folders/iid" --division iid --rounds 60 --p 0.05 "$@"
+}
+
+fashion() {
+    fashion_in fashion-mnist --memory-format channels-last
+}
+
+contiguous() { # the same, rounded otherwise
+    fashion_in fashion-mnist-contiguous
 }
 
 search_at() { # folder, options of the division, then what is varied
@@ -90,6 +100,6 @@ people() { # two others left out each time
     done
 }
 
-for part in ${*:-digits sweeps search rare fashion people}; do
+for part in ${*:-digits sweeps search rare fashion contiguous people}; do
     "$part"
 done
