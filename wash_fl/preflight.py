@@ -13,12 +13,7 @@ from wash_fl.export.parity import PARITY_EXAMPLES
 from wash_fl.export.pixels import refuse_other_pixels
 from wash_fl.member.parameters import model_layout
 from wash_fl.member.slots import optimizer_slots
-from wash_fl.member.training import (
-    MEMORY_FORMATS,
-    enough_for_batchnorm,
-    make_optimizer,
-    resolve_device,
-)
+from wash_fl.member.training import enough_for_batchnorm, laid_out, make_optimizer, resolve_device
 from wash_fl.tasks.augment import Augmentation
 from wash_fl.tasks.division import fetch, labels_of, member_examples, test_examples
 from wash_fl.tasks.models import build_model
@@ -38,7 +33,7 @@ def check(config: RunConfig) -> None:
     resolve_device(config.training.device)
     model = build_model(config.task.model, task).eval()
     # Activations that lie otherwise are what some models cannot view as rows.
-    model.to(memory_format=MEMORY_FORMATS[config.training.memory_format])
+    laid_out(model, config.training)
     model_layout(model)
     if config.exchange.exchange_optimizer:
         optimizer_slots(make_optimizer(model, config.training))

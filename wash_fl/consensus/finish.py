@@ -13,7 +13,7 @@ from wash_fl.config import RunConfig
 from wash_fl.consensus.evaluate import Ensemble, accuracy, logits_of
 from wash_fl.core.identity import weights_sha256
 from wash_fl.errors import DataError
-from wash_fl.member.training import MEMORY_FORMATS, LocalTraining
+from wash_fl.member.training import LocalTraining, laid_out
 from wash_fl.tasks.division import member_examples, tensors_of, test_examples
 from wash_fl.tasks.models import build_model
 from wash_fl.tasks.task import Task
@@ -97,7 +97,7 @@ class Examination:
         """
         model = build_model(self.config.task.model, self.task)
         # Members on a CPU re-estimate BatchNorm so, and it rounds otherwise.
-        model.to(memory_format=MEMORY_FORMATS[self.config.training.memory_format])
+        laid_out(model, self.config.training)
         try:
             model.load_state_dict({name: torch.from_numpy(np.array(each)) for name, each in weights.items()})
         except RuntimeError as error:

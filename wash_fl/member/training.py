@@ -58,7 +58,11 @@ def placed(model: nn.Module, config: TrainingConfig) -> nn.Module:
     ConfigError
         If the device is not there.
     """
-    model.to(resolve_device(config.device))
+    return laid_out(model.to(resolve_device(config.device)), config)
+
+
+def laid_out(model: nn.Module, config: TrainingConfig) -> nn.Module:
+    """Return the model as it is to lie in memory, where it is."""
     return model.to(memory_format=MEMORY_FORMATS[config.memory_format])
 
 

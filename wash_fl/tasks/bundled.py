@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wash_fl.errors import DataError
+from wash_fl.files import write_text
 
 
 def read(path: Path, *names: str) -> tuple[list[NDArray[Any]], dict[str, Any]]:
@@ -69,4 +70,4 @@ def write(path: Path, about: str, arrays: Mapping[str, Any], **values: int) -> N
         "sha256": sha256(archive.getvalue()).hexdigest(),
         "npz": textwrap.wrap(base64.b64encode(archive.getvalue()).decode(), 104),
     }
-    path.write_text(json.dumps(content, indent=0) + "\n")
+    write_text(path, json.dumps(content, indent=0) + "\n")
