@@ -55,7 +55,10 @@ def compare(  # noqa: PLR0917 (the command line gives them by name)
     table_only: Annotated[bool, typer.Option("--table", help="Train nothing: show what is there.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead.")] = False,
     as_markdown: Annotated[
-        bool, typer.Option("--markdown", help="Print the table and the claims for a document.")
+        bool,
+        typer.Option(
+            "--markdown", help="Print it for a document, with WASH beside each rival and the claims."
+        ),
     ] = False,
 ) -> None:
     """Train ensembles by several methods on the same data, and put accuracy beside the bytes that it took.
@@ -66,6 +69,7 @@ def compare(  # noqa: PLR0917 (the command line gives them by name)
     from wash_fl.compare.claims import answers
     from wash_fl.compare.comparison import Comparison, Folder, variants_of
     from wash_fl.compare.methods import METHODS
+    from wash_fl.compare.rivals import rivals
     from wash_fl.compare.table import markdown, table
     from wash_fl.machine import cores
 
@@ -78,16 +82,18 @@ def compare(  # noqa: PLR0917 (the command line gives them by name)
         variants = variants_of(names, vary or [], rates)
         folder = Folder.begin(out, Comparison(given, variants, tuple(_numbers("seeds", seeds, int))))
         _train(folder, workers or cores())
-    lines, claims = table(folder), answers(folder)
+    lines, beside, claims = table(folder), rivals(folder), answers(folder)
     if as_json:
         told = {
             "comparison": str(out),
             "lines": [dataclasses.asdict(each) for each in lines],
+            "rivals": [each.to_json() for each in beside],
             "claims": [dataclasses.asdict(each) for each in claims],
         }
         print(json.dumps(told))
     elif as_markdown:
-        print(markdown(lines, [(each.claim, each.verdict, each.why) for each in claims]))
+        said = [(each.claim, each.verdict, each.why) for each in claims]
+        print(markdown(lines, [each.texts() for each in beside], said))
     else:
         _show(out.name, lines)
 

@@ -1,44 +1,13 @@
 """A claim is answered by the seeds: yes or no where they tell, and neither where they do not."""
 
-import json
-import math
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from wash_fl.compare.claims import NO, OPEN, YES, Difference, answers, judged
-from wash_fl.compare.comparison import Comparison, Folder, Variant
-from wash_fl.files import write_text
-
-SEEDS = (0, 1, 2)
-
-
-def comparison(path: Path, named: dict[str, list[dict[str, float]]]) -> Folder:
-    """Write rows that were never trained; a name is a method, and a schedule if it is another."""
-    rows = []
-    for name, figures in named.items():
-        method, _, schedule = name.partition(" ")
-        rows.append((Variant(method, {"schedule": schedule} if schedule else {}), figures))
-    folder = Folder.begin(
-        path, Comparison({"p": 0.1, "schedule": "decreasing"}, tuple(variant for variant, _ in rows), SEEDS)
-    )
-    for variant, seeds in rows:
-        for seed, figures in zip(SEEDS, seeds, strict=True):
-            made: dict[str, Any] = {
-                "accuracy": {
-                    "product": figures.get("product", 0.9),
-                    "ensemble": figures.get("ensemble", 0.9),
-                },
-                "bytes": {"up_values": figures.get("bytes", 100.0)},
-                "lines": {"members": {"barrier": figures.get("barrier", 0.0)}},
-            }
-            write_text(folder.file(variant, seed), json.dumps(made))
-    return folder
-
-
-def products(*values: float, **others: float) -> list[dict[str, float]]:
-    return [{"product": value, **others} for value in values]
+from tests.compare.made_up import comparison, products
+from wash_fl.compare.claims import NO, OPEN, YES, answers, judged
+from wash_fl.compare.comparison import Folder
+from wash_fl.compare.difference import Difference
 
 
 def verdicts(folder: Folder) -> dict[str, str]:
@@ -82,9 +51,9 @@ def test_depth(tmp_path: Path, constant: float, increasing: float, verdict: str)
 
 
 def test_one_seed_answers_nothing() -> None:
-    alone = Difference(0.05, math.inf)
+    alone = Difference((0.05,))
     assert judged(alone) == judged(alone, at_least=0.9) == OPEN
-    assert str(alone) == "+0.0500 (one seed)" and str(Difference(-0.01, 0.002)) == "-0.0100 ± 0.0020"
+    assert str(alone) == "+0.0500 (one seed)" and str(Difference((-0.012, -0.008))) == "-0.0100 ± 0.0020"
 
 
 def test_depth_is_judged_at_equal_bytes_only(tmp_path: Path) -> None:

@@ -203,9 +203,12 @@ def test_wrong_input_is_refused_before_anything_is_made(
 def test_the_command_prints_json_and_the_table_without_training(done: Folder) -> None:
     said = CliRunner().invoke(app, ["compare", "-o", str(done.path), "--table", "--json"])
     assert said.exit_code == 0, said.output
-    lines = json.loads(said.stdout)["lines"]
+    told = json.loads(said.stdout)
+    lines = told["lines"]
+    assert [each["beside"] for each in told["rivals"]] == ["isolated"] == [lines[1]["variant"]["method"]]
     assert [line["variant"]["method"] for line in lines][:2] == ["wash", "isolated"]
     shown = CliRunner().invoke(app, ["compare", "-o", str(done.path), "--table"])
     assert "isolated" in shown.output
     written = CliRunner().invoke(app, ["compare", "-o", str(done.path), "--table", "--markdown"])
     assert "| isolated |" in written.output and "one basin" in written.output
+    assert "| WASH beside |" in written.output and "| it sends none |" in written.output

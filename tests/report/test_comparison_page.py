@@ -59,6 +59,9 @@ def test_the_answer_is_the_best_and_what_is_as_good_for_fewer_bytes(tmp_path: Pa
     assert "2 MB" in answer or "2.0 MB" in answer or "2.00 MB" in answer, answer
     assert "<strong>wash</strong> is within its spread (90.00%)" in answer
     assert "isolated" in answer and "91.00%" in answer  # the first of equal ensembles
+    beside = text[text.index("WASH and its rivals") : text.index("Claims")]
+    assert "-0.50 ± 0.00" in beside and "0 of 2 seeds" in beside and "0.05 of its" in beside
+    assert "it sends none" in beside
     assert text.index("Curves") < text.index("Claims") < text.index("Options")
     assert "http" not in text.replace("http-equiv", "")
 

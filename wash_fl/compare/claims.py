@@ -1,12 +1,10 @@
 """The paper's claims, one at a time, as far as a comparison can answer them: yes, no, or not at this size."""
 
-import math
-import statistics
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final
 
 from wash_fl.compare.comparison import Folder, Variant
+from wash_fl.compare.difference import Difference, bytes_up, difference, itself, plain, product
 
 YES: Final = "yes"
 NO: Final = "no"
@@ -21,9 +19,6 @@ ERRORS: Final = 2.0
 
 EQUAL: Final = 0.05
 """Bytes that differ by so small a part are equal."""
-
-Value = Callable[[dict[str, Any]], float]
-"""A value from a row's figures."""
 
 
 @dataclass(frozen=True)
@@ -45,50 +40,9 @@ class Answer:
     why: str
 
 
-@dataclass(frozen=True)
-class Difference:
-    """Mean of the differences of two variants, seed by seed, and its standard error (infinite with one)."""
-
-    mean: float
-    error: float
-
-    def __str__(self) -> str:
-        return f"{self.mean:+.4f}" + (f" ± {self.error:.4f}" if math.isfinite(self.error) else " (one seed)")
-
-
 def answers(folder: Folder) -> list[Answer]:
     """Return what a comparison says to each claim of which it has the rows."""
     return [answer for claim in CLAIMS if (answer := claim(folder)) is not None]
-
-
-def difference(
-    folder: Folder, one: Variant, other: Variant, mine: Value, theirs: Value | None = None
-) -> Difference | None:
-    """Return by how much one variant's value is above another's, over the seeds that both have.
-
-    Parameters
-    ----------
-    folder : Folder
-        The comparison.
-    one, other : Variant
-        Which variants; they may be the same.
-    mine, theirs : callable
-        A value from a row's figures, of the one and of the other; by default the same of both.
-    """
-    found = [
-        mine(a) - (theirs or mine)(b)
-        for seed in folder.comparison.seeds
-        if (a := folder.figures(one, seed)) is not None and (b := folder.figures(other, seed)) is not None
-    ]
-    if not found:
-        return None
-    error = statistics.stdev(found) / math.sqrt(len(found)) if len(found) > 1 else math.inf
-    return Difference(statistics.fmean(found), error)
-
-
-def product(figures: dict[str, Any]) -> float:
-    """Return the accuracy of the model that a method is judged by."""
-    return float(figures["accuracy"]["product"])
 
 
 def judged(found: Difference, *, at_least: float = 0.0) -> str:
@@ -100,7 +54,7 @@ def judged(found: Difference, *, at_least: float = 0.0) -> str:
 
 def close_to_ensemble(folder: Folder) -> Answer | None:
     """Whether the averaged model is as good as the ensemble of members that never communicated."""
-    wash, isolated = _plain(folder, "wash"), _plain(folder, "isolated")
+    wash, isolated = plain(folder, "wash"), plain(folder, "isolated")
     if wash is None or isolated is None:
         return None
     gap = difference(folder, wash, wash, product, _ensemble)
@@ -117,11 +71,11 @@ def close_to_ensemble(folder: Folder) -> Answer | None:
 
 def one_basin(folder: Folder) -> Answer | None:
     """Whether there is no barrier between members that exchange, and what it is between isolated ones."""
-    wash, isolated = _plain(folder, "wash"), _plain(folder, "isolated")
-    found = None if wash is None else _spread(folder, wash, _barrier)
+    wash, isolated = plain(folder, "wash"), plain(folder, "isolated")
+    found = None if wash is None else itself(folder, wash, _barrier)
     if found is None:
         return None
-    beside = None if isolated is None else _spread(folder, isolated, _barrier)
+    beside = None if isolated is None else itself(folder, isolated, _barrier)
     return Answer(
         "WASH's members are in one basin: no barrier of the loss between two of them.",
         {YES: NO, NO: YES, OPEN: OPEN}[judged(found, at_least=FLAT)],
@@ -149,7 +103,7 @@ def depth(folder: Folder) -> Answer | None:
 
 def with_optimizer(folder: Folder) -> Answer | None:
     """Whether it helps to exchange the optimizer's state, too."""
-    wash, both = _plain(folder, "wash"), _plain(folder, "wash-opt")
+    wash, both = plain(folder, "wash"), plain(folder, "wash-opt")
     found = None if wash is None or both is None else difference(folder, both, wash, product)
     if found is None:
         return None
@@ -158,11 +112,11 @@ def with_optimizer(folder: Folder) -> Answer | None:
 
 def fewer_bytes_than_papa(folder: Folder) -> Answer | None:
     """Whether WASH needs fewer bytes than PAPA for an averaged model that is as good."""
-    wash, papa = _plain(folder, "wash"), _plain(folder, "papa")
+    wash, papa = plain(folder, "wash"), plain(folder, "papa")
     found = None if wash is None or papa is None else difference(folder, wash, papa, product)
     if found is None or wash is None or papa is None:
         return None
-    ratio = _spread(folder, wash, _bytes), _spread(folder, papa, _bytes)
+    ratio = itself(folder, wash, bytes_up), itself(folder, papa, bytes_up)
     assert ratio[0] is not None and ratio[1] is not None
     if not ratio[1].mean:
         return None  # a comparison so short that PAPA never averaged: there are no bytes to be fewer than
@@ -178,17 +132,11 @@ def fewer_bytes_than_papa(folder: Folder) -> Answer | None:
 CLAIMS: Final = (close_to_ensemble, one_basin, depth, with_optimizer, fewer_bytes_than_papa)
 
 
-def _plain(folder: Folder, method: str) -> Variant | None:
-    """Return a method as it is, with nothing changed."""
-    plain = Variant(method)
-    return plain if plain in folder.comparison.variants else None
-
-
 def _at_equal_bytes(folder: Folder, one: str, other: str) -> Difference | None:
     """Return the difference of two of WASH's schedules, equal in bytes and in all but them and p."""
     by_schedule: dict[str, list[tuple[Variant, dict[str, Any], Difference]]] = {one: [], other: []}
     for variant in folder.comparison.variants:
-        sent = None if variant.dropout else _spread(folder, variant, _bytes)
+        sent = None if variant.dropout else itself(folder, variant, bytes_up)
         config = folder.comparison.row(variant, 0).config.to_mapping()
         schedule = config.pop("schedule")
         del config["p"]
@@ -201,18 +149,9 @@ def _at_equal_bytes(folder: Folder, one: str, other: str) -> Difference | None:
     return None
 
 
-def _spread(folder: Folder, variant: Variant, value: Value) -> Difference | None:
-    """Return a variant's own value, as a difference from 0."""
-    return difference(folder, variant, variant, value, lambda figures: 0.0)
-
-
 def _ensemble(figures: dict[str, Any]) -> float:
     return float(figures["accuracy"]["ensemble"])
 
 
 def _barrier(figures: dict[str, Any]) -> float:
     return float(figures["lines"]["members"]["barrier"])
-
-
-def _bytes(figures: dict[str, Any]) -> float:
-    return float(figures["bytes"]["up_values"])

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from wash_fl.compare.comparison import Folder, Variant
+from wash_fl.compare.rivals import HEAD
 
 COLUMNS: Final = ("product", "member", "ensemble", "averaged", "recalibrated", "soup")
 
@@ -97,8 +98,8 @@ def _line(variant: Variant, rows: list[dict[str, Any]]) -> Line:
     )
 
 
-def markdown(lines: Sequence[Line], claims: Sequence[tuple[str, str, str]]) -> str:
-    """Return the table for a document, and the claims with their answers and figures if there are any."""
+def markdown(lines: Sequence[Line], rivals: Sequence[Sequence[str]], claims: Sequence[Sequence[str]]) -> str:
+    """Return the table for a document, WASH beside its rivals, and the claims, as far as there are any."""
     head = ("method", *COLUMNS, "kB up", "kB down", "barrier", "seconds")
     rows = [
         [
@@ -112,6 +113,8 @@ def markdown(lines: Sequence[Line], claims: Sequence[tuple[str, str, str]]) -> s
         for line in lines
     ]
     parts = [_rows(head, rows)]
+    if rivals:
+        parts.append(_rows(HEAD, rivals))
     if claims:
         parts.append(_rows(("claim", "answer", "figures"), claims))
     return "\n\n".join(parts)

@@ -6,6 +6,7 @@ import wash_fl
 from wash_fl.compare.claims import answers
 from wash_fl.compare.comparison import Folder
 from wash_fl.compare.methods import METHODS
+from wash_fl.compare.rivals import HEAD, rivals
 from wash_fl.compare.table import COLUMNS, Line, table
 from wash_fl.config import fields
 from wash_fl.report.amounts import percent, size
@@ -38,6 +39,7 @@ def comparison_page(folder: Folder) -> Page:
         sections=[
             Section("Curves", list(_curves(folder, lines))),
             Section("Methods", list(_table(lines))),
+            *_beside(folder),
             Section("Claims", list(_claims(folder))),
             Section("Options", list(_options(folder))),
         ],
@@ -111,6 +113,14 @@ def _table(lines: Sequence[Line]) -> Iterator[Html]:
     yield listed(
         [Column("method"), Column("from")], [[name, METHODS[name].source] for name in names], "Sources"
     )
+
+
+def _beside(folder: Folder) -> Iterator[Section]:
+    found = rivals(folder)
+    if found:
+        columns = [Column(HEAD[0]), *(Column(each, number=True) for each in HEAD[1:])]
+        about = "Points of accuracy of the product, seed by seed: their mean ± its standard error; values up."
+        yield Section("WASH and its rivals", [listed(columns, [each.texts() for each in found], about)])
 
 
 def _claims(folder: Folder) -> Iterator[Html]:
