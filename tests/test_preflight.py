@@ -198,6 +198,17 @@ REFUSALS: dict[str, tuple[str, dict[str, Any], type[WashError], list[str]]] = {
         DataError,
         ["cannot answer the task's test data", "dtype"],
     ),
+    "activations viewed as rows where they lie otherwise": (
+        "INPUT_SHAPE = (2, 4, 4)\n"
+        "def train_data(): return TensorDataset(torch.ones(40, 2, 4, 4), torch.arange(40) % 2)\n"
+        "test_data = train_data\n"
+        "class Rows(nn.Sequential):\n"
+        "    def forward(self, inputs): return self[1](self[0](inputs).view(len(inputs), -1))\n"
+        "def model(): return Rows(nn.Conv2d(2, 3, 1), nn.Linear(48, 2))",
+        {"memory-format": "channels-last"},
+        DataError,
+        ["cannot answer the task's test data", "view size is not compatible", "Use .reshape(...) instead."],
+    ),
     "too many outputs": (
         "def model(): return nn.Linear(5, 3)",
         {},

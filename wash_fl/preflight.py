@@ -51,7 +51,7 @@ def check(config: RunConfig) -> None:
         try:
             outputs = model(inputs)
         except (RuntimeError, ValueError, TypeError, IndexError) as error:  # what torch's modules raise
-            reason = " ".join(str(error).split())[:200]
+            reason = " ".join(str(error).split())[:200].rstrip(".")
             raise DataError(f"the model cannot answer the task's test data: {reason}.") from error
     given, wanted = tuple(getattr(outputs, "shape", ())), (len(inputs), len(task.classes))
     if given != wanted:
