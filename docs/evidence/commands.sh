@@ -42,9 +42,18 @@ fashion() { # fashion-mnist-xeon is this on another kind of CPU
     fashion_in fashion-mnist --memory-format channels-last
 }
 
-more() { # seeds for what is nearest to each other
-    wash-fl compare -o fashion-mnist/shared-more --task fashion-mnist --train-examples 10000 --calibration-examples 512 \
-        --division shared --rounds 180 --p 0.05 --memory-format channels-last --methods fedavg,wash --seeds 3,4,5
+more() { # more seeds of what is nearest to each other, and other ways to spend a twentieth of the bytes
+    set -- --task fashion-mnist --train-examples 10000 --calibration-examples 512 --memory-format channels-last
+    wash-fl compare -o fashion-mnist/shared-more "$@" --division shared --rounds 180 --p 0.05 --seeds 3,4,5 \
+        --methods isolated,fedavg,wash
+    wash-fl compare -o fashion-mnist/dirichlet-0.5-more "$@" --division dirichlet --alpha 0.5 --rounds 60 --p 0.33 \
+        --seeds 3,4,5 --methods fedavg,wash
+    wash-fl compare -o fashion-mnist/dirichlet-0.1-more "$@" --division dirichlet --alpha 0.1 --rounds 60 --p 0.33 \
+        --seeds 3,4,5 --methods fedavg,wash
+    set -- "$@" --division shared --methods wash
+    wash-fl compare -o search/shared-seldom "$@" --rounds 45 --local-steps 96 --p 0.2 --seeds 0,1,2,3,4,5
+    wash-fl compare -o search/shared-cosine "$@" --rounds 180 --p 0.1 --timing cosine --seeds 3,4,5
+    wash-fl compare -o search/shared-often "$@" --rounds 180 --exchange-plane stream --every 6 --p 0.0125 --seeds 3,4,5
 }
 
 contiguous() { # the same, rounded otherwise
