@@ -50,6 +50,10 @@ more() { # more seeds of what is nearest to each other, and other ways to spend 
         --seeds 3,4,5 --methods fedavg,wash
     wash-fl compare -o fashion-mnist/dirichlet-0.1-more "$@" --division dirichlet --alpha 0.1 --rounds 60 --p 0.33 \
         --seeds 3,4,5 --methods fedavg,wash
+    for change in schedule=constant p=0.66; do
+        wash-fl compare -o fashion-mnist/dirichlet-0.1-more "$@" --division dirichlet --alpha 0.1 --rounds 60 --p 0.33 \
+            --seeds 3,4,5 --methods wash --vary $change
+    done
     set -- "$@" --division shared --methods wash
     wash-fl compare -o search/shared-seldom "$@" --rounds 45 --local-steps 96 --p 0.2 --seeds 0,1,2,3,4,5
     wash-fl compare -o search/shared-cosine "$@" --rounds 180 --p 0.1 --timing cosine --seeds 3,4,5
