@@ -58,7 +58,9 @@ def test_the_task_in_the_readme_trains_an_averaged_model(tmp_path: Path) -> None
 def test_the_flower_app_in_the_readme_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     mine: Any = types.ModuleType("my_app")
     mine.Net = lambda: torch.nn.Linear(4, 2)
-    mine.batches = lambda context, steps: [(torch.ones(8, 4), torch.ones(8, dtype=torch.long))] * steps
+    # Small inputs: with larger ones momentum takes some initial weights to a loss of 0 in the first round.
+    batch = torch.full((8, 4), 0.1), torch.ones(8, dtype=torch.long)
+    mine.batches = lambda context, steps: [batch] * steps
     monkeypatch.setitem(sys.modules, "my_app", mine)
     client = load(tmp_path / "client_app.py", python_block("client_app.py"))
     server = load(tmp_path / "server_app.py", python_block("server_app.py"))
