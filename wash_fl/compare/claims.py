@@ -5,6 +5,7 @@ from typing import Any, Final
 
 from wash_fl.compare.comparison import Folder, Variant
 from wash_fl.compare.difference import Difference, bytes_up, difference, itself, plain, product
+from wash_fl.compare.rivals import beside
 
 YES: Final = "yes"
 NO: Final = "no"
@@ -75,11 +76,11 @@ def one_basin(folder: Folder) -> Answer | None:
     found = None if wash is None else itself(folder, wash, _barrier)
     if found is None:
         return None
-    beside = None if isolated is None else itself(folder, isolated, _barrier)
+    alone = None if isolated is None else itself(folder, isolated, _barrier)
     return Answer(
         "WASH's members are in one basin: no barrier of the loss between two of them.",
         {YES: NO, NO: YES, OPEN: OPEN}[judged(found, at_least=FLAT)],
-        f"barrier {found}" + ("" if beside is None else f"; between isolated members {beside}"),
+        f"barrier {found}" + ("" if alone is None else f"; between isolated members {alone}"),
     )
 
 
@@ -113,19 +114,14 @@ def with_optimizer(folder: Folder) -> Answer | None:
 def fewer_bytes_than_papa(folder: Folder) -> Answer | None:
     """Whether WASH needs fewer bytes than PAPA for an averaged model that is as good."""
     wash, papa = plain(folder, "wash"), plain(folder, "papa")
-    found = None if wash is None or papa is None else difference(folder, wash, papa, product)
-    if found is None or wash is None or papa is None:
-        return None
-    ratio = itself(folder, wash, bytes_up), itself(folder, papa, bytes_up)
-    assert ratio[0] is not None and ratio[1] is not None
-    if not ratio[1].mean:
-        return None  # a comparison so short that PAPA never averaged: there are no bytes to be fewer than
-    as_good = judged(found, at_least=-CLOSE)
-    verdict = as_good if ratio[0].mean < ratio[1].mean else NO
+    found = None if wash is None or papa is None else beside(folder, wash, papa)
+    if found is None or found.bytes is None:
+        return None  # nothing is fewer than no bytes: a comparison so short that PAPA never averaged
+    verdict = judged(found.gain, at_least=-CLOSE) if found.bytes < 1 else NO
     return Answer(
         "WASH sends fewer bytes than PAPA for an averaged model within half a point of PAPA's, or better.",
         verdict,
-        f"WASH minus PAPA {found}, at {ratio[0].mean / ratio[1].mean:.3f} of its bytes",
+        f"WASH minus PAPA {found.gain}, at {found.bytes:.3f} of its bytes",
     )
 
 

@@ -64,10 +64,11 @@ def rivals(folder: Folder) -> list[Rival]:
     if wash is None:
         return []
     others = [each for each in folder.comparison.variants if each != wash and not each.dropout]
-    return [found for other in others if (found := _beside(folder, wash, other)) is not None]
+    return [found for other in others if (found := beside(folder, wash, other)) is not None]
 
 
-def _beside(folder: Folder, wash: Variant, other: Variant) -> Rival | None:
+def beside(folder: Folder, wash: Variant, other: Variant) -> Rival | None:
+    """Return one beside another, or None if they have no seed in common."""
     gain = difference(folder, wash, other, product)
     mine, theirs = itself(folder, wash, bytes_up), itself(folder, other, bytes_up)
     if gain is None or mine is None or theirs is None:
