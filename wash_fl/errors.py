@@ -8,6 +8,19 @@ INTERRUPTED = 130
 """Status of a command that Ctrl-C has ended."""
 
 
+def reason_of(error: Exception, most: int | None = None) -> str:
+    """Return what another library's error says, on one line and without its full stop, for a message of ours.
+
+    Parameters
+    ----------
+    error : Exception
+        What was raised; its type's name is the reason if it says nothing.
+    most : int or None
+        How many characters at most; None for all.
+    """
+    return " ".join(str(error).split())[:most].rstrip(".") or type(error).__name__
+
+
 class WashError(ValueError):
     """Base of every error this package raises on purpose."""
 

@@ -7,7 +7,7 @@ from torch import nn
 
 from wash_fl.config import RunConfig
 from wash_fl.consensus.batchnorm import batchnorm_layers
-from wash_fl.errors import DataError
+from wash_fl.errors import DataError, reason_of
 from wash_fl.export.normalization import Normalization
 from wash_fl.export.parity import PARITY_EXAMPLES
 from wash_fl.export.pixels import refuse_other_pixels
@@ -51,7 +51,7 @@ def check(config: RunConfig) -> None:
         try:
             outputs = model(inputs)
         except (RuntimeError, ValueError, TypeError, IndexError) as error:  # what torch's modules raise
-            reason = " ".join(str(error).split())[:200].rstrip(".")
+            reason = reason_of(error, 200)
             raise DataError(f"the model cannot answer the task's test data: {reason}.") from error
     given, wanted = tuple(getattr(outputs, "shape", ())), (len(inputs), len(task.classes))
     if given != wanted:

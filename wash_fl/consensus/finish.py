@@ -12,7 +12,7 @@ from torch import nn
 from wash_fl.config import RunConfig
 from wash_fl.consensus.evaluate import Ensemble, accuracy, logits_of
 from wash_fl.core.identity import weights_sha256
-from wash_fl.errors import DataError
+from wash_fl.errors import DataError, reason_of
 from wash_fl.member.training import LocalTraining, laid_out
 from wash_fl.tasks.division import member_examples, tensors_of, test_examples
 from wash_fl.tasks.models import build_model
@@ -101,7 +101,7 @@ class Examination:
         try:
             model.load_state_dict({name: torch.from_numpy(np.array(each)) for name, each in weights.items()})
         except RuntimeError as error:
-            reason = " ".join(str(error).split())[:200]
+            reason = reason_of(error, 200)
             raise DataError(
                 f"the weights do not fit the model of the task {self.task.name!r} ({reason}): use the task "
                 "as it was in the run."

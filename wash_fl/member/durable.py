@@ -23,7 +23,7 @@ from wash_fl.core.identity import run_identity
 from wash_fl.core.layout import Layout
 from wash_fl.core.run_packets import RunPackets
 from wash_fl.core.terms import Terms
-from wash_fl.errors import ExchangeError, LayoutError, StateError
+from wash_fl.errors import ExchangeError, LayoutError, StateError, reason_of
 from wash_fl.member.exchanging import Exchanging, Line, Offer
 from wash_fl.member.log import Entry, ExchangeLog, Logs, caught_up, new_log
 from wash_fl.member.member import Member
@@ -458,7 +458,7 @@ class DurableMember:
 
 def unfit(error: Exception) -> LayoutError:
     """Return what is to be said of weights that PyTorch does not load."""
-    reason = " ".join(str(error).split())[:300].rstrip(".")
+    reason = reason_of(error, 300)
     return LayoutError(f"the server's weights do not fit this client's model: {reason}.")
 
 

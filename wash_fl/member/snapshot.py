@@ -6,7 +6,7 @@ from typing import Any, Protocol, Self
 
 import torch
 
-from wash_fl.errors import StateError
+from wash_fl.errors import StateError, reason_of
 from wash_fl.member.member import Member
 from wash_fl.member.parameters import Values
 
@@ -150,7 +150,7 @@ class Snapshot:
             member.model.load_state_dict(self.model)
             member.optimizer.load_state_dict({**self.optimizer, "state": state})
         except (KeyError, RuntimeError, TypeError, ValueError) as error:
-            reason = " ".join(str(error).split())[:200]
+            reason = reason_of(error, 200)
             raise StateError(
                 f"{self.source} does not fit this member's model and optimizer ({reason}): use those the run "
                 "began with, or another state-dir."

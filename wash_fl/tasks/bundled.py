@@ -16,7 +16,7 @@ from zipfile import BadZipFile
 import numpy as np
 from numpy.typing import NDArray
 
-from wash_fl.errors import DataError
+from wash_fl.errors import DataError, reason_of
 from wash_fl.files import write_text
 
 
@@ -52,7 +52,7 @@ def read(path: Path, *names: str) -> tuple[list[NDArray[Any]], dict[str, Any]]:
     except OSError as error:
         raise DataError(f"cannot read {path} ({error.strerror}): install wash-fl again.") from error
     except (ValueError, KeyError, TypeError, BadZipFile) as error:
-        raise damaged(path, " ".join(str(error).split())[:100]) from error
+        raise damaged(path, reason_of(error, 100)) from error
 
 
 def damaged(path: Path, reason: str) -> DataError:

@@ -13,8 +13,8 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
-from wash_fl.errors import DataError
-from wash_fl.tasks.downloads import data_folder, reason_of
+from wash_fl.errors import DataError, reason_of
+from wash_fl.tasks.downloads import data_folder
 from wash_fl.tasks.task import Examples, import_extra
 
 SHAPE: Final = (3, 32, 32)

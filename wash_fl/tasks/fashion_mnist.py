@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 from torch import nn
 from torch.utils.data import TensorDataset
 
-from wash_fl.errors import DataError
-from wash_fl.tasks.downloads import data_folder, reason_of
+from wash_fl.errors import DataError, reason_of
+from wash_fl.tasks.downloads import data_folder
 from wash_fl.tasks.models import small_cnn
 from wash_fl.tasks.task import Examples, import_extra
 
