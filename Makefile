@@ -4,26 +4,40 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 PROTO_VENV := .venv-proto
+LOWEST_VENV := .venv-lowest
+LOWEST_PYTHON ?= python3.11
+PIP_QUIET := --disable-pip-version-check --progress-bar off --quiet
 
-.PHONY: run test lint format infer proto proto-check clean
+.PHONY: run test test-all test-lowest lint format infer proto proto-check clean
 .DELETE_ON_ERROR:
 
 run: $(VENV)/installed
 	"$(BIN)/wash-fl" simulate
 
+# Three at once on two processors: the slow tests mostly wait (tests/conftest.py spreads them).
 test: $(VENV)/installed
-	"$(BIN)/python" -m pytest -m "not slow" --numprocesses 2 --dist loadfile
-	"$(BIN)/python" -m pytest -m slow --durations 12
+	"$(BIN)/python" -m pytest -m "not long" --numprocesses 3 --dist loadfile --no-loadscope-reorder --durations 12
+
+# And what is too long for every change, or measures: one by one.
+test-all: test
+	"$(BIN)/python" -m pytest -m long --durations 12
 
 lint: $(VENV)/installed proto-check
 	"$(BIN)/ruff" check .
 	"$(BIN)/ruff" format --check .
 	"$(BIN)/mypy"
 	"$(BIN)/python" tools/configuration.py --check
+	"$(BIN)/python" -m tools.architecture --check
 
 format: $(VENV)/installed
 	"$(BIN)/ruff" check --fix .
 	"$(BIN)/ruff" format .
+
+# The lowest versions that pyproject.toml allows, in an environment of their own: every command's help, a small
+# run with its export, and the quick tests.
+test-lowest: $(LOWEST_VENV)/installed
+	"$(LOWEST_VENV)/bin/python" tools/lowest.py --try
+	"$(LOWEST_VENV)/bin/python" -m pytest -m "not slow and not long" --numprocesses 2 --dist loadfile
 
 # What a device that only infers has to install, and whether it classifies an image.
 infer: $(VENV)/installed
@@ -42,13 +56,23 @@ $(VENV)/installed: pyproject.toml
 	@"$(PYTHON)" -m venv "$(VENV)" || \
 		{ echo "$(PYTHON) cannot make a virtual environment; on Debian: apt install python3-venv"; exit 2; }
 	@echo "installing into $(VENV); this downloads about 6 GB once and takes a few minutes"
-	"$(BIN)/python" -m pip install --disable-pip-version-check --progress-bar off --quiet --editable ".[dev]"
+	"$(BIN)/python" -m pip install $(PIP_QUIET) --editable ".[dev]"
 	@touch "$@"
 
 $(PROTO_VENV)/installed: proto/requirements.txt
 	"$(PYTHON)" -m venv "$(PROTO_VENV)"
-	"$(PROTO_VENV)/bin/python" -m pip install --disable-pip-version-check --progress-bar off --quiet -r proto/requirements.txt
+	"$(PROTO_VENV)/bin/python" -m pip install $(PIP_QUIET) -r proto/requirements.txt
+	@touch "$@"
+
+# From the lowest Python, too: newer ones have no wheels of some of these versions.
+$(LOWEST_VENV)/installed: pyproject.toml tools/lowest.py
+	rm -rf "$(LOWEST_VENV)"
+	"$(LOWEST_PYTHON)" -m venv "$(LOWEST_VENV)"
+	"$(LOWEST_VENV)/bin/python" -m pip install $(PIP_QUIET) packaging
+	"$(LOWEST_VENV)/bin/python" tools/lowest.py >"$(LOWEST_VENV)/constraints.txt"
+	@echo "installing into $(LOWEST_VENV); this downloads about 6 GB once and takes a few minutes"
+	"$(LOWEST_VENV)/bin/python" -m pip install $(PIP_QUIET) --constraint "$(LOWEST_VENV)/constraints.txt" --editable ".[dev]"
 	@touch "$@"
 
 clean:
-	rm -rf "$(VENV)" "$(PROTO_VENV)" .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf "$(VENV)" "$(PROTO_VENV)" "$(LOWEST_VENV)" .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -6,8 +6,8 @@ from flwr.clientapp import ClientApp
 
 from wash_fl.config import RunConfig
 from wash_fl.consensus.evaluate import accuracy, logits_of
+from wash_fl.flower.client import Participant, Round, member_index, participant
 from wash_fl.member.training import LocalTraining, make_optimizer, placed
-from wash_fl.planes.round import Participant, Round, member_index, participant
 from wash_fl.tasks.division import member_examples, tensors_of, test_examples
 from wash_fl.tasks.models import build_model
 from wash_fl.tasks.task import load_task
@@ -35,5 +35,10 @@ def member(context: Context) -> Participant:
         return {"accuracy": accuracy(logits_of(model, inputs), targets.numpy())}
 
     return Participant(
-        model=model, optimizer=optimizer, train=train, evaluate=evaluate, calibration=training.calibration
+        model=model,
+        optimizer=optimizer,
+        train=train,
+        evaluate=evaluate,
+        calibration=training.calibration,
+        classes=task.classes,
     )

@@ -4,7 +4,7 @@ from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 
 from wash_fl.config import RunConfig
-from wash_fl.job import run_job
+from wash_fl.runs.job import run_job
 
 app = ServerApp()
 

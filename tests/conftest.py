@@ -13,9 +13,10 @@ import pytest
 from hypothesis import settings
 from rich.console import Console
 
-from wash_fl import cli
+from wash_fl.cli.main import main
 from wash_fl.errors import WashError
 from wash_fl.export.metadata import ModelCard
+from wash_fl.export.seal import sealed
 
 if TYPE_CHECKING:
     from wash_fl.tasks import Task
@@ -28,6 +29,22 @@ with suppress(ModuleNotFoundError):  # where tools/arm64.py runs the tests of wh
 # The same examples in every run: a failure is a failure for everybody, and a slow machine is no failure.
 settings.register_profile("wash_fl", derandomize=True, deadline=None, database=None)
 settings.load_profile("wash_fl")
+
+
+@pytest.hookimpl(trylast=True)  # after those that are not wanted have left
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Spread the files with slow tests over the first two thirds of the others, for several workers.
+
+    Slow tests mostly wait for Flower: beside them the processors are free for the quick ones.
+    """
+    if not hasattr(config, "workerinput"):
+        return
+    slow = list(dict.fromkeys(item.path for item in items if item.get_closest_marker("slow")))
+    quick = list(dict.fromkeys(item.path for item in items if item.path not in slow))
+    place = {path: number / len(quick) for number, path in enumerate(quick)}
+    place |= {path: 2 / 3 * number / len(slow) for number, path in enumerate(slow)}
+    items.sort(key=lambda item: (place[item.path], item.path not in slow))
+
 
 Refused = Callable[..., AbstractContextManager[None]]
 
@@ -106,7 +123,6 @@ def write_model() -> WriteModel:
     """
 
     def write(path: Path, card: ModelCard) -> np.ndarray:
-        import onnx
         from onnx import TensorProto, helper, numpy_helper
 
         size, classes = prod(card.input_shape), len(card.classes)
@@ -123,7 +139,7 @@ def write_model() -> WriteModel:
         )
         model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
         helper.set_model_props(model, card.to_metadata())
-        onnx.save(model, path)
+        path.write_bytes(sealed(model))
         return weight
 
     return write
@@ -152,11 +168,11 @@ def wash(monkeypatch, capsys) -> Command:
         monkeypatch.setenv("COLUMNS", str(columns))
         # A console keeps the width that it was made with where COLUMNS was set then, as pytest-xdist sets it.
         for name, module in list(sys.modules.items()):
-            if name.startswith("wash_fl.cli") and hasattr(module, "out"):
+            if name.startswith(("wash_fl.cli.", "wash_fl.lab.")) and hasattr(module, "out"):
                 monkeypatch.setattr(module, "out", Console())
         capsys.readouterr()
         with pytest.raises(SystemExit) as left:
-            cli.main()
+            main()
         printed = capsys.readouterr()
         return Said(left.value.code or 0, printed.out, printed.err)  # type: ignore[arg-type]
 
@@ -167,12 +183,12 @@ def wash(monkeypatch, capsys) -> Command:
 def simulated_here(monkeypatch: pytest.MonkeyPatch) -> None:
     """`wash-fl simulate` runs its job with the real ClientApp in this process: all but Flower's processes."""
     from clients import client_app
-    from wash_fl import simulation
     from wash_fl.config import RunConfig
-    from wash_fl.job import run_job
-    from wash_fl.planes.in_process import InProcessGrid
-    from wash_fl.report.run_folder import RunFolder
-    from wash_fl.submitting import OnEvent, placed
+    from wash_fl.deploy import simulation
+    from wash_fl.deploy.submitting import OnEvent, placed
+    from wash_fl.flower.in_process import InProcessGrid
+    from wash_fl.runs.folder import RunFolder
+    from wash_fl.runs.job import run_job
 
     def simulate(config: RunConfig, on_event: OnEvent) -> RunFolder:
         config = placed(config)

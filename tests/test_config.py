@@ -1,5 +1,6 @@
 """Options: one list of them, whichever way they are read, and every wrong one refused in one line."""
 
+import codecs
 import dataclasses
 import json
 import math
@@ -11,12 +12,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from wash_fl.config import GROUPS, LARGEST_INTEGER, ExchangeConfig, RunConfig, fields
+from wash_fl.config import GROUPS, ExchangeConfig, RunConfig, fields
 from wash_fl.errors import ConfigError
+from wash_fl.option import LARGEST_INTEGER
 
 PYPROJECT = Path(__file__).parents[1] / "pyproject.toml"
 OPTIONS = sorted(fields())
 NUMBERS = sorted(key for key, spec in fields().items() if type(spec.default) in (int, float))
+NAMES = ("", "one", "a b", "-x", "ü 猫", 'a "b" \\ é 😀', "x" * 255, "...")
 CHOICES = sorted(key for key, spec in fields().items() if spec.metadata["choices"])
 
 
@@ -30,7 +33,10 @@ def allowed_values(key: str) -> st.SearchStrategy[Any]:
     if kind is bool:
         return st.booleans()
     if kind is str:
-        return st.sampled_from(bounds["choices"]) if bounds["choices"] else st.text()
+        texts = (
+            st.sampled_from(NAMES) if key == "run-name" else st.text(st.characters(exclude_characters="\0"))
+        )
+        return st.sampled_from(bounds["choices"]) if bounds["choices"] else texts
     low, high = max(bounds["low"], bounds["above"]), min(bounds["high"], 2.0**40)
     if kind is int:
         return st.integers(math.floor(low) if math.isfinite(low) else -(2**40), int(high))
@@ -43,7 +49,9 @@ def configs(draw: st.DrawFn) -> RunConfig:
     defaults = RunConfig().to_mapping()
     for lower, upper in (("min-members", "members"), ("learning-rate-end", "learning-rate")):
         if lower in chosen or upper in chosen:
-            pair = chosen.get(lower, defaults[lower]), chosen.get(upper, defaults[upper])
+            pair = [chosen.get(each, defaults[each]) for each in (lower, upper)]
+            if upper == "members":
+                pair = [min(each, int(limits("members")["high"])) for each in pair]
             chosen[lower], chosen[upper] = sorted(pair)
             if not chosen[upper] > 0 or (upper == "members" and chosen[upper] < 2):
                 chosen[upper] = defaults[upper]
@@ -161,12 +169,35 @@ def test_a_config_file_that_is_missing_or_a_folder_is_refused(tmp_path, refused)
 
 @pytest.mark.parametrize(
     "content",
-    [b"p = ", b"p 0.5", b"p = 0.1\np = 0.2", b"\xff\xfep", b"members = " + b"9" * 5000],
-    ids=["no value", "no equals sign", "twice", "no text", "5000 digits"],
+    [b"p = ", b"p 0.5", b"p = 0.1\np = 0.2", b"\xff\x00p", b"p = 1\0", b"members = " + b"9" * 5000],
+    ids=["no value", "no equals sign", "twice", "no text", "a NUL", "5000 digits"],
 )
 def test_a_file_that_is_no_toml_is_refused_by_name(tmp_path, refused, content):
     with refused(ConfigError, "run.toml is not valid TOML"):
         RunConfig.from_toml(write(tmp_path, content))
+
+
+@pytest.mark.parametrize("content", [FLAT, TABLES], ids=["flat", "in tables"])
+@pytest.mark.parametrize("ends", ["\n", "\r\n"])
+def test_a_toml_file_of_an_editor_on_windows_is_read(tmp_path, content, ends):
+    path = tmp_path / "run.toml"
+    path.write_bytes(codecs.BOM_UTF8 + content.replace("\n", ends).encode())
+    assert RunConfig.from_toml(path) == RunConfig.from_mapping(WANTED)
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be", "latin-1"])
+def test_a_file_that_is_text_but_not_utf_8_says_what_to_save_it_as(tmp_path, refused, encoding):
+    path = tmp_path / "run.toml"
+    bom = {"utf-16-le": codecs.BOM_UTF16_LE, "utf-16-be": codecs.BOM_UTF16_BE}.get(encoding, b"")
+    path.write_bytes(bom + 'run-name = "é"\n'.encode(encoding))
+    with refused(ConfigError, str(path), "save it as UTF-8"):
+        RunConfig.from_toml(path)
+
+
+def test_a_value_under_the_name_of_a_table_is_refused(tmp_path, refused):
+    with refused(ConfigError, "run.toml", "exchange", "write [exchange] above"):
+        RunConfig.from_toml(write(tmp_path, "exchange = 3"))
+    assert RunConfig.from_toml(write(tmp_path, 'task = "digits"')) == RunConfig()
 
 
 def test_an_unknown_key_of_a_file_is_refused_in_a_table_too(tmp_path, refused):
@@ -265,6 +296,32 @@ def test_every_choice_is_taken_and_nothing_else(key, refused):
     for other in ("no-such-choice", choices[0].upper(), f"{choices[0]} "):
         with refused(ConfigError, repr(other), ", ".join(choices)):
             RunConfig.from_mapping({key: other})
+
+
+@pytest.mark.parametrize("name", ["a/b", "/etc", "../x", ".", "..", "a/", "./a"])
+def test_a_runs_name_with_slashes_is_refused(refused, name):
+    with refused(ConfigError, f"run-name = {name!r}", "without slashes"):
+        RunConfig.from_mapping({"run-name": name})
+
+
+@pytest.mark.parametrize("name", [" ", "\t", "a\nb", "a\rb", "\x1b[31m", "\u200b", "a\u2028b"])
+def test_a_runs_name_that_cannot_be_seen_is_refused(refused, name):
+    with refused(ConfigError, f"run-name = {name!r}", "that can be seen"):
+        RunConfig.from_mapping({"run-name": name})
+
+
+def test_a_runs_name_is_refused_just_above_the_longest_that_a_folder_can_have(refused):
+    for letter, count in (("x", 255), ("é", 127)):
+        assert RunConfig.from_mapping({"run-name": letter * count})
+        with refused(ConfigError, letter * 10, "at most 255 bytes"):
+            RunConfig.from_mapping({"run-name": letter * (count + 1)})
+
+
+@pytest.mark.parametrize("key", ["task", "model", "run-dir", "run-name", "state-dir"])
+@pytest.mark.parametrize(("text", "why"), [("a\0b", "NUL"), ("\udcff", "UTF-8"), ("\ud800", "UTF-8")])
+def test_a_text_that_no_file_can_hold_is_refused(refused, key, text, why):
+    with refused(ConfigError, f"{key} = {text!r}", why):
+        RunConfig.from_mapping({key: text})
 
 
 def test_limits_hold_for_a_config_made_without_a_mapping(refused):

@@ -64,6 +64,22 @@ def test_content_that_does_not_reach_the_disk_does_not_replace_what_did(tmp_path
     assert names(tmp_path) == ["file"]
 
 
+def test_an_error_names_the_file_that_was_to_be_written(tmp_path, monkeypatch):
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(OSError) as caught:
+        write_bytes(tmp_path / "folder", b"new")
+    assert caught.value.filename in (str(tmp_path / "folder"), tmp_path / "folder")
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "write_bytes", full)
+        with pytest.raises(OSError) as caught:
+            write_bytes(tmp_path / "file", b"new")
+    assert caught.value.filename == str(tmp_path / "file")
+    assert names(tmp_path) == ["folder"]
+
+
 def test_the_content_is_on_the_disk_before_its_name_and_the_name_before_it_returns(tmp_path, monkeypatch):
     order: list[str] = []
     fsync, replace = os.fsync, Path.replace

@@ -11,10 +11,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from packaging.requirements import Requirement
 from PIL import Image
 
 from wash_fl.export.metadata import ModelCard
 from wash_fl.export.normalization import Normalization
+from wash_fl.extras import install_hint
 
 ROOT = Path(__file__).resolve().parent.parent
 CARD = ModelCard(
@@ -27,6 +29,12 @@ def canonical(requirement: str) -> str:
     return re.sub(r"[-_.]+", "-", re.split(r"[^\w.-]", requirement.strip(), maxsplit=1)[0]).lower()
 
 
+def needed_here(requirement: str) -> bool:
+    """Return whether a package's requirement is one without any extra, on a system like this."""
+    marker = Requirement(requirement).marker
+    return marker is None or marker.evaluate({"extra": ""})
+
+
 def brought_by_infer() -> set[str]:
     """Return the packages that the base and the extra bring, and those that these bring."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
@@ -36,7 +44,7 @@ def brought_by_infer() -> set[str]:
         name = canonical(waiting.pop())
         if name not in found:
             found.add(name)
-            waiting += [each for each in requires(name) or [] if "extra ==" not in each]
+            waiting += [each for each in requires(name) or [] if needed_here(each)]
     return found
 
 
@@ -58,7 +66,7 @@ def device(allowed, tmp_path, write_model):
     np.save(tmp_path / "array.npy", np.full((1, 2, 3), (77 / 255 - 0.5) / 0.25, np.float32))
 
     def run(*arguments: str) -> "subprocess.CompletedProcess[str]":
-        path = os.pathsep.join([str(ROOT / "tests" / "only_infer"), str(ROOT)])
+        path = os.pathsep.join([str(ROOT / "tests" / "only_extra"), str(ROOT)])
         return subprocess.run(
             [sys.executable, "-m", "wash_fl", *arguments],
             capture_output=True,
@@ -106,8 +114,23 @@ def test_every_help_is_there(device):
         assert (done.returncode, done.stderr) == (0, ""), command
 
 
-@pytest.mark.parametrize("command", [["simulate"], ["bench", "wire"], ["bench", "exchange"]])
-def test_what_needs_more_names_the_extra_that_brings_it(device, command):
-    done = device(*command)
+@pytest.mark.parametrize(
+    ("command", "extra"),
+    [
+        ("simulate", "simulation"),
+        ("evaluate run", "server"),
+        ("fleet key device-1", "client"),
+        ("bench wire", "client"),
+        ("bench exchange", "simulation"),
+    ],
+)
+def test_what_needs_more_names_the_one_extra_that_brings_all_of_it(device, command, extra):
+    done = device(*command.split())
     assert (done.returncode, done.stdout, len(done.stderr.splitlines())) == (1, "", 1), done.stderr
-    assert done.stderr.startswith("error: ") and "pip install 'wash-fl[client]'" in done.stderr
+    assert done.stderr.startswith("error: ") and done.stderr.endswith(f": {install_hint(extra)}.\n")
+
+
+def test_a_device_is_examined_and_told_what_it_needs_to_train(device):
+    done = device("doctor")
+    assert done.returncode == 1 and "Traceback" not in done.stderr
+    assert install_hint("client") in " ".join(done.stdout.split())

@@ -32,8 +32,8 @@ from xml.etree import ElementTree
 
 import numpy as np
 
-from wash_fl import processes
 from wash_fl.export.inference import Predictor
+from wash_fl.system.interrupts import interruptible
 
 ROOT = Path(__file__).resolve().parent.parent
 CPUS = {"cortex-a72": "0xd08", "cortex-a76": "0xd0b"}
@@ -42,8 +42,11 @@ CPUS = {"cortex-a72": "0xd08", "cortex-a76": "0xd0b"}
 TESTS = (
     "tests/core",
     *(f"tests/export/test_{name}.py" for name in ("answers", "graph", "images", "inference", "inputs")),
-    *(f"tests/export/test_{name}.py" for name in ("metadata", "parity", "windows")),
-    "tests/test_cli_predict.py",
+    *(
+        f"tests/export/test_{name}.py"
+        for name in ("metadata", "parity", "proof", "replay", "seal", "windows")
+    ),
+    "tests/cli/test_predict.py",
 )
 """Of what needs no torch."""
 
@@ -160,7 +163,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     as_json = parser.parse_args().json
-    with processes.interruptible(), tempfile.TemporaryDirectory(prefix="wash-arm64-") as folder:
+    with interruptible(), tempfile.TemporaryDirectory(prefix="wash-arm64-") as folder:
         emulation = Emulation(Path(folder))
         answers = [each for task, model in MODELS for each in compare_answers(emulation, task, model)]
         tests = run_tests(emulation)
@@ -248,11 +251,11 @@ def export_trained(task: str, model: str, path: Path, folder: Path) -> np.ndarra
     """Train a model for a moment, export it, and return its test inputs."""
     import torch
 
-    from wash_fl.compare.trainer import Trainer
     from wash_fl.config import RunConfig
     from wash_fl.consensus.finish import Examination
-    from wash_fl.exporting import export_averaged
-    from wash_fl.report.run_folder import RunFolder
+    from wash_fl.lab.compare.trainer import Trainer
+    from wash_fl.runs.exporting import export_averaged
+    from wash_fl.runs.folder import RunFolder
     from wash_fl.tasks.task import load_task
 
     torch.set_num_threads(1)

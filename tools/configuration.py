@@ -15,8 +15,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from wash_fl.config import GROUPS, LARGEST_INTEGER, fields
+from wash_fl.config import GROUPS, fields
 from wash_fl.files import write_text
+from wash_fl.option import LARGEST_INTEGER
 
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "configuration.md"
 

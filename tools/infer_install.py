@@ -19,6 +19,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from wash_fl.system.interrupts import interruptible
+
 ROOT = Path(__file__).resolve().parent.parent
 LIMIT_MB = 250
 UNWANTED = ("torch", "flwr", "onnx", "grpc", "matplotlib", "sklearn")
@@ -29,7 +31,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     as_json = parser.parse_args().json
-    with tempfile.TemporaryDirectory() as folder:
+    with interruptible(), tempfile.TemporaryDirectory() as folder:
         found = measure(Path(folder))
     if as_json:
         print(json.dumps(found))
@@ -86,12 +88,12 @@ def _model_and_image(folder: Path) -> tuple[Path, Path, str]:
     """Train for a moment, export, and write a test image; return also the answer that is due."""
     import torch
 
-    from wash_fl.compare.trainer import Trainer
     from wash_fl.config import RunConfig
     from wash_fl.consensus.finish import Examination
     from wash_fl.export.inference import Predictor
-    from wash_fl.exporting import export_averaged
-    from wash_fl.report.run_folder import RunFolder
+    from wash_fl.lab.compare.trainer import Trainer
+    from wash_fl.runs.exporting import export_averaged
+    from wash_fl.runs.folder import RunFolder
     from wash_fl.tasks.task import load_task
 
     torch.set_num_threads(1)

@@ -1,15 +1,18 @@
 """WASH for Flower: train an ensemble on a fleet of edge devices, ship it as one small model."""
 
-from typing import TYPE_CHECKING, Any
-
 __version__ = "0.1.0"
 
+TYPE_CHECKING = False
+"""Not typing's, whose import would be most of this one's time: the command line is to be there at once."""
+
 if TYPE_CHECKING:
+    from typing import Any
+
     from wash_fl.config import ExchangeConfig, RunConfig
+    from wash_fl.flower.client import Participant, Round, participant
+    from wash_fl.flower.strategy import WashStrategy
     from wash_fl.member.member import Member
     from wash_fl.member.parameters import model_layout
-    from wash_fl.planes.round import Participant, Round, participant
-    from wash_fl.strategy import WashStrategy
 
 __all__ = [
     "ExchangeConfig",
@@ -27,14 +30,14 @@ _HOMES = {
     "RunConfig": "wash_fl.config",
     "Member": "wash_fl.member.member",
     "model_layout": "wash_fl.member.parameters",
-    "Participant": "wash_fl.planes.round",
-    "Round": "wash_fl.planes.round",
-    "participant": "wash_fl.planes.round",
-    "WashStrategy": "wash_fl.strategy",
+    "Participant": "wash_fl.flower.client",
+    "Round": "wash_fl.flower.client",
+    "participant": "wash_fl.flower.client",
+    "WashStrategy": "wash_fl.flower.strategy",
 }
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> "Any":
     # Looked up only when asked for: a device that only infers has neither torch nor Flower.
     if name in _HOMES:
         from importlib import import_module

@@ -4,89 +4,26 @@ The command line, a TOML file and Flower's ``[tool.flwr.app.config]`` are all re
 :class:`RunConfig`; nothing else in the package has defaults of its own for these options.
 """
 
+import codecs
 import dataclasses
 import difflib
-import math
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from wash_fl.errors import ConfigError
+from wash_fl.option import LARGEST_INTEGER, Checked, Value, option
 
-Value = bool | int | float | str
+MOST_MEMBERS = 100_000
+"""More is a slip of the finger, and takes minutes only to divide the data."""
 
-LARGEST_INTEGER = 2**63 - 1
-"""What Flower's run config can carry, and TOML promises to."""
-
-
-def option(
-    default: Value,
-    text: str,
-    *,
-    choices: tuple[str, ...] = (),
-    low: float = -math.inf,
-    high: float = math.inf,
-    above: float = -math.inf,
-    hint: str = "",
-) -> Any:
-    """Declare one option: its default, one line of help, and what is allowed."""
-    limits = {"help": text, "choices": choices, "low": low, "high": high, "above": above, "hint": hint}
-    return dataclasses.field(default=default, metadata=limits)
-
-
-def _typed(key: str, value: Any, spec: dataclasses.Field[Any]) -> Value:
-    wanted = type(spec.default)
-    if type(value) is int and abs(value) > LARGEST_INTEGER:
-        raise ConfigError(f"{key} = {value} is not allowed: it must be at most {LARGEST_INTEGER} in size.")
-    if wanted is float and type(value) is int:
-        return float(value)
-    if type(value) is not wanted:
-        raise ConfigError(
-            f"{key} = {value!r} is {_a(type(value).__name__)}; it must be {_a(wanted.__name__)}, "
-            f"like {spec.default!r}."
-        )
-    return wanted(value)  # type: ignore[no-any-return]
-
-
-def _a(noun: str) -> str:
-    return f"an {noun}" if noun[0] in "aeiou" else f"a {noun}"
-
-
-def _check(key: str, value: Value, spec: dataclasses.Field[Any]) -> None:
-    limits = spec.metadata
-    hint = f" {limits['hint']}" if limits["hint"] else ""
-    if limits["choices"] and value not in limits["choices"]:
-        near = difflib.get_close_matches(str(value), limits["choices"], n=1)
-        raise ConfigError(
-            f"{key} = {value!r} is not allowed: it is one of {', '.join(limits['choices'])}."
-            + (f" Did you mean {near[0]}?" if near else "")
-        )
-    if isinstance(value, (int, float)) and not isinstance(value, bool):
-        low, high, above = limits["low"], limits["high"], limits["above"]
-        if not (math.isfinite(value) and low <= value <= high and value > above):
-            bounds = [
-                f"above {above}" if above > -math.inf else "",
-                f"at least {low}" if low > -math.inf else "",
-                f"at most {high}" if high < math.inf else "",
-            ]
-            allowed = " and ".join(filter(None, bounds)) or "a finite number"
-            raise ConfigError(f"{key} = {value!r} is not allowed: it must be {allowed}.{hint}")
-
-
-class _Checked:
-    """A group of options that refuses impossible values however it is made."""
-
-    def __post_init__(self) -> None:
-        for spec in dataclasses.fields(self):  # type: ignore[arg-type]
-            key = spec.name.replace("_", "-")
-            value = _typed(key, getattr(self, spec.name), spec)
-            _check(key, value, spec)
-            object.__setattr__(self, spec.name, value)
+LONGEST_NAME = 255
+"""Bytes of a file's name on the usual file systems."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class TaskConfig(_Checked):
+class TaskConfig(Checked):
     """What is learned, and from which part of the data by whom."""
 
     task: str = option(
@@ -116,12 +53,16 @@ class TaskConfig(_Checked):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class TrainingConfig(_Checked):
+class TrainingConfig(Checked):
     """How each member learns."""
 
     seed: int = option(0, "The run seed: every random draw is a function of it", low=0, high=LARGEST_INTEGER)
     members: int = option(
-        4, "Members of the ensemble, one per client", low=2, hint="One member has nobody to exchange with."
+        4,
+        "Members of the ensemble, one per client",
+        low=2,
+        high=MOST_MEMBERS,
+        hint="One member has nobody to exchange with.",
     )
     rounds: int = option(30, "Rounds; on the round plane one exchange each", low=1)
     local_steps: int = option(24, "Optimizer steps of each member per round", low=1)
@@ -149,7 +90,7 @@ class TrainingConfig(_Checked):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class ExchangeConfig(_Checked):
+class ExchangeConfig(Checked):
     """What travels between members, and how it is mixed."""
 
     p: float = option(
@@ -217,7 +158,7 @@ class ExchangeConfig(_Checked):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class FinishConfig(_Checked):
+class FinishConfig(Checked):
     """How the members become one model, and the model one file."""
 
     batchnorm: str = option(
@@ -231,10 +172,17 @@ class FinishConfig(_Checked):
     tolerance: float = option(
         1e-4, "Largest difference between the ONNX file's outputs and PyTorch's that is accepted", above=0
     )
+    test_vectors: int = option(
+        8,
+        "Test inputs that the ONNX file carries with the right answers, so that a device can check itself; "
+        "whoever has the file can read them; 0 for none",
+        low=0,
+        high=8,
+    )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class FleetConfig(_Checked):
+class FleetConfig(Checked):
     """Where a run keeps its files, and how long it waits for its members."""
 
     run_dir: str = option("runs", "Folder in which each run makes a folder of its own")
@@ -274,6 +222,23 @@ class FleetConfig(_Checked):
     save_members: bool = option(
         False, "Keep each member's model in the run's folder: wash-fl export --ensemble needs them"
     )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.run_name and (advice := _name_advice(self.run_name)):
+            shown = self.run_name if len(self.run_name) <= 40 else f"{self.run_name[:40]}..."
+            raise ConfigError(f"run-name = {shown!r} is not allowed: {advice}, or leave it empty.")
+
+
+def _name_advice(name: str) -> str:
+    """Return what to do about a name that a folder cannot or should not have; empty for any other."""
+    if "/" in name or name in (".", ".."):
+        return "use a name without slashes that is neither . nor .."
+    if not name.isprintable() or not name.strip():
+        return "use a name that can be seen, without line breaks and other control characters"
+    if len(name.encode()) > LONGEST_NAME:
+        return f"use a name of at most {LONGEST_NAME} bytes"
+    return ""
 
 
 GROUPS: dict[str, type] = {
@@ -344,15 +309,13 @@ class RunConfig:
     @classmethod
     def from_toml(cls, path: Path, overrides: Mapping[str, Any] | None = None) -> "RunConfig":
         """Read a TOML file of options, flat or in tables named like the groups; ``overrides`` win."""
-        try:
-            with path.open("rb") as file:
-                content = tomllib.load(file)
-        except OSError as error:
-            raise ConfigError(f"cannot read the config file {path}: {error.strerror}.") from error
-        except ValueError as error:  # not only TOMLDecodeError: the file may be no text at all
-            raise ConfigError(f"{path} is not valid TOML: {error}.") from error
+        content = _read_toml(path)
         flat: dict[str, Any] = {}
         for key, value in content.items():
+            if key in GROUPS and key not in _GROUP_OF and not isinstance(value, dict):
+                raise ConfigError(
+                    f"{path} gives {key} a value, and it is a table: write [{key}] above its options."
+                )
             table = value if key in GROUPS and isinstance(value, dict) else {key: value}
             if twice := sorted(flat.keys() & table.keys()):
                 raise ConfigError(f"{path} gives {', '.join(twice)} twice: leave one of them out.")
@@ -362,6 +325,22 @@ class RunConfig:
     def to_mapping(self) -> dict[str, Value]:
         """Return every option by its kebab-case name; the inverse of :meth:`from_mapping`."""
         return {key: getattr(getattr(self, _GROUP_OF[key]), spec.name) for key, spec in fields().items()}
+
+
+def _read_toml(path: Path) -> dict[str, Any]:
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise ConfigError(f"cannot read the config file {path}: {error.strerror}.") from error
+    if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        raise ConfigError(f"{path} is UTF-16 text, and TOML is UTF-8: save it as UTF-8.")
+    try:
+        # Editors on Windows begin UTF-8 with a byte-order mark, which TOML does not know.
+        return tomllib.loads(data.decode("utf-8-sig").replace("\r\n", "\n"))
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path} is not valid TOML, for it is no UTF-8 text: save it as UTF-8.") from error
+    except ValueError as error:  # not only TOMLDecodeError: a number may have too many digits for Python
+        raise ConfigError(f"{path} is not valid TOML: {error}.") from error
 
 
 def fields() -> dict[str, dataclasses.Field[Any]]:

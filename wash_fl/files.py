@@ -24,6 +24,11 @@ def replacing(path: Path) -> Iterator[Path]:
         _sync(scratch)
         scratch.replace(path)
         _sync(path.parent)
+    except OSError as error:
+        # A disk that is full does not say for which file, and the scratch is none that anybody knows.
+        if error.filename in (None, str(scratch)):
+            error.filename = str(path)
+        raise
     finally:
         scratch.unlink(missing_ok=True)
 

@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from wash_fl.consensus.averaging import Accumulator, ModelAverage
+from wash_fl.consensus.averaging import Accumulator, ModelAverage, constants_of
+from wash_fl.core.rules import Rule, SpectralNorm, StateRules
 from wash_fl.errors import LayoutError
 
 # Within 2**80 of each other, as the class says; 24 bits of mantissa included.
@@ -94,8 +95,11 @@ def model(value: float, batches: int = 0) -> dict[str, np.ndarray]:
     }
 
 
+RULES = StateRules.of(dict.fromkeys(model(0.0), Rule.TRAINED) | {"batches": Rule.COUNTER})
+
+
 def average_of(members: dict[int, dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
-    average = ModelAverage()
+    average = ModelAverage(RULES)
     for member, arrays in members.items():
         average.add(member, arrays)
     return average.mean()
@@ -118,7 +122,7 @@ def test_integers_are_the_lowest_members_whatever_the_order_of_arrival(order):
 
 def test_the_mean_does_not_follow_the_members_arrays():
     first = model(1.0, batches=3)
-    average = ModelAverage()
+    average = ModelAverage(RULES)
     average.add(0, first)
     first["weight"][:] = 9.0
     first["batches"][...] = 9
@@ -129,7 +133,7 @@ def test_the_mean_does_not_follow_the_members_arrays():
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
 @pytest.mark.parametrize("first", [False, True])
 def test_a_value_that_is_not_finite_is_refused_by_member_and_name(bad, first, refused):
-    average = ModelAverage()
+    average = ModelAverage(RULES)
     if not first:
         average.add(0, model(1.0))
     broken = model(2.0)
@@ -150,17 +154,135 @@ def without(arrays: dict[str, np.ndarray], name: str) -> dict[str, np.ndarray]:
     [
         (without(model(1.0), "scale"), ["differs from the others' in scale"]),
         (model(1.0) | {"extra": np.zeros(1)}, ["differs from the others' in extra"]),
-        (dict(reversed(model(1.0).items())), ["their order"]),
         (model(1.0) | {"weight": np.zeros((3, 2), np.float32)}, ["weight is float32[3, 2]", "float32[2, 3]"]),
         (model(1.0) | {"weight": np.zeros((2, 3))}, ["weight is float64[2, 3]", "float32[2, 3]"]),
         (model(1.0) | {"batches": np.array(1, np.int32)}, ["batches is int32[]", "int64[]"]),
     ],
-    ids=["missing", "extra", "order", "shape", "dtype", "integer dtype"],
+    ids=["missing", "extra", "shape", "dtype", "integer dtype"],
 )
 def test_a_model_unlike_the_others_is_refused_by_member_and_changes_nothing(other, parts, refused):
-    average = ModelAverage()
+    average = ModelAverage(RULES)
     average.add(0, model(1.0))
     with refused(LayoutError, "member 3's", *parts):
         average.add(3, other)
     average.add(1, model(2.0))
     assert average.mean()["weight"].max() == 1.5 and average.members == [0, 1]
+
+
+# What has no mean
+
+KINDS = StateRules.of(
+    {
+        "weight": Rule.TRAINED,
+        "ema": Rule.AVERAGED,
+        "quantile": Rule.MEMBER,
+        "mask": Rule.MEMBER,
+        "batches": Rule.COUNTER,
+        "statistic": Rule.BATCHNORM,
+    }
+)
+MASK = np.array([0.0, -np.inf], dtype=np.float32)
+
+
+def strange(value: float, **others: np.ndarray) -> dict[str, np.ndarray]:
+    numbers = {name: np.full(2, value, np.float32) for name in ("weight", "ema", "quantile", "statistic")}
+    return {**numbers, "mask": MASK.copy(), "batches": np.array(int(value)), **others}
+
+
+def kinds_of(members: dict[int, dict[str, np.ndarray]], rules: StateRules = KINDS) -> ModelAverage:
+    average = ModelAverage(rules, constants_of(strange(0.0), rules))
+    for member, arrays in members.items():
+        average.add(member, arrays)
+    return average
+
+
+@pytest.mark.parametrize("order", list(itertools.permutations((2, 5, 7))))
+def test_what_has_no_mean_is_the_lowest_members_and_the_treatment_says_so(order):
+    average = kinds_of({member: strange(float(member)) for member in order})
+    mean = average.mean()
+    assert mean["quantile"].tolist() == [2.0, 2.0] and mean["batches"] == 2
+    assert mean["ema"].tolist() == mean["statistic"].tolist() == mean["weight"].tolist()
+    assert mean["weight"][0] == np.float32(14 / 3)
+    assert mean["mask"].tobytes() == MASK.tobytes()
+    assert average.treatment() == {
+        "averaged": ["ema", "statistic"],
+        "from member 2": ["quantile", "batches"],
+        "constant": ["mask"],
+    }
+
+
+def test_what_is_equal_in_all_members_keeps_every_bit():
+    zero = {name: np.full(2, -0.0, np.float32) for name in ("ema", "quantile", "statistic")}
+    average = kinds_of({member: strange(1.0, **zero) for member in (4, 1)})
+    mean = average.mean()
+    assert all(np.signbit(mean[name]).all() for name in zero)
+    assert average.treatment() == {"constant": ["ema", "quantile", "mask", "batches", "statistic"]}
+
+
+@pytest.mark.parametrize("name", ["weight", "ema", "quantile", "statistic"])
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_what_became_infinite_is_refused_whatever_its_rule(name, value, refused):
+    average = kinds_of({0: strange(1.0)})
+    with refused(LayoutError, f"member 1's {name}", "infinite or not numbers"):
+        average.add(1, strange(2.0, **{name: np.array([0.0, value], np.float32)}))
+
+
+def test_a_mask_may_be_infinite_only_where_it_was(refused):
+    average = kinds_of({0: strange(1.0)})
+    with refused(LayoutError, "member 1's mask"):
+        average.add(1, strange(2.0, mask=MASK[::-1].copy()))
+
+
+def test_a_marked_entry_that_was_infinite_is_one_members_if_it_differs():
+    rules = KINDS.marked(["mask"])
+    finite = strange(2.0, mask=np.zeros(2, np.float32))
+    with np.errstate(all="raise"):
+        average = kinds_of({0: strange(1.0), 1: finite}, rules)
+        assert average.mean()["mask"].tobytes() == MASK.tobytes()
+    assert average.treatment()["from member 0"] == ["quantile", "mask", "batches"]
+
+
+def test_weights_and_statistics_that_were_infinite_from_the_beginning_are_refused(refused):
+    infinite = {"weight": MASK.copy()}
+    average = ModelAverage(KINDS, constants_of(strange(0.0, **infinite), KINDS))
+    with refused(LayoutError, "member 0's weight"):
+        average.add(0, strange(1.0, **infinite))
+
+
+def test_an_entry_of_two_names_is_averaged_once_and_written_twice():
+    rules = StateRules(
+        {"weight": Rule.TRAINED, "batches": Rule.COUNTER},
+        {"weight": "weight", "batches": "batches", "tied": "weight", "also": "batches"},
+    )
+    average = ModelAverage(rules)
+    for member, value in ((3, 1.0), (0, 2.0)):
+        own = {"weight": np.full(2, value, np.float32), "batches": np.array(member)}
+        # Whatever a device says that does not know of its aliases.
+        average.add(member, {**own, "tied": np.full(2, 9.0, np.float32), "also": np.array(7)})
+    mean = average.mean()
+    assert list(mean) == ["weight", "batches", "tied", "also"]
+    assert mean["tied"].tolist() == mean["weight"].tolist() == [1.5, 1.5]
+    assert mean["also"] == mean["batches"] == 0
+
+
+@pytest.mark.parametrize("frozen", [True, False])
+def test_a_spectral_norm_is_recomputed_unless_nothing_of_it_changed(frozen):
+    def layer(turn: float) -> dict[str, np.ndarray]:
+        u = np.array([np.cos(turn), np.sin(turn)], np.float32)
+        return {"weight": np.diag([3.0, 1.0]).astype(np.float32), "u": u, "v": u.copy()}
+
+    rules = StateRules(
+        {"weight": Rule.FROZEN if frozen else Rule.TRAINED, "u": Rule.SPECTRAL, "v": Rule.SPECTRAL},
+        {name: name for name in ("weight", "u", "v")},
+        (SpectralNorm("weight", "u", "v", 0, 1e-12),),
+    )
+    average = ModelAverage(rules)
+    average.add(1, layer(0.7))
+    average.add(0, layer(0.7 if frozen else -0.7))
+    mean = average.mean()
+    if frozen:
+        assert mean["u"].tobytes() == layer(0.7)["u"].tobytes()
+        assert average.treatment() == {"constant": ["u", "v"]}
+    else:
+        assert abs(mean["u"][0]) == pytest.approx(1.0, abs=1e-6)
+        assert average.treatment() == {"recomputed": ["u", "v"]}

@@ -9,8 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from wash_fl.consensus.batchnorm import BatchNormStatistics, batchnorm_layers, estimate, pool
+from wash_fl.consensus.batchnorm import BatchNormStatistics, estimate, pool
 from wash_fl.errors import DataError
+from wash_fl.member.state_dict import batchnorm_layers
 
 
 class _Model(nn.Module):
@@ -228,3 +229,81 @@ def test_statistics_of_another_model_are_refused(refused):
         statistics = BatchNormStatistics({layer: mean}, {layer: mean}, 5)
         with refused(DataError, f"{layer}.running_mean", "do not fit the model"):
             statistics.applied_to(state)
+
+
+# Names and branches
+
+
+class _Aliased(nn.Module):
+    """A layer with three names, one of them of its buffer alone and before its own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        norm = nn.BatchNorm1d(3)
+        self.register_buffer("center", norm.running_mean)
+        self.norm = norm
+        self.trunk = nn.Sequential(norm, nn.Linear(3, 2))
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        outputs: torch.Tensor = self.trunk(inputs)
+        return outputs
+
+
+def test_a_layer_with_several_names_is_applied_under_all_of_them():
+    model = _Aliased()
+    state = {name: each.numpy().copy() for name, each in model.state_dict().items()}
+    inputs = torch.randn(50, 3, generator=torch.Generator().manual_seed(0)) * 5 + 7
+    statistics = estimate(model, [inputs])
+    assert list(statistics.mean) == ["norm"]
+    for each in (statistics, pool([statistics, statistics])):
+        applied = each.applied_to(state)
+        for name in ("norm.running_mean", "trunk.0.running_mean", "center"):
+            np.testing.assert_allclose(applied[name], inputs.mean(0), rtol=1e-5)
+        for name in ("norm.running_var", "trunk.0.running_var"):
+            assert np.array_equal(applied[name], each.variance["norm"])
+        other = _Aliased()
+        other.load_state_dict({name: torch.from_numpy(array) for name, array in applied.items()})
+        assert torch.equal(other.norm.running_mean, torch.from_numpy(each.mean["norm"]))
+
+
+def test_a_buffer_of_two_layers_has_what_its_last_layer_saw():
+    model = nn.Sequential(nn.BatchNorm1d(2), nn.BatchNorm1d(2))
+    model[1].running_mean = model[0].running_mean
+    state = {name: each.numpy().copy() for name, each in model.state_dict().items()}
+    applied = estimate(model, [torch.randn(9, 2) + 5]).applied_to(state)
+    assert np.array_equal(applied["0.running_mean"], applied["1.running_mean"])
+    assert np.array_equal(applied["0.running_mean"], model[0].running_mean.numpy())
+
+
+class _Branch(nn.Module):
+    """Has a layer that is only there in training."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.main, self.helper = nn.BatchNorm1d(2), nn.BatchNorm1d(2)
+        self.last = nn.Linear(2, 2)
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        hidden = self.main(inputs)
+        outputs: torch.Tensor = self.last(hidden + self.helper(hidden) if self.training else hidden)
+        return outputs
+
+
+def test_a_layer_that_no_batch_reaches_keeps_its_statistics_and_is_left_out():
+    model = _Branch()
+    model(torch.randn(8, 2) + 3)
+    before = {name: each.clone() for name, each in model.helper.named_buffers()}
+    statistics = estimate(model, [torch.randn(8, 2) - 4])
+    assert list(statistics.mean) == ["main"]
+    assert all(torch.equal(each, before[name]) for name, each in model.helper.named_buffers())
+    assert model.helper.num_batches_tracked == 1
+
+
+def test_putting_back_what_was_not_reached_does_not_undo_what_was():
+    model = _Branch()
+    model.helper.running_mean = model.main.running_mean
+    inputs = torch.randn(8, 2) - 4
+    statistics = estimate(model, [inputs])
+    for mean in (model.main.running_mean.numpy(), statistics.mean["main"]):
+        np.testing.assert_allclose(mean, inputs.mean(0), rtol=1e-5)
+    assert statistics.aliases == {"helper.running_mean": "main.running_mean"}

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from wash_fl.config import ExchangeConfig
-from wash_fl.core.identity import run_identity, weights_sha256
-from wash_fl.core.terms import Terms
+from wash_fl.core.identity import weights_sha256
+from wash_fl.protocol.terms import Terms, run_identity
 
 WEIGHTS = {
     "a": np.arange(6, dtype=np.float32).reshape(2, 3),

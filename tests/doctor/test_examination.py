@@ -11,7 +11,7 @@ from wash_fl.doctor.superlink import Address, Reached
 
 SCRIPT = """
 import importlib, pkgutil, sys
-import wash_fl.cli, wash_fl.doctor, wash_fl.bench.memory
+import wash_fl.cli.main, wash_fl.doctor, wash_fl.lab.bench.memory
 for each in pkgutil.walk_packages(wash_fl.doctor.__path__, "wash_fl.doctor."):
     importlib.import_module(each.name)
 print(sorted({"torch", "flwr", "grpc", "onnx", "onnxruntime", "cryptography", "psutil"} & set(sys.modules)))
@@ -57,7 +57,7 @@ def test_the_superlinks_clock_is_the_one_to_compare_with(quick, monkeypatch):
 def test_members_are_kept_where_a_client_keeps_them(monkeypatch, tmp_path):
     from flwr.app import Context, RecordDict
 
-    from wash_fl.planes.round import state_folder
+    from wash_fl.flower.client import state_folder
 
     for options, environment in (
         ({"state-dir": str(tmp_path / "run")}, str(tmp_path / "env")),

@@ -7,14 +7,15 @@ from pathlib import Path
 import pytest
 
 from wash_fl.doctor import software
+from wash_fl.extras import install_hint
 
 ROOT = Path(__file__).resolve().parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 
 REQUIRED = [
-    "numpy>=1.26",
+    "numpy>=2.0",
     "flwr<2,>=1.41; extra == 'client'",
-    'torch>=2.6; extra == "client"',
+    'torch>=2.10; extra == "client"',
     "flwr[simulation]<2; extra == 'simulation'",
 ]
 
@@ -58,7 +59,7 @@ def test_without_torch_and_flower_the_extra_is_named_and_inference_is_said_to_wo
     (finding,) = software.packages()
     assert finding.level == "problem"
     assert finding.found == "missing: flwr, torch"
-    assert "wash-fl[client]" in finding.advice and "infer" not in finding.advice
+    assert install_hint("client") in finding.advice and "infer" not in finding.advice
     installed["onnxruntime"] = "1.20"
     (finding,) = software.packages()
     assert "it can infer without" in finding.advice

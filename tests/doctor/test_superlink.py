@@ -13,10 +13,10 @@ from pathlib import Path
 
 import pytest
 
+from wash_fl.deploy import certificates
 from wash_fl.doctor import superlink
 from wash_fl.doctor.superlink import Address, Reached, reach
 from wash_fl.errors import ConfigError
-from wash_fl.fleet import certificates
 
 HOST = "127.0.0.1"
 

@@ -10,7 +10,8 @@ from wash_fl.config import RunConfig
 from wash_fl.doctor import probe, training
 from wash_fl.doctor.machine import Memory
 from wash_fl.doctor.training import FLOWER, judge, read
-from wash_fl.peak import Ended, watch
+from wash_fl.extras import install_hint
+from wash_fl.system.peak import Ended, watch
 
 MB = 1_000_000
 GB = 1000 * MB
@@ -141,7 +142,7 @@ def test_without_torch_nothing_is_tried(monkeypatch):
     monkeypatch.setattr(training, "watch", None)
     (finding,) = training.training(CONFIG, 0, PLENTY)
     assert finding.level == "problem"
-    assert "torch is not installed" in finding.found and "wash-fl[client]" in finding.advice
+    assert "torch is not installed" in finding.found and install_hint("client") in finding.advice
 
 
 @pytest.fixture

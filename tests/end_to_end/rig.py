@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import Any
 
 from wash_fl.config import RunConfig
+from wash_fl.deploy.launch import Fleet
+from wash_fl.deploy.serving import serve
 from wash_fl.faults import points
 from wash_fl.faults.ledger import FolderLedger
-from wash_fl.fleet.launch import Fleet
-from wash_fl.report.run_folder import RunFolder
-from wash_fl.serving import serve
+from wash_fl.runs.folder import RunFolder
 
 QUICK = Path(__file__).with_name("quick_heartbeats")
 

@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 
 from tests.end_to_end.rig import MEMBERS, Act, Rig, Served
-from wash_fl.audit import audit
-from wash_fl.compare.trainer import Trainer
-from wash_fl.fleet.launch import Fleet
+from wash_fl.deploy.launch import Fleet
+from wash_fl.lab.compare.trainer import Trainer
+from wash_fl.runs.audit import audit
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 

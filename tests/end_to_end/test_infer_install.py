@@ -13,7 +13,7 @@ ROOT = Path(__file__).resolve().parents[2]
 GOOD = {"megabytes": 200.0, "unwanted": [], "label": "3", "here": "3"}
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_fresh_environment_is_small_and_classifies_an_image_in_one_command():
     done = subprocess.run(
         [sys.executable, str(ROOT / "tools" / "infer_install.py"), "--json"],

@@ -6,10 +6,10 @@ from collections.abc import Iterator
 import pytest
 
 from tests.end_to_end.rig import MEMBERS, Rig
-from wash_fl.audit import audit
-from wash_fl.compare.trainer import Trainer
-from wash_fl.fleet.launch import Fleet
-from wash_fl.report.run_folder import EXCHANGES
+from wash_fl.deploy.launch import Fleet
+from wash_fl.lab.compare.trainer import Trainer
+from wash_fl.runs.audit import audit
+from wash_fl.runs.folder import EXCHANGES
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from wash_fl import processes
+from wash_fl.deploy import processes
 
 EXAMPLE = Path(__file__).resolve().parents[2] / "examples" / "existing_flower_app"
 ACCURACY = re.compile(r"test accuracy of the final model: ([\d.]+)%")
@@ -86,7 +86,7 @@ def run(app: str, environment: dict[str, str], *more: str) -> str:
     return ended.stdout
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_before_trains_with_fedavg(environment):
     # A few rounds show that the app is sound.
     printed = run("before", environment, "--run-config", "num-server-rounds=3")

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from wash_fl.cli import app
-from wash_fl.report.run_folder import RunFolder
+from wash_fl.cli.main import app
+from wash_fl.runs.folder import RunFolder
 
 EXAMPLE = Path(__file__).resolve().parents[2] / "examples" / "own_model"
 

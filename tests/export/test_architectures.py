@@ -9,7 +9,6 @@ import onnx
 import pytest
 import torch
 from torch import nn
-from torchvision.ops import FrozenBatchNorm2d
 
 from wash_fl.export import ModelCard, Predictor, export_onnx
 from wash_fl.tasks import Task, smartwatch
@@ -37,6 +36,8 @@ class Transformer(nn.Module):
 
 def frozen() -> nn.Module:
     """Return a CNN with torchvision's frozen BatchNorm, as pre-trained ones have, and dropout."""
+    from torchvision.ops import FrozenBatchNorm2d  # takes seconds, which every collection would wait
+
     return nn.Sequential(
         nn.Conv2d(3, 8, 3, bias=False),
         FrozenBatchNorm2d(8),

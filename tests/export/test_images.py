@@ -6,6 +6,7 @@ from PIL import Image
 
 from wash_fl.errors import ExportError
 from wash_fl.export.images import SUFFIXES, read_image
+from wash_fl.extras import install_hint
 
 RED, BLUE = (255, 0, 0), (0, 0, 255)
 
@@ -145,4 +146,4 @@ def test_a_model_of_no_pictures_is_given_none(tmp_path, shape):
 def test_without_pillow_it_says_what_to_install(tmp_path, monkeypatch):
     Image.fromarray(colours()).save(tmp_path / "image.png")
     monkeypatch.setitem(__import__("sys").modules, "PIL", None)
-    assert 'pip install "wash-fl[infer]"' in refusal(tmp_path / "image.png")
+    assert install_hint("infer") in refusal(tmp_path / "image.png")

@@ -18,6 +18,8 @@ import pytest
 from wash_fl.errors import ExportError
 from wash_fl.export.inference import Predictor, evaluate_onnx, load_inputs
 from wash_fl.export.metadata import ModelCard
+from wash_fl.export.seal import sealed
+from wash_fl.extras import install_hint
 
 CARD = ModelCard(
     classes=("cat", "dog", "owl"), input_shape=(2, 2), preprocessing="x / 255", run={"seed": "7"}
@@ -38,7 +40,7 @@ def write(path: Path, metadata: dict[str, str] | None = None, batch: str = "batc
     for key, value in (CARD.to_metadata() if metadata is None else metadata).items():
         model.metadata_props.add(key=key, value=value)
     onnx.checker.check_model(model)
-    path.write_bytes(model.SerializeToString())
+    path.write_bytes(sealed(model))
     return path
 
 
@@ -179,7 +181,7 @@ def test_a_graph_with_a_fixed_batch_is_refused_when_it_is_asked_for_another(tmp_
 
 def test_without_onnxruntime_it_says_what_to_install(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
-    assert 'pip install "wash-fl[infer]"' in refusal(Predictor, path)
+    assert install_hint("infer") in refusal(Predictor, path)
 
 
 def test_predicting_needs_no_torch_no_flower_and_no_onnx(path: Path, tmp_path: Path) -> None:

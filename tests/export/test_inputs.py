@@ -1,7 +1,9 @@
 """Files of all kinds and folders of them become examples, with the place of each."""
 
 import io
+import re
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +21,7 @@ IMAGES = ModelCard(
 WINDOWS = ModelCard(
     classes=("up", "down"), input_shape=(2, 3), normalization=Normalization(mean=(0.0, 1.0), std=(2.0, 4.0))
 )
-BATCH = np.random.default_rng(0).normal(size=(3, 1, 2, 3)).astype(np.float32)
+BATCH = np.random.default_rng(0).uniform(-2, 2, size=(3, 1, 2, 3)).astype(np.float32)
 
 
 def refusal(function, *args, **options) -> str:
@@ -156,3 +158,86 @@ def test_a_header_that_promises_more_than_any_memory_is_refused(tmp_path, suffix
         with zipfile.ZipFile(path, "w") as archive:
             archive.writestr("a.npy", header.getvalue())
     assert str(path) in refusal(read_examples, path, IMAGES)
+
+
+# Whole numbers, and arrays of another shape
+
+TOKENS = ModelCard(classes=("even", "odd"), input_shape=(4,), input_type="int64")
+SENTENCES = np.array([[3, 1, 4, 1], [5, 9, 2, 6]])
+
+
+def test_whole_numbers_are_read_from_tables_without_a_normalization(tmp_path):
+    (tmp_path / "a.csv").write_text("w,x,y,z\n3,1,4,1\n5,9,2.0,6\n")
+    examples = read_examples(tmp_path / "a.csv", TOKENS)
+    np.testing.assert_array_equal(examples.inputs, SENTENCES)
+    assert examples.inputs.dtype == np.int64 and examples.places == ({"rows": [1, 1]}, {"rows": [2, 2]})
+    series = ModelCard(classes=("even", "odd"), input_shape=(2, 2), input_type="uint8", columns=("a", "b"))
+    (tmp_path / "b.csv").write_text("b,a\n2,1\n4,3\n")
+    batch = read_examples(tmp_path / "b.csv", series).inputs
+    assert batch.dtype == np.uint8 and batch.tolist() == [[[1, 3], [2, 4]]]
+
+
+@pytest.mark.parametrize("dtype", [np.int64, np.int32, np.uint8, np.uint64, ">i8"])
+def test_whole_numbers_of_another_type_are_taken_where_they_all_fit(tmp_path, dtype):
+    np.save(tmp_path / "a.npy", SENTENCES.astype(dtype))
+    batch = read_examples(tmp_path / "a.npy", TOKENS).inputs
+    np.testing.assert_array_equal(batch, SENTENCES)
+    assert batch.dtype == np.dtype(np.int64)
+
+
+@pytest.mark.parametrize(
+    ("array", "input_type", "part"),
+    [
+        (SENTENCES + 2**31, "int32", "run from 2147483649"),
+        (-SENTENCES, "uint8", "run from -9"),
+        (SENTENCES.astype(np.uint64) + 2**63, "int64", "int64 can hold"),
+        (SENTENCES.astype(np.float32), "int64", "float32, not int64"),
+        (SENTENCES.astype(np.float64), "int64", ".astype(numpy.int64)"),
+        (SENTENCES > 3, "int64", "bool, not int64"),
+    ],
+)
+def test_what_is_no_whole_number_of_the_models_type_is_refused(tmp_path, array, input_type, part):
+    np.save(tmp_path / "a.npy", array)
+    assert part in refusal(read_examples, tmp_path / "a.npy", replace(TOKENS, input_type=input_type))
+
+
+def test_whole_numbers_for_a_model_of_floats_are_refused(tmp_path):
+    np.save(tmp_path / "a.npy", np.zeros((1, 2, 3), np.int64))
+    assert "int64, not float32" in refusal(read_examples, tmp_path / "a.npy", IMAGES)
+
+
+@pytest.mark.parametrize("shape", [(4,), (1, 2, 3)])
+def test_pictures_for_a_model_of_whole_numbers_are_refused(tmp_path, shape):
+    card = replace(TOKENS, input_shape=shape, input_type="uint8")
+    message = refusal(read_examples, grey(tmp_path / "a.png", 0), card)
+    assert "whole numbers (uint8)" in message and ".npy" in message
+    assert (".csv" in message) == (len(shape) == 1)
+
+
+@pytest.mark.parametrize(
+    ("card", "shape", "mended"),
+    [
+        (replace(IMAGES, input_shape=(3, 4, 5)), (4, 5, 3), (3, 4, 5)),
+        (replace(IMAGES, input_shape=(3, 4, 5)), (7, 4, 5, 3), (7, 3, 4, 5)),
+        (WINDOWS, (7, 3, 2), (7, 2, 3)),
+        (IMAGES, (2, 3), (1, 1, 2, 3)),
+        (IMAGES, (7, 2, 3), (7, 1, 2, 3)),
+        (IMAGES, (7, 2, 3, 1), (7, 1, 2, 3)),
+    ],
+)
+def test_an_array_whose_channels_are_elsewhere_is_refused_with_what_mends_it(tmp_path, card, shape, mended):
+    inputs = np.arange(np.prod(shape), dtype=np.float32).reshape(shape) / 1000
+    np.save(tmp_path / "a.npy", inputs)
+    message = refusal(read_examples, tmp_path / "a.npy", card)
+    (code,) = re.findall(r"numpy.moveaxis\(.*?\)|\.reshape\(.*?\)", message)
+    result = eval(code if code.startswith("numpy") else f"inputs{code}", {"numpy": np, "inputs": inputs})
+    assert result.shape == mended
+    np.save(tmp_path / "a.npy", result)
+    assert len(read_examples(tmp_path / "a.npy", card).inputs) == (
+        mended[0] if len(mended) > 3 or card is WINDOWS else 1
+    )
+
+
+def test_an_array_of_quite_another_shape_is_refused_without_a_guess(tmp_path):
+    np.save(tmp_path / "a.npy", np.zeros((2, 2, 2), np.float32))
+    assert "prepare them as the model's card says" in refusal(read_examples, tmp_path / "a.npy", WINDOWS)

@@ -8,6 +8,7 @@ import sys
 import time
 import warnings
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +22,10 @@ import wash_fl.export.onnx as exporting
 import wash_fl.export.translate as translating
 from wash_fl.errors import ExportError
 from wash_fl.export import ModelCard, Predictor, compare, export_onnx
+from wash_fl.export.proof import KEY, prove
+from wash_fl.export.seal import sealed
 from wash_fl.export.translate import OPSET, translate
+from wash_fl.extras import install_hint
 
 torch.set_num_threads(1)
 
@@ -29,6 +33,8 @@ CARD = ModelCard(
     classes=("cat", "dog", "owl"), input_shape=(1, 8, 8), preprocessing="x / 255", run={"seed": "7"}
 )
 EXAMPLES = torch.rand(17, 1, 8, 8, generator=torch.Generator().manual_seed(1))
+WRITTEN = replace(CARD, input_range=(float(EXAMPLES.min()), float(EXAMPLES.max())))
+"""The card as the exporter completes it."""
 
 
 def tiny() -> nn.Sequential:
@@ -148,7 +154,17 @@ def test_the_file_tells_nothing_of_the_machine_that_wrote_it(good: Path) -> None
 
 
 def test_the_file_carries_its_card(good: Path) -> None:
-    assert Predictor(good).card == CARD
+    assert Predictor(good).card == WRITTEN
+
+
+def test_the_file_carries_examples_pytorchs_answers_and_what_it_was_checked_with(good: Path) -> None:
+    proof = Predictor(good).proof
+    assert proof is not None and proof.tolerance == 1e-4
+    assert len({int(each.argmax()) for each in proof.outputs}) > 1
+    due = answers(tiny(), torch.from_numpy(proof.inputs))
+    np.testing.assert_allclose(proof.outputs, due, rtol=0, atol=1e-6)
+    assert proof.versions["torch"] == torch.__version__ and proof.versions["opset"] == str(OPSET)
+    assert proof.versions["onnxruntime"] == onnxruntime.__version__
 
 
 def test_the_same_weights_make_the_same_bytes(good: Path, tmp_path: Path) -> None:
@@ -306,7 +322,7 @@ def test_a_missing_package_is_named_with_what_to_install(
     monkeypatch.setitem(sys.modules, "onnxscript", None)
     message = refusal(tiny(), tmp_path / "model.onnx")
     assert "onnxscript" in message
-    assert 'pip install "wash-fl[server]"' in message
+    assert install_hint("server") in message
 
 
 # Refused after the file has been written.
@@ -365,6 +381,16 @@ def forge_card(proto: onnx.ModelProto) -> None:
     next(part for part in proto.metadata_props if part.key == "wash_fl.classes").value = '["dog","cat","owl"]'
 
 
+def forge_proof(proto: onnx.ModelProto) -> None:
+    kept = [part for part in proto.metadata_props if part.key != KEY]
+    del proto.metadata_props[:]
+    proto.metadata_props.extend(kept)
+
+
+def forge_answer(proto: onnx.ModelProto) -> None:
+    prove(proto, EXAMPLES.numpy(), np.ones((17, 3), np.float32), tolerance=1e-4, versions={})
+
+
 @pytest.mark.usefixtures("quick")
 @pytest.mark.parametrize(
     ("fault", "reason"),
@@ -380,6 +406,8 @@ def forge_card(proto: onnx.ModelProto) -> None:
         (break_edge, "not valid ONNX"),
         (unknown_operator, "not valid ONNX"),
         (forge_card, "another card"),
+        (forge_proof, "carries no test vectors"),
+        (forge_answer, "answers otherwise here than it should"),
     ],
 )
 def test_a_file_changed_on_its_way_to_disk_is_refused_kept_aside_and_the_good_one_stays(
@@ -392,7 +420,7 @@ def test_a_file_changed_on_its_way_to_disk_is_refused_kept_aside_and_the_good_on
     def tamper(partial: Path, content: bytes) -> None:
         proto = onnx.ModelProto.FromString(content)
         fault(proto)
-        write(partial, proto.SerializeToString())
+        write(partial, sealed(proto))
 
     monkeypatch.setattr(Path, "write_bytes", tamper)
     message = refusal(tiny(), path)
@@ -421,7 +449,7 @@ def test_a_good_export_takes_the_place_of_the_old_file(tmp_path: Path) -> None:
     path = tmp_path / "model.onnx"
     path.write_bytes(b"the old file")
     export_onnx(tiny(), path, card=CARD, examples=EXAMPLES)
-    assert Predictor(path).card == CARD
+    assert Predictor(path).card == WRITTEN
     assert files(tmp_path) == ["model.onnx"]
 
 
@@ -467,7 +495,8 @@ def test_a_tie_is_no_reason_to_refuse_and_another_answer_is(
 
     def shift_reference(shift: float) -> None:
         shifted = truth + np.array([-shift, shift, 0.0], np.float32)
-        monkeypatch.setattr(exporting, "_answers", lambda *_: shifted)
+        monkeypatch.setattr(exporting, "answers", lambda *_: shifted)
+        monkeypatch.setattr(exporting, "refuse_company", lambda *_: None)
 
     shift_reference(2e-5)  # PyTorch would say class 1, by 3e-5
     parity = export_onnx(model, tmp_path / "model.onnx", card=CARD, examples=EXAMPLES, tolerance=1e-4)
@@ -559,5 +588,5 @@ def test_errors_logged_while_exporting_are_not_hidden(
 
     monkeypatch.setattr(torch.onnx, "export", failing)
     message = refusal(tiny(), tmp_path / "model.onnx")
-    assert "(ValueError: the reason)" in message
+    assert "(ValueError: the reason, at test_onnx.py:" in message
     assert caplog.messages == ["a real error", "of another thread"]

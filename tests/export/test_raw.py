@@ -10,10 +10,10 @@ import pytest
 from PIL import Image
 
 import wash_fl.export.raw as raw_room
-from wash_fl.bench import inference
 from wash_fl.errors import ExportError
-from wash_fl.export import ModelCard, Normalization, Predictor, answer_files, load_inputs
+from wash_fl.export import ModelCard, Normalization, Predictor, answer_files, load_inputs, replay
 from wash_fl.export.raw import export_raw
+from wash_fl.lab.bench import inference
 
 PICTURES = ModelCard(
     classes=("up", "down", "left"),
@@ -84,6 +84,17 @@ def test_both_are_measured_side_by_side(made):
     plain, own, _, _ = made
     found = inference.run([plain.path, own.path], batches=[2], repeats=3, warm_up=1)
     assert [each["batches"]["2"]["p50_ms"] > 0 for each in found["models"]] == [True, True]
+
+
+def test_its_test_vectors_are_raw_with_the_answers_of_the_file_it_is_made_of(made):
+    plain, own, raw, prepared = made
+    proof = own.proof
+    assert proof is not None and proof.inputs.dtype == raw.dtype
+    assert replay(own).problem == ""
+    due = plain.predict(prepared).logits
+    for example, answer in zip(proof.inputs, proof.outputs, strict=True):
+        (index,) = np.flatnonzero(np.abs(raw - example).reshape(len(raw), -1).max(axis=1) < 1e-5)
+        np.testing.assert_allclose(answer, due[index], rtol=0, atol=1e-5)
 
 
 # Refused

@@ -14,9 +14,9 @@ from torch import nn
 from wash_fl.config import ExchangeConfig
 from wash_fl.faults import points
 from wash_fl.faults.fault import NETWORK, ROUND_POINTS, SERVER_POINTS, Fault, Kind, Way
-from wash_fl.faults.grid import FaultyGrid
 from wash_fl.faults.plan import FaultPlan
-from wash_fl.planes.round import Round
+from wash_fl.flower.client import Round
+from wash_fl.flower.faulty_grid import FaultyGrid
 
 from fleet import Fleet, make_model, own_weights
 

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from flwr.app import Array, ArrayRecord, Message, MetricRecord, RecordDict
 
-from wash_fl.planes import records
-from wash_fl.planes.in_process import Deliver, InProcessGrid
+from wash_fl.flower import records
+from wash_fl.flower.in_process import Deliver, InProcessGrid
 
 from fleet import Fleet, is_train, make_model
 
@@ -122,7 +122,7 @@ def test_batchnorm_statistics_that_cannot_be_are_left_out(
 
 def test_batchnorm_statistics_of_other_layers_than_most_members_have_are_left_out() -> None:
     from wash_fl.consensus.batchnorm import BatchNormStatistics
-    from wash_fl.planes.collection import _of_the_same_layers
+    from wash_fl.flower.collection import _of_the_same_layers
 
     one, other = {"a": np.zeros(2, dtype=np.float32)}, {"b": np.zeros(2, dtype=np.float32)}
     estimates = {

@@ -18,10 +18,10 @@ from wash_fl.core.draw import Draw
 from wash_fl.core.packet import Direction, Slice, _checksum, decode, encode
 from wash_fl.core.schedule import Schedule
 from wash_fl.core.wire import exchange_pb2 as wire
+from wash_fl.flower import records
+from wash_fl.flower.client import Round
+from wash_fl.flower.in_process import Deliver
 from wash_fl.member.parameters import model_layout
-from wash_fl.planes import records
-from wash_fl.planes.in_process import Deliver
-from wash_fl.planes.round import Round
 
 from fleet import Fleet, is_train, make_model, round_of
 

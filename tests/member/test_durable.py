@@ -12,16 +12,15 @@ from torch.optim import SGD
 
 from wash_fl.config import ExchangeConfig
 from wash_fl.core.draw import Draw
-from wash_fl.core.identity import run_identity
 from wash_fl.core.layout import Layout
 from wash_fl.core.packet import Direction, PacketError, Refusal, Slice, decode, encode
-from wash_fl.core.terms import Terms
-from wash_fl.errors import ExchangeError, LayoutError, StateError, WashError
-from wash_fl.member.durable import DurableMember, NotJoinedError, Trained
+from wash_fl.errors import ExchangeError, LayoutError, NotJoinedError, StateError, WashError
+from wash_fl.member.durable import DurableMember, Trained
 from wash_fl.member.pace import Round
 from wash_fl.member.parameters import model_layout, model_sha256
 from wash_fl.member.slots import optimizer_slots
 from wash_fl.member.snapshot import MemoryStore, Snapshot
+from wash_fl.protocol.terms import Terms, run_identity
 
 TERMS = Terms(
     run_name="durable",
@@ -391,6 +390,29 @@ def test_after_any_failure_the_state_is_what_it_was_and_the_round_can_be_repeate
     assert device.kept == undisturbed.kept
 
 
+@pytest.mark.parametrize(
+    ("change", "parts"),
+    [
+        (
+            lambda model: model.register_buffer("cache", torch.zeros(2)),
+            ["'cache'", "was not there", "float32[2]"],
+        ),
+        (lambda model: delattr(model[1], "running_mean"), ["'1.running_mean'", "float32[4]", "is not there"]),
+        (lambda model: model[1].double(), ["'1.", "was float32[4]", "is float64[4]"]),
+    ],
+)
+def test_training_that_changes_what_a_state_dict_looks_like_is_refused(device, refused, change, parts):
+    def work(now: Round) -> None:
+        device.work(now)
+        change(device.model)
+
+    saves = device.disk.saves
+    with refused(LayoutError, *parts, "after training"):
+        device.train(1, work=work)
+    assert device.disk.saves == saves
+    assert device.train(1).progress.round == 1
+
+
 def test_optimizer_state_that_diverged_is_not_offered():
     device = Device(
         dataclasses.replace(
@@ -478,7 +500,7 @@ def test_one_that_is_given_what_it_does_not_know_it_took_part_in_has_fallen_back
     device.train(2, device.delivery(1))
     device.disk.save(older)  # the disk forgot round 2, and the delivery of exchange 1 that was applied in it
     kept = device.kept
-    with pytest.raises(NotJoinedError, match=r"fell back .* round 1.* exchange 2") as caught:
+    with pytest.raises(NotJoinedError, match=r"fell back .* exchange 1, .* exchange 2") as caught:
         device.train(3, device.delivery(2)) if act == "train" else device.process().collect(
             device.delivery(2)
         )

@@ -8,10 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from wash_fl.config import ExchangeConfig
-from wash_fl.core.terms import Terms
 from wash_fl.errors import ExchangeError
 from wash_fl.member.pace import GROWTH, Round, checked_seconds, plan, smoothed, steps_within
 from wash_fl.member.snapshot import Progress
+from wash_fl.protocol.terms import Terms
 
 TERMS = Terms(
     run_name="pace",

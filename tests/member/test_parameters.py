@@ -18,7 +18,6 @@ from wash_fl.errors import LayoutError
 from wash_fl.member.parameters import (
     exchanged_parameters,
     flatten,
-    float_buffers,
     gather,
     model_layout,
     model_sha256,
@@ -225,6 +224,12 @@ def test_a_trainable_parameter_that_is_not_float32_is_refused_by_name(dtype, ref
         model_layout(model)
 
 
+def test_a_complex_parameter_is_refused_with_what_can_be_kept_instead(refused):
+    model = nn.Linear(3, 2, dtype=torch.complex64)
+    with refused(LayoutError, "'weight' is complex64", "only float32", "torch.view_as_real"):
+        model_layout(model)
+
+
 def test_a_model_without_trainable_parameters_is_refused(refused):
     model = nn.Linear(3, 2).requires_grad_(False)
     with refused(LayoutError, "no trainable parameter", "unfreeze"):
@@ -289,14 +294,6 @@ def test_a_vector_of_another_model_changes_nothing(shape, refused):
     with refused(LayoutError, str(shape), "8 values"):
         unflatten(np.ones(shape, dtype=np.float32), list(model.parameters()))
     assert model_sha256(model) == before
-
-
-def test_buffers_are_those_of_the_state_that_are_floating_point():
-    model = nn.Sequential(nn.BatchNorm1d(2))
-    model.register_buffer("scratch", torch.ones(3), persistent=False)
-    model.register_buffer("scale", torch.ones(()))
-    # num_batches_tracked is an integer, scratch is not saved
-    assert [name for name, _ in float_buffers(model)] == ["scale", "0.running_mean", "0.running_var"]
 
 
 def test_the_hash_of_a_model_sees_one_bit_of_a_buffer_and_a_name():

@@ -345,6 +345,21 @@ def test_the_lock_is_kept_with_the_member(tmp_path):
     assert sorted(each.name for each in current(tmp_path).parent.iterdir()) == [LOCK, FILE, PREVIOUS]
 
 
+def test_a_member_that_cannot_be_locked_is_refused_with_the_option_to_change(tmp_path, refused):
+    (tmp_path / "file").write_text("no folder")
+    with refused(StateError, "cannot lock", "choose a state-dir"), store_in(tmp_path / "file").locked():
+        raise AssertionError("locked")
+
+
+def test_a_member_that_another_process_uses_is_refused_after_the_wait(tmp_path, refused):
+    with (
+        store_in(tmp_path).locked(),
+        refused(StateError, "another process has been using", "more than 0 s", "a state-dir of its own"),
+        store_in(tmp_path).locked(wait=0),
+    ):
+        raise AssertionError("both use it")
+
+
 # Damaged files
 
 

@@ -17,7 +17,6 @@ from torch.utils.data import TensorDataset
 from wash_fl.config import RunConfig, TrainingConfig
 from wash_fl.core.auto import with_choices
 from wash_fl.core.schedule import Schedule
-from wash_fl.core.terms import Terms
 from wash_fl.errors import ConfigError
 from wash_fl.member.member import Member
 from wash_fl.member.pace import Round
@@ -34,6 +33,7 @@ from wash_fl.member.training import (
     placed,
     resolve_device,
 )
+from wash_fl.protocol.terms import Terms
 from wash_fl.tasks import Task, initial_model, load_task, member_examples
 
 

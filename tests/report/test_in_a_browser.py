@@ -13,13 +13,13 @@ import pytest
 
 from wash_fl.report.page import POLICY, Page, Section, paragraph
 from wash_fl.report.run_page import run_page
-from wash_fl.report.run_record import RunRecord
+from wash_fl.runs.record import RunRecord
 
 CHROMIUM = shutil.which("chromium")
 PHONE = (360, 800)
 
 pytestmark = [
-    pytest.mark.slow,
+    pytest.mark.long,
     pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed; on Debian: apt install chromium"),
 ]
 

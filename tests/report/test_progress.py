@@ -10,7 +10,7 @@ from rich.console import Console
 from wash_fl.config import RunConfig
 from wash_fl.report.amounts import size
 from wash_fl.report.progress import Progress
-from wash_fl.report.run_folder import AVERAGED, FIGURES, METRICS, MODEL, RunFolder
+from wash_fl.runs.folder import AVERAGED, FIGURES, METRICS, MODEL, RunFolder
 
 
 def round_event(number: int, **changes: Any) -> dict[str, Any]:
@@ -48,6 +48,15 @@ def test_a_round_says_who_was_absent_and_leaves_out_what_there_is_not():
         12, participants=[1], absent=[0, 2], members={"1": {}}, distance=None, relative_distance=None
     )
     assert shown(event) == ["round 12/12  1 members  sent up 12.3 kB  absent: 0, 2"]
+
+
+def test_why_members_were_absent_is_said_once_for_all_who_have_the_same_reason():
+    raised = "ValueError: Target 10 is out of bounds (my_task.py:31)"
+    event = round_event(3, participants=[1], members={"1": {}}, absent=[0, 2, 3, 4], distance=None)
+    event["absent_because"] = {"0": raised, "2": "no reply in time.", "3": raised, "5": "x" * 500}
+    (line,) = shown(event)
+    said = f"absent: 0, 3 ({raised}), 2 (no reply in time), 4, 5 ({'x' * 197}...)"
+    assert line == f"round  3/12  1 members  sent up 12.3 kB  {said}"
 
 
 def test_a_run_is_a_line_per_event_and_unknown_events_are_none():
@@ -105,6 +114,19 @@ def test_the_result_has_every_accuracy_the_bytes_and_whole_paths(tmp_path, width
     (sent,) = [line for line in lines if line.startswith("each member sent")]
     assert "1 MB of values in 1.1 MB of messages" in sent and "(95 kB) once" in sent
     assert folder.path.name in text
+
+
+def test_buffers_are_shown_where_there_are_others_than_batchnorms(tmp_path, monkeypatch):
+    norm = {"re-estimated": ["norm.running_mean", "norm.running_var"]}
+    for name, buffers, shown in (
+        ("none", {}, False),
+        ("norm", norm, False),
+        ("more", norm | {"from member 1": ["[ema]"]}, True),
+    ):
+        monkeypatch.setitem(SUMMARY, "buffers", buffers)
+        _, text = summarized(tmp_path, name, 100)
+        lines = [line for line in text.splitlines() if line.startswith("buffers")]
+        assert lines == ["buffers from member 1: [ema]"] * shown
 
 
 def test_a_folder_with_brackets_in_its_name_is_named_as_it_is(tmp_path):

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from wash_fl.report.run_folder import EXCHANGES, METRICS, MODEL
 from wash_fl.report.run_page import LONG, run_page
-from wash_fl.report.run_record import RunRecord
+from wash_fl.runs.folder import EXCHANGES, METRICS, MODEL
+from wash_fl.runs.record import RunRecord
 
 pytest.importorskip("matplotlib")
 

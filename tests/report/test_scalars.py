@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 
 from wash_fl.errors import RunError
-from wash_fl.report.run_record import RunRecord
 from wash_fl.report.scalars import Scalar, run_scalars
 from wash_fl.report.writing import write_events
+from wash_fl.runs.record import RunRecord
 
 
 def read(folder: Path) -> dict[str, list[tuple[int, float]]]:

@@ -6,9 +6,9 @@ from xml.etree import ElementTree
 
 import pytest
 
-from wash_fl.report.figures import DOTS, LINES, Figure, run_figures
-from wash_fl.report.run_record import Round
 from wash_fl.report.svg import INK, inline_svg
+from wash_fl.runs.figures import DOTS, LINES, Figure, run_figures
+from wash_fl.runs.record import Round
 
 pytest.importorskip("matplotlib")
 

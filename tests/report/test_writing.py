@@ -5,10 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from wash_fl import cli
+from wash_fl.cli.main import main
 from wash_fl.errors import RunError
-from wash_fl.report.run_folder import REPORT, SUMMARY
+from wash_fl.extras import install_hint
 from wash_fl.report.writing import write_page
+from wash_fl.runs.folder import CONFIG, METRICS, REPORT, SUMMARY
 
 pytest.importorskip("matplotlib")
 
@@ -20,7 +21,7 @@ def report(monkeypatch, capsys):
     def run(*arguments: object) -> tuple[object, list[str], list[str]]:
         monkeypatch.setattr(sys, "argv", ["wash-fl", "report", *map(str, arguments)])
         with pytest.raises(SystemExit) as left:
-            cli.main()
+            main()
         said = capsys.readouterr()
         return left.value.code or 0, said.out.splitlines(), said.err.splitlines()
 
@@ -54,9 +55,7 @@ def test_what_cannot_be_told_is_one_line_and_leaves_the_last_page_as_it_was(make
     folder = make_run()
     write_page(folder.path)
     before = (folder.path / REPORT).read_bytes()
-    (folder.path / SUMMARY).write_text("{")
     for arguments, part in (
-        ([folder.path], str(folder.path / SUMMARY)),
         ([tmp_path / "missing"], "not the folder of a run"),
         ([make_run("two").path, "--out", tmp_path], f"{tmp_path} is a folder"),
     ):
@@ -64,6 +63,33 @@ def test_what_cannot_be_told_is_one_line_and_leaves_the_last_page_as_it_was(make
         assert (status, out, len(complaint)) == (1, [], 1)
         assert complaint[0].startswith("error: ") and part in complaint[0]
     assert (folder.path / REPORT).read_bytes() == before
+
+
+def test_the_page_is_made_from_what_is_whole_and_says_what_is_not(make_run, report):
+    folder = make_run()
+    folder.log("recalibrated", accuracy=0.7925)
+    folder.log("finished")
+    (folder.path / SUMMARY).write_text("")
+    with (folder.path / METRICS).open("ab") as file:
+        file.write(b"\0\0\0")
+    status, out, complaint = report(folder.path)
+    assert (status, out) == (0, [str(folder.path / REPORT)])
+    assert len(complaint) == 2 and SUMMARY in complaint[0] and METRICS in complaint[1]
+    page = (folder.path / REPORT).read_text(encoding="utf-8")
+    assert "79.25%" in page and "not finished" not in page
+    assert "Not whole" in page and f"1 line of {METRICS} cannot be read" in page and "<svg" in page
+
+
+def test_a_page_without_options_says_so(make_run, report):
+    folder = make_run()
+    (folder.path / CONFIG).write_bytes(b"\0\0")
+    assert report(folder.path)[0] == 0
+    page = (folder.path / REPORT).read_text(encoding="utf-8")
+    assert "The options cannot be read" in page and "79.25%" in page
+    for name in (SUMMARY, METRICS):
+        (folder.path / name).unlink()
+    assert report(folder.path)[0] == 0
+    assert "0 rounds are done" in (folder.path / REPORT).read_text(encoding="utf-8")
 
 
 def test_a_crash_while_it_is_written_leaves_the_last_page_as_it_was(make_run, monkeypatch):
@@ -90,7 +116,7 @@ def test_without_tensorboard_the_line_says_what_to_install(make_run, report, tmp
     folder = make_run()
     before = names(folder.path)
     status, out, (complaint,) = report(folder.path, "--tensorboard", tmp_path / "board")
-    assert (status, out) == (1, []) and "pip install 'wash-fl[tensorboard]'" in complaint
+    assert (status, out) == (1, []) and install_hint("tensorboard") in complaint
     assert names(folder.path) == before and not (tmp_path / "board").exists()
 
 

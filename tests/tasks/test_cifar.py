@@ -10,10 +10,10 @@ import pytest
 import torch
 from PIL import Image
 
-from wash_fl.compare.trainer import Trainer
 from wash_fl.config import RunConfig
 from wash_fl.errors import DataError
 from wash_fl.export import ModelCard, Normalization, load_inputs
+from wash_fl.lab.compare.trainer import Trainer
 from wash_fl.tasks import cifar, cifar10, cifar100, labels_of
 from wash_fl.tasks.task import load_task
 

@@ -1,6 +1,7 @@
 """Tests of the Fashion-MNIST task: where it looks, and what it refuses."""
 
 import gzip
+import re
 import sys
 from hashlib import md5
 from pathlib import Path
@@ -9,14 +10,15 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from torchvision.datasets import FashionMNIST
 
 from wash_fl.errors import DataError
 from wash_fl.export import ModelCard, Normalization, load_inputs
+from wash_fl.extras import install_hint
 from wash_fl.tasks import fashion_mnist, labels_of, load_task, tensors_of
 
 torch.set_num_threads(1)
 
+TORCHVISION = "torchvision.datasets.FashionMNIST"  # imported when it is needed: it takes seconds
 NAMES = [
     f"{part}-{kind}.gz" for part in ("train", "t10k") for kind in ("images-idx3-ubyte", "labels-idx1-ubyte")
 ]
@@ -39,7 +41,7 @@ def write_set(folder, examples=6):
 def own(tmp_path, monkeypatch):
     """Return the user's data folder, still empty, on a machine without Debian's package or network."""
     monkeypatch.setattr(fashion_mnist, "DEBIAN_FOLDER", tmp_path / "debian")
-    monkeypatch.setattr(FashionMNIST, "mirrors", [(tmp_path / "no-network").as_uri() + "/"])
+    monkeypatch.setattr(f"{TORCHVISION}.mirrors", [(tmp_path / "no-network").as_uri() + "/"])
     folder = tmp_path / "own"
     monkeypatch.setenv("WASH_FL_DATA", str(folder))
     return folder
@@ -51,8 +53,8 @@ def mirror(own, serve, tmp_path, monkeypatch):
     folder = tmp_path / "mirror"
     write_set(folder)
     sums = [(name, md5((folder / name).read_bytes()).hexdigest()) for name in NAMES]
-    monkeypatch.setattr(FashionMNIST, "resources", sums)
-    monkeypatch.setattr(FashionMNIST, "mirrors", [serve(folder)])
+    monkeypatch.setattr(f"{TORCHVISION}.resources", sums)
+    monkeypatch.setattr(f"{TORCHVISION}.mirrors", [serve(folder)])
     return folder
 
 
@@ -107,7 +109,7 @@ def test_without_files_or_network_the_error_says_what_where_and_what_to_do(own):
 
 def test_without_torchvision_the_error_names_the_extra(own, monkeypatch):
     monkeypatch.setitem(sys.modules, "torchvision.datasets", None)
-    with pytest.raises(DataError, match=r"pip install \"wash-fl\[simulation\]"):
+    with pytest.raises(DataError, match=re.escape(install_hint("simulation"))):
         fashion_mnist.test_data()
 
 

@@ -1,5 +1,6 @@
 """Tests of the built-in models."""
 
+import re
 import sys
 
 import pytest
@@ -8,6 +9,7 @@ from torch import nn
 from torch.utils.data import TensorDataset
 
 from wash_fl.errors import ConfigError
+from wash_fl.extras import install_hint
 from wash_fl.tasks import MODELS, Task, build_model, initial_model
 from wash_fl.tasks.models import SMALLEST_SIDES
 
@@ -122,5 +124,5 @@ def test_the_tasks_own_model_takes_any_input():
 @pytest.mark.parametrize("name", ["resnet18", "resnet18-3x3", "mobilenet-v3-small"])
 def test_without_torchvision_the_error_names_the_extra(name, monkeypatch):
     monkeypatch.setitem(sys.modules, "torchvision.models", None)
-    with pytest.raises(ConfigError, match=rf"{name}.*'torchvision'.*pip install \"wash-fl\[simulation\]"):
+    with pytest.raises(ConfigError, match=rf"{name}.*'torchvision'.*{re.escape(install_hint('simulation'))}"):
         build_model(name, make_task())

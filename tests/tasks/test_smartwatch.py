@@ -13,10 +13,11 @@ import pytest
 import torch
 
 from tools.convert_smartwatch import CHANNELS, EXERCISES, convert, read, write
+from wash_fl.checks.run import check
 from wash_fl.config import RunConfig
 from wash_fl.errors import ConfigError, DataError
-from wash_fl.export import ModelCard, Normalization, export_onnx, load_inputs
-from wash_fl.preflight import check
+from wash_fl.export import ModelCard, export_onnx, load_inputs
+from wash_fl.runs.exporting import card_of
 from wash_fl.tasks import bundled, initial_model, labels_of, load_task, smartwatch, tensors_of
 from wash_fl.tasks.smartwatch import CLASSES, INPUT_SHAPE, PEOPLE, TEST_PEOPLE, WINDOW, leaving_out
 
@@ -146,14 +147,18 @@ def test_a_device_makes_of_a_csv_of_readings_what_the_model_was_trained_on(tmp_p
     readings = [samples for person, _, samples in smartwatch.read_series(smartwatch.DATA_FILE) if person == 9]
     lines = "\n".join(",".join(map(str, sample)) for sample in readings[0].tolist())
     (tmp_path / "watch.csv").write_text(f"{','.join(CHANNELS)}\n{lines}\n")
-    mean, std = load_task("smartwatch").normalization
-    card = ModelCard(
-        classes=CLASSES, input_shape=INPUT_SHAPE, normalization=Normalization(mean=mean, std=std)
-    )
+    card = card_of(load_task("smartwatch"))
+    assert list(card.columns) == CHANNELS
     read = load_inputs([tmp_path / "watch.csv"], card)
     expected, _ = tensors_of(smartwatch.examples_of([9], stride=WINDOW))
     assert len(read) == len(readings[0]) // WINDOW > 1
     np.testing.assert_array_equal(read, expected[: len(read)].numpy())
+    # As a logger may have it: a time, and the channels in another order.
+    turned = "\n".join(
+        f"{index},{','.join(map(str, sample[::-1]))}" for index, sample in enumerate(readings[0].tolist())
+    )
+    (tmp_path / "turned.csv").write_text(f"time,{','.join(CHANNELS[::-1])}\n{turned}\n")
+    np.testing.assert_array_equal(load_inputs([tmp_path / "turned.csv"], card), read)
 
 
 def test_its_parameters_are_registered_in_the_order_of_depth():

@@ -81,6 +81,11 @@ def test_an_unknown_task_lists_what_there_is(name):
         load_task(name)
 
 
+def test_whole_numbers_and_words_of_any_script_are_names(tmp_path):
+    task = load_task(write(tmp_path, USER_TASK + "CLASSES = (7, '\u0645\u06cc\u200c\u062e')\n"))
+    assert task.classes == ("7", "\u0645\u06cc\u200c\u062e")
+
+
 def test_a_missing_file_is_named(tmp_path):
     with pytest.raises(ConfigError, match=r"no task file .*nowhere\.py"):
         load_task(str(tmp_path / "nowhere.py"))
@@ -106,7 +111,15 @@ def test_a_dependency_that_a_module_lacks_is_not_a_missing_task(tmp_path, monkey
     ("line", "message"),
     [
         ("CLASSES = 10", "CLASSES .* at least two different names"),
-        ("CLASSES = ('a', 'a')", "CLASSES .* at least two different names"),
+        ("CLASSES = ('a', 'a')", "CLASSES .* at least two different names.*'a', is there twice"),
+        ("CLASSES = ('a', 'a ')", "name 1, 'a ', cannot be told from 'a'"),
+        ("CLASSES = ('a', '')", "name 1 is '', which nobody can see"),
+        ("CLASSES = ('a', 'b\\x00')", "the invisible character"),
+        ("CLASSES = ('a', 'b\\u202e')", "the invisible character"),
+        ("CLASSES = ('caf\\u00e9', 'cafe\\u0301')", "cannot be told from"),
+        ("CLASSES = ('a', None)", "name 1 is 'None', of type NoneType, and no text"),
+        ("CLASSES = (0.5, 1.5)", "of type float"),
+        ("COLUMNS = ('a', 'b', 'c', 'd', 'd ')", "COLUMNS .* cannot be told from 'd'"),
         ("INPUT_SHAPE = 28", "INPUT_SHAPE .* positive integers"),
         ("INPUT_SHAPE = (1, 0)", "INPUT_SHAPE .* positive integers"),
         ("INPUT_SHAPE = ()", "INPUT_SHAPE .* positive integers"),
@@ -117,6 +130,19 @@ def test_a_dependency_that_a_module_lacks_is_not_a_missing_task(tmp_path, monkey
         ("NORMALIZATION = (0, (1, 1, 1, 1, 1))", "NORMALIZATION .* one number or 5"),
         ("NORMALIZATION = (float('nan'), 1)", "NORMALIZATION .* a pair"),
         ("NORMALIZATION = ('a', 'b')", "NORMALIZATION .* a pair"),
+        ("NORMALIZATION = {0.5, 2.0}", "NORMALIZATION .* a pair"),
+        ("COLUMNS = ('a', 'b')", "COLUMNS .* 5 different names"),
+        ("COLUMNS = ('a', 'b', 'c', 'd', 'a')", "COLUMNS .* 5 different names"),
+        ("COLUMNS = ('a', 'b', 'c', 'd', ' a ')", "COLUMNS .* 5 different names"),
+        ("COLUMNS = ('a', 'b', 'c', 'd', ' ')", "COLUMNS .* 5 different names"),
+        ("COLUMNS = 'abcde'", "COLUMNS .* 5 different names"),
+        ("COLUMNS = {'a', 'b', 'c', 'd', 'e'}", "COLUMNS .* 5 different names"),
+        ("COLUMNS = range(5)", "COLUMNS .* 5 different names"),
+        ("COLUMNS = 5", "COLUMNS .* 5 different names"),
+        ("AVERAGED_BUFFERS = 'ema.*'", "AVERAGED_BUFFERS .* in a tuple"),
+        ("AVERAGED_BUFFERS = {'ema.*'}", "AVERAGED_BUFFERS .* in a tuple"),
+        ("AVERAGED_BUFFERS = ('ema.*', '')", "AVERAGED_BUFFERS .* names of buffers"),
+        ("AVERAGED_BUFFERS = (1,)", "AVERAGED_BUFFERS .* names of buffers"),
     ],
 )
 def test_a_wrong_declaration_is_refused(tmp_path, line, message):
@@ -134,6 +160,27 @@ def test_a_wrong_declaration_is_refused(tmp_path, line, message):
 )
 def test_a_normalization_is_a_pair_for_all_channels_or_for_each(tmp_path, line, expected):
     assert load_task(write(tmp_path, USER_TASK + "\n" + line)).normalization == expected
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        ("", ()),
+        ("COLUMNS = list('abcde')", tuple("abcde")),
+        ("import numpy\nCOLUMNS = numpy.array(list('abcde'))", tuple("abcde")),
+    ],
+)
+def test_columns_are_a_name_for_each_channel_in_an_order(tmp_path, line, expected):
+    columns = load_task(write(tmp_path, USER_TASK + "\n" + line)).columns
+    assert columns == expected and {type(each) for each in columns} <= {str}
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [("", ()), ("AVERAGED_BUFFERS = ['ema.*', 'centers']", ("ema.*", "centers"))],
+)
+def test_a_task_may_mark_buffers_to_be_averaged(tmp_path, line, expected):
+    assert load_task(write(tmp_path, USER_TASK + "\n" + line)).averaged_buffers == expected
 
 
 def test_importing_the_package_loads_none_of_the_optional_libraries():

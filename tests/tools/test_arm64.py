@@ -16,7 +16,7 @@ REPORT = """<testsuites><testsuite>
 <testcase classname="tests.core.test_packet" name="two"><failure message="no"/></testcase>
 <testcase classname="tests.core.test_mix" name="three"><error message="no"/></testcase>
 <testcase classname="tests.core.test_mix" name="four"><skipped message="not here"/></testcase>
-<testcase classname="tests.test_cli_predict" name="five"/>
+<testcase classname="tests.cli.test_predict" name="five"/>
 </testsuite></testsuites>"""
 
 ALL_PASSED = {room_of(path): {"passed": 7} for path in TESTS}
@@ -44,13 +44,13 @@ def test_the_tests_that_are_run_there_can_be_read_without_torch_and_flower():
         [sys.executable, "-c", COLLECT, *TESTS], capture_output=True, text=True, cwd=ROOT, check=False
     )
     assert done.returncode == 0, done.stdout[-2000:]
-    assert "test_golden.py" in done.stdout and "test_cli_predict.py" in done.stdout
+    assert "test_golden.py" in done.stdout and "cli/test_predict.py" in done.stdout
 
 
 def test_tests_are_counted_by_room_and_an_error_is_a_failure():
     assert count_tests(REPORT) == {
         "tests/core": {"passed": 1, "failed": 2, "skipped": 1},
-        "tests/test_cli_predict": {"passed": 1},
+        "tests/cli": {"passed": 1},
     }
 
 

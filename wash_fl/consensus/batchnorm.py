@@ -6,7 +6,7 @@ data is not to leave them, and pooled.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any, Self
 
 import numpy as np
@@ -15,7 +15,10 @@ from numpy.typing import NDArray
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from wash_fl.core.rules import other_names
 from wash_fl.errors import DataError
+from wash_fl.member.sharing import first_names, memory_of
+from wash_fl.member.state_dict import batchnorm_layers
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,11 +31,15 @@ class BatchNormStatistics:
         By the layer's name in the model.
     examples : int
         How many examples they were estimated from.
+    aliases : dict of str to str
+        The other names that some of the buffers have in the model's state dict, and which those are: of a
+        layer that is registered twice.
     """
 
     mean: dict[str, NDArray[np.float32]]
     variance: dict[str, NDArray[np.float32]]
     examples: int
+    aliases: Mapping[str, str] = field(default_factory=dict)
 
     def buffers(self) -> dict[str, NDArray[np.float32]]:
         """Return them under the names they have in the model's state dict."""
@@ -40,50 +47,41 @@ class BatchNormStatistics:
         return named | {f"{layer}.running_var": variance for layer, variance in self.variance.items()}
 
     @classmethod
-    def from_buffers(cls, buffers: Mapping[str, NDArray[np.float32]], examples: int) -> Self:
+    def from_buffers(
+        cls,
+        buffers: Mapping[str, NDArray[np.float32]],
+        examples: int,
+        aliases: Mapping[str, str] | None = None,
+    ) -> Self:
         """Read them back; the inverse of :meth:`buffers`."""
         means, variances = (
             {name.removesuffix(suffix): array for name, array in buffers.items() if name.endswith(suffix)}
             for suffix in (".running_mean", ".running_var")
         )
-        return cls(means, variances, examples)
+        return cls(means, variances, examples, aliases or {})
 
     def applied_to(self, state: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
-        """Return a state dict with these statistics in place of its own.
+        """Return a state dict with these statistics in place of its own, under all their names.
 
         Raises
         ------
         DataError
             If they are of another model.
         """
-        for name, array in self.buffers().items():
+        buffers = self.buffers()
+        for name, array in buffers.items():
             if name not in state or state[name].shape != array.shape or not np.isfinite(array).all():
                 raise DataError(f"BatchNorm statistics for {name} {array.shape} do not fit the model.")
-        return {**state, **self.buffers()}
-
-
-def batchnorm_layers(model: nn.Module) -> dict[str, _BatchNorm]:
-    """Return the BatchNorm layers whose statistics follow the data, by name.
-
-    A layer that its model keeps in evaluation mode even while training is frozen, and left out.
-    """
-    was_training = {module: module.training for module in model.modules()}
-    model.train()
-    layers = {
-        name: module
-        for name, module in model.named_modules()
-        if isinstance(module, _BatchNorm) and module.track_running_stats and module.training
-    }
-    for module, training in was_training.items():
-        module.training = training
-    return layers
+        others = {name: buffers[each] for name, each in self.aliases.items() if name in state}
+        return {**state, **buffers, **others}
 
 
 def estimate(model: nn.Module, batches: Iterable[torch.Tensor]) -> BatchNormStatistics:
     """Estimate a model's BatchNorm statistics over input batches; the model gets them, too.
 
     As :func:`torch.optim.swa_utils.update_bn`, but with dropout off, as it is when the statistics are used.
-    The model is left in evaluation mode.
+    A layer that no batch reaches (of a branch that is only there in training) keeps those that it has, and
+    is left out. The model is left in evaluation mode.
 
     Raises
     ------
@@ -93,6 +91,7 @@ def estimate(model: nn.Module, batches: Iterable[torch.Tensor]) -> BatchNormStat
     named = batchnorm_layers(model)
     layers = list(named.values())
     momenta = [layer.momentum for layer in layers]
+    before = {layer: {name: each.clone() for name, each in layer.named_buffers()} for layer in layers}
     device = next(model.parameters()).device
     examples = 0
     model.eval()
@@ -111,11 +110,28 @@ def estimate(model: nn.Module, batches: Iterable[torch.Tensor]) -> BatchNormStat
         model.eval()
     if examples == 0:
         raise DataError("BatchNorm cannot be re-estimated without examples: give at least one batch.")
-    return BatchNormStatistics(
+    reached = {name: layer for name, layer in named.items() if layer.num_batches_tracked != 0}
+    _put_back([layer for name, layer in named.items() if name not in reached], before, reached.values())
+    named = reached
+    statistics = BatchNormStatistics(
         {name: _array(layer.running_mean) for name, layer in named.items()},
         {name: _array(layer.running_var) for name, layer in named.items()},
         examples,
     )
+    return replace(statistics, aliases=other_names(first_names(model), statistics.buffers()))
+
+
+def _put_back(
+    layers: Iterable[_BatchNorm],
+    before: Mapping[_BatchNorm, Mapping[str, torch.Tensor]],
+    others: Iterable[_BatchNorm],
+) -> None:
+    """Give layers the buffers that they had before, but not those that others have, too."""
+    shared = {memory_of(each) for layer in others for each in layer.buffers()}
+    for layer in layers:
+        for name, each in layer.named_buffers():
+            if memory_of(each) not in shared:
+                each.copy_(before[layer][name])
 
 
 def pool(estimates: Sequence[BatchNormStatistics]) -> BatchNormStatistics:
@@ -144,7 +160,7 @@ def pool(estimates: Sequence[BatchNormStatistics]) -> BatchNormStatistics:
         )
         means[name] = np.asarray(mean, dtype=np.float32)
         variances[name] = np.asarray(spread, dtype=np.float32)
-    return BatchNormStatistics(means, variances, total)
+    return BatchNormStatistics(means, variances, total, estimates[0].aliases)
 
 
 def _array(buffer: torch.Tensor | None) -> NDArray[np.float32]:

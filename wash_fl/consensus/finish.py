@@ -13,6 +13,7 @@ from wash_fl.config import RunConfig
 from wash_fl.consensus.evaluate import Ensemble, accuracy, logits_of
 from wash_fl.core.identity import weights_sha256
 from wash_fl.errors import DataError, reason_of
+from wash_fl.member.state_dict import load_arrays
 from wash_fl.member.training import LocalTraining, laid_out
 from wash_fl.tasks.division import member_examples, tensors_of, test_examples
 from wash_fl.tasks.models import build_model
@@ -99,7 +100,7 @@ class Examination:
         # Members on a CPU re-estimate BatchNorm so, and it rounds otherwise.
         laid_out(model, self.config.training)
         try:
-            model.load_state_dict({name: torch.from_numpy(np.array(each)) for name, each in weights.items()})
+            load_arrays(model, weights)
         except RuntimeError as error:
             reason = reason_of(error, 200)
             raise DataError(

@@ -1,4 +1,4 @@
-"""Short names for big things: the hash of a set of weights, and the identity of a run."""
+"""Short names for big things: hashes of weights."""
 
 import hashlib
 import struct
@@ -6,9 +6,6 @@ from collections.abc import Mapping
 from typing import Any
 
 from numpy.typing import NDArray
-
-from wash_fl.core.packet import RUN_BYTES
-from wash_fl.core.terms import Terms
 
 
 def weights_sha256(arrays: Mapping[str, NDArray[Any]]) -> str:
@@ -21,6 +18,6 @@ def weights_sha256(arrays: Mapping[str, NDArray[Any]]) -> str:
     return digest.hexdigest()
 
 
-def run_identity(terms: Terms) -> bytes:
-    """Return 16 bytes that differ between runs: from the run's name and everything it agrees on."""
-    return hashlib.sha256(b"wash-fl run 1" + terms.to_json().encode()).digest()[:RUN_BYTES]
+def array_sha256(array: NDArray[Any]) -> str:
+    """Return the SHA-256 (hexadecimal) of an array: dtype, shape and every bit."""
+    return weights_sha256({"": array})

@@ -3,12 +3,13 @@
 import hashlib
 import struct
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
 
+from wash_fl.core.rules import StateRules
 from wash_fl.errors import LayoutError
 
 LARGEST_TENSOR = 2**31 - 1
@@ -49,6 +50,9 @@ class Layout:
         In depth order, from the input to the output.
     slots : sequence of str
         What is held at each coordinate; ``"parameter"`` comes first.
+    state : StateRules, optional
+        What becomes of the model's whole state dict when the members are averaged. It is not part of what is
+        exchanged: two layouts are equal without it.
 
     Raises
     ------
@@ -64,6 +68,7 @@ class Layout:
 
     tensors: tuple[TensorSpec, ...]
     slots: tuple[str, ...] = (PARAMETER,)
+    state: StateRules | None = field(default=None, compare=False, repr=False)
 
     def __post_init__(self) -> None:
         if not self.tensors:
@@ -73,9 +78,11 @@ class Layout:
             raise LayoutError(f"tensor names must differ, got {names}.")
         for tensor in self.tensors:
             if min(tensor.shape, default=1) < 1 or tensor.size > LARGEST_TENSOR:
+                empty = min(tensor.shape, default=1) < 1
+                remedy = "Leave it out of the model" if empty else "Freeze or split it"
                 raise LayoutError(
                     f"tensor {tensor.name!r} of shape {tensor.shape} has {tensor.size} elements; "
-                    f"1 to {LARGEST_TENSOR} can be exchanged. Freeze or split it."
+                    f"1 to {LARGEST_TENSOR} can be exchanged. {remedy}."
                 )
         if not self.slots or self.slots[0] != PARAMETER or len(set(self.slots)) != len(self.slots):
             raise LayoutError(f"slots must differ and start with {PARAMETER!r}, got {self.slots}.")
@@ -115,6 +122,22 @@ class Layout:
         """Return where each tensor's part of sorted coordinates begins, and the end, shape (tensors + 1,)."""
         return np.searchsorted(coordinates, np.append(self.offsets, self.size))
 
+    @property
+    def rules(self) -> StateRules:
+        """What becomes of the model's whole state dict when the members are averaged.
+
+        Raises
+        ------
+        LayoutError
+            If the layout was not made of a model.
+        """
+        if self.state is None:
+            raise LayoutError(
+                "the layout does not say what else the model holds: make it with "
+                "wash_fl.member.parameters.model_layout(model)."
+            )
+        return self.state
+
     def difference(self, other: "Layout") -> str:
         """Say in one phrase where ``other`` departs from this layout; empty when they are equal."""
         if self.slots != other.slots:
@@ -127,9 +150,13 @@ class Layout:
         return ""
 
 
-def layout_of(items: Iterable[tuple[str, Sequence[int]]], slots: Sequence[str] = (PARAMETER,)) -> Layout:
+def layout_of(
+    items: Iterable[tuple[str, Sequence[int]]],
+    slots: Sequence[str] = (PARAMETER,),
+    state: StateRules | None = None,
+) -> Layout:
     """Build a float32 layout from (name, shape) pairs in depth order."""
-    return Layout(tuple(TensorSpec(name, tuple(shape)) for name, shape in items), tuple(slots))
+    return Layout(tuple(TensorSpec(name, tuple(shape)) for name, shape in items), tuple(slots), state)
 
 
 def _string(text: str) -> bytes:

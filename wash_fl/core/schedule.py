@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from wash_fl.config import ExchangeConfig, RunConfig
 from wash_fl.core.layout import Layout
+from wash_fl.core.plane import plane_of
 
 ONE = 2**32
 """Probability 1 in the fixed point of :meth:`Schedule.fixed_point`."""
@@ -48,9 +49,9 @@ class Schedule:
     @classmethod
     def between(cls, config: ExchangeConfig, rounds: int, local_steps: int) -> "Schedule":
         """Return the schedule of a run of so many rounds and optimizer steps per round."""
-        if not config.streams:
-            return cls(config, rounds, local_steps)
-        return cls(config, max(1, rounds * local_steps // config.every), config.every)
+        plane = plane_of(config)
+        exchanges = plane.exchanges(config, rounds, local_steps)
+        return cls(config, exchanges, plane.steps_between(config, local_steps))
 
     def probabilities(self, layout: Layout, exchange: int) -> list[float]:
         """Return the probability per tensor, each from 0 to 1, at an exchange numbered from 1."""

@@ -3,8 +3,8 @@
 Nothing here imports torch or Flower, so that a machine without them is told so.
 """
 
+from wash_fl.checks.finding import Finding, Level
 from wash_fl.doctor.examination import examine
-from wash_fl.doctor.finding import Finding, Level
 from wash_fl.doctor.superlink import Address
 
 __all__ = ["Address", "Finding", "Level", "examine"]

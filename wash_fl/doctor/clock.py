@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Final
 
 import wash_fl
-from wash_fl.doctor.finding import Finding
+from wash_fl.checks.finding import Finding
 
 AHEAD, BEHIND = 5.0, 300.0
 """Seconds by which a SuperNode's clock may be ahead of the SuperLink's, and behind it, to be let in.

@@ -3,17 +3,23 @@
 from collections.abc import Iterator
 from pathlib import Path
 
+from wash_fl.checks.finding import Finding
 from wash_fl.config import RunConfig
 from wash_fl.doctor import machine, software
 from wash_fl.doctor.clock import clock
-from wash_fl.doctor.finding import Finding
+from wash_fl.doctor.model_file import model_file
 from wash_fl.doctor.superlink import Address, reach
 from wash_fl.doctor.training import training
 from wash_fl.files import members_folder
 
 
 def examine(
-    config: RunConfig, *, superlink: Address | None = None, authority: Path | None = None, member: int = 0
+    config: RunConfig,
+    *,
+    superlink: Address | None = None,
+    authority: Path | None = None,
+    member: int = 0,
+    model: Path | None = None,
 ) -> Iterator[Finding]:
     """Yield what each check finds, as soon as it has.
 
@@ -27,6 +33,8 @@ def examine(
         The fleet's authority, by whose certificate the SuperLink is known.
     member : int
         Which member the machine will train: whose data it has.
+    model : Path, optional
+        An exported model that the machine is to answer with; left out, that is not checked.
     """
     yield machine.python()
     yield machine.architecture()
@@ -34,6 +42,8 @@ def examine(
     torch = software.torch_build()
     if torch is not None:
         yield torch
+    if model is not None:
+        yield model_file(model)
     # Before the steps are tried, which take some of it for a while.
     memory = machine.read_memory()
     yield machine.memory(memory)
@@ -48,5 +58,5 @@ def examine(
 
 
 def _state_folder(config: RunConfig) -> Path:
-    """Return where members are kept, as :func:`wash_fl.planes.round.state_folder` will choose it."""
+    """Return where members are kept, as :func:`wash_fl.flower.client.state_folder` will choose it."""
     return members_folder(config.fleet.state_dir).absolute()

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from wash_fl.doctor.finding import MEGABYTE, Finding, megabytes
+from wash_fl.checks.finding import MEGABYTE, Finding, megabytes
 
 OLDEST: Final = (3, 11)
 OLDEST_GLIBC: Final = (2, 28)

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from wash_fl.config import RunConfig
 from wash_fl.errors import DataError, WashError
-from wash_fl.peak import private, resident_peak
+from wash_fl.system.peak import private, resident_peak
 
 if TYPE_CHECKING:
     from torch.utils.data import TensorDataset

@@ -5,10 +5,8 @@ from importlib.metadata import PackageNotFoundError, distributions, requires, ve
 from pathlib import Path
 from typing import Final
 
-from wash_fl.doctor.finding import Finding
-
-DISTRIBUTION: Final = "wash-fl"
-INSTALL: Final = "pip install 'wash-fl[client]'"
+from wash_fl.checks.finding import Finding
+from wash_fl.extras import DISTRIBUTION, install_hint
 
 GPU_FILES: Final = ("/dev/nvidiactl", "/dev/nvhost-gpu", "/dev/nvgpu", "/dev/nvmap")
 """One of them is there if the system drives a GPU of NVIDIA's; the last three are a Jetson's."""
@@ -23,7 +21,7 @@ def packages() -> Iterator[Finding]:
             "packages",
             "warning",
             "wash-fl is not installed as a package, so what it needs is not known",
-            f"{INSTALL}, in a virtual environment",
+            f"{install_hint('client')}, in a virtual environment",
         )
         return
     found: list[str] = []
@@ -45,7 +43,7 @@ def packages() -> Iterator[Finding]:
             "versions",
             "problem",
             f"not the versions that wash-fl {version(DISTRIBUTION)} needs: {', '.join(wrong)}",
-            "pip install --upgrade 'wash-fl[client]'; keep Flower's version the same on server and devices",
+            f"{install_hint('client', '--upgrade')}; keep Flower's version the same on server and devices",
         )
     if not missing and not wrong:
         yield Finding("packages", "ok", ", ".join([f"{DISTRIBUTION} {version(DISTRIBUTION)}", *found]))
@@ -107,7 +105,9 @@ def _how_to_install(missing: Sequence[str]) -> str:
     note = (
         ", which this machine needs to train; it can infer without" if infers and "torch" in missing else ""
     )
-    return f"{INSTALL}{note}; on a Pi or a Jetson as docs/raspberry-pi.md and docs/jetson.md say"
+    return (
+        f"{install_hint('client')}{note}; on a Pi or a Jetson as docs/raspberry-pi.md and docs/jetson.md say"
+    )
 
 
 def _is_installed(name: str) -> bool:

@@ -10,7 +10,7 @@ from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import Any, Final
 
-from wash_fl.doctor.finding import Finding
+from wash_fl.checks.finding import Finding
 from wash_fl.errors import ConfigError
 
 SECONDS: Final = 10.0

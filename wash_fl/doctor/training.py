@@ -10,11 +10,11 @@ from dataclasses import dataclass, field
 from importlib.util import find_spec
 from typing import Any, Final
 
+from wash_fl.checks.finding import MEGABYTE, Finding, megabytes
 from wash_fl.config import RunConfig
-from wash_fl.doctor.finding import MEGABYTE, Finding, megabytes
 from wash_fl.doctor.machine import Memory
-from wash_fl.doctor.software import INSTALL
-from wash_fl.peak import Ended, watch
+from wash_fl.extras import install_hint
+from wash_fl.system.peak import Ended, watch
 
 FLOWER: Final = 270 * MEGABYTE
 """What a SuperNode and its launcher take beside the ClientApp that trains: `wash-fl bench memory`."""
@@ -97,7 +97,7 @@ def training(config: RunConfig, member: int, memory: Memory | None) -> Iterator[
             "training step",
             "problem",
             "not tried: torch is not installed",
-            f"{INSTALL}, to train here; wash-fl predict needs only 'wash-fl[infer]'",
+            f"{install_hint('client')}, to train here; wash-fl predict needs only the extra infer",
         )
         return
     yield from judge(try_steps(config, member), config, memory)

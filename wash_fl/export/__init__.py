@@ -7,6 +7,7 @@ from wash_fl.export.inference import Predictions, Predictor, evaluate_onnx, load
 from wash_fl.export.metadata import ModelCard
 from wash_fl.export.normalization import Normalization
 from wash_fl.export.parity import Parity, compare
+from wash_fl.export.replay import Replay, replay
 
 if TYPE_CHECKING:
     from wash_fl.export.onnx import export_onnx
@@ -19,11 +20,13 @@ __all__ = [
     "Parity",
     "Predictions",
     "Predictor",
+    "Replay",
     "answer_files",
     "compare",
     "evaluate_onnx",
     "export_onnx",
     "load_inputs",
+    "replay",
 ]
 
 

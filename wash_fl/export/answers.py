@@ -45,12 +45,15 @@ class Answered:
         Rows at the end of a table that are in no window.
     refused : str
         Why it has no answers; empty if it has.
+    warnings : tuple of str
+        What is odd about its values.
     """
 
     file: Path
     answers: tuple[Answer, ...] = ()
     left_over: int = 0
     refused: str = ""
+    warnings: tuple[str, ...] = ()
 
 
 def answer_files(
@@ -108,4 +111,4 @@ def _answer(predictor: Predictor, read: list[Examples | Answered], batch_size: i
             Answer(place=place, label=label, probability=probability)
             for place, (label, probability) in zip(each.places, own, strict=True)
         )
-        yield Answered(file=each.file, answers=answers, left_over=each.left_over)
+        yield Answered(file=each.file, answers=answers, left_over=each.left_over, warnings=each.warnings)

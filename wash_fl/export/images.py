@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from wash_fl.errors import ExportError
 from wash_fl.export.text import first_line
+from wash_fl.extras import install_hint
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -84,7 +85,7 @@ def _open(path: Path) -> "Image":
         from PIL import Image, ImageOps, UnidentifiedImageError
     except ImportError as error:
         raise ExportError(
-            f'{path} is a picture, and reading it needs Pillow: pip install "wash-fl[infer]".'
+            f"{path} is a picture, and reading it needs Pillow: {install_hint('infer')}."
         ) from error
     try:
         # Read by ourselves, so that an OSError from here on is about the content.

@@ -1,5 +1,6 @@
 """Predicting with an exported model: numpy and onnxruntime, no torch."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,8 +10,11 @@ from numpy.typing import NDArray
 
 from wash_fl.errors import ExportError
 from wash_fl.export.inputs import Floats, Inputs, as_batch, load_inputs
-from wash_fl.export.metadata import ModelCard
+from wash_fl.export.metadata import PROBABILITIES, ModelCard
+from wash_fl.export.proof import Proof
+from wash_fl.export.seal import check_seal
 from wash_fl.export.text import first_line
+from wash_fl.extras import install_hint
 
 __all__ = ["Predictions", "Predictor", "evaluate_onnx", "load_inputs"]
 
@@ -22,9 +26,11 @@ class Predictions:
     Parameters
     ----------
     logits : ndarray of float32, shape (n, classes)
-        The model's outputs.
+        The model's outputs; not logits but the probabilities themselves if ``card.outputs`` says so.
     probabilities : ndarray of float32, shape (n, classes)
-        Their softmax; each row sums to 1.
+        The outputs where the model ends in softmax, their softmax otherwise; each row sums to 1. They are the
+        model's own estimate if it was trained by cross entropy. Of scores of another kind, such as sigmoids
+        for each class, the softmax keeps the order and means nothing more.
     labels : tuple of str, length n
         The name of the likeliest class of each example.
     """
@@ -50,11 +56,14 @@ class Predictor:
         The file.
     card : ModelCard
         What the file says about itself.
+    runtime : str
+        The version of onnxruntime that answers.
 
     Raises
     ------
     ExportError
-        If onnxruntime is not installed, or the file is missing, damaged, or not one of wash_fl's.
+        If onnxruntime is not installed or cannot open the file, or the file is missing, not as it was written
+        (:mod:`wash_fl.export.seal`), or not one of wash_fl's.
 
     Examples
     --------
@@ -65,9 +74,9 @@ class Predictor:
 
     def __init__(self, path: Path | str, threads: int = 1) -> None:
         self.path = Path(path)
-        self._session = _open(self.path, threads)
+        self._session, self.runtime = _open(self.path, threads)
         try:
-            self.card = ModelCard.from_metadata(self._session.get_modelmeta().custom_metadata_map)
+            self.card = ModelCard.from_metadata(self._metadata())
         except ExportError as error:
             raise ExportError(f"{self.path}: {error}") from error
         inputs, outputs = self._session.get_inputs(), self._session.get_outputs()
@@ -78,13 +87,31 @@ class Predictor:
                 f"{self.path}: its graph has inputs and outputs of shapes {given}, and its card says "
                 f"{allowed}: the file is damaged or edited, export the model again."
             )
-        kind = {np.uint8: "tensor(uint8)", np.float32: "tensor(float)"}[self.card.input_dtype]
+        kind = "tensor(float)" if self.card.input_dtype == np.float32 else f"tensor({self.card.input_dtype})"
         if inputs[0].type != kind:
             raise ExportError(
                 f"{self.path}: its graph takes {inputs[0].type}, and its card says {kind}: the file is "
                 "damaged or edited, export the model again."
             )
         self._input = inputs[0].name
+
+    @property
+    def proof(self) -> Proof | None:
+        """The file's test vectors, for :func:`wash_fl.export.replay.replay`; unpacked anew each time.
+
+        Raises
+        ------
+        ExportError
+            If they are not as wash_fl writes them.
+        """
+        try:
+            return Proof.from_metadata(self._metadata(), self.card)
+        except ExportError as error:
+            raise ExportError(f"{self.path}: {error}") from error
+
+    def _metadata(self) -> Mapping[str, str]:
+        metadata: Mapping[str, str] = self._session.get_modelmeta().custom_metadata_map
+        return metadata
 
     def predict(self, inputs: NDArray[Any], *, batch_size: int = 64) -> Predictions:
         """Answer one example or many.
@@ -110,7 +137,7 @@ class Predictor:
         )
         return Predictions(
             logits=logits,
-            probabilities=_softmax(logits),
+            probabilities=logits if self.card.outputs == PROBABILITIES else _softmax(logits),
             labels=tuple(self.card.classes[index] for index in logits.argmax(axis=1)),
         )
 
@@ -174,47 +201,55 @@ def evaluate_onnx(
     """
     predictor = Predictor(path, threads)
     batch = as_batch(inputs, predictor.card, "the inputs")
-    classes = len(predictor.card.classes)
-    if targets.shape != (len(batch),) or targets.dtype.kind not in "iu":
+    refuse_targets(targets, len(batch), len(predictor.card.classes))
+    answers = predictor.predict(batch, batch_size=batch_size).logits.argmax(axis=1)
+    return float(np.mean(answers == targets))
+
+
+def refuse_targets(targets: NDArray[Any], examples: int, classes: int) -> None:
+    """Raise :class:`ExportError` unless there is one class index for each example."""
+    if targets.shape != (examples,) or targets.dtype.kind not in "iu":
         raise ExportError(
             f"the targets are {targets.dtype} of shape {targets.shape}, not integers of shape "
-            f"({len(batch)},): give one class index per example."
+            f"({examples},): give one class index per example."
         )
     if targets.min() < 0 or targets.max() >= classes:
         raise ExportError(
             f"the targets run from {targets.min()} to {targets.max()}, but the model's class indices from 0 "
             f"to {classes - 1}: give targets in the order of its card's classes."
         )
-    answers = predictor.predict(batch, batch_size=batch_size).logits.argmax(axis=1)
-    return float(np.mean(answers == targets))
 
 
-def _open(path: Path, threads: int) -> Any:
+def _open(path: Path, threads: int) -> tuple[Any, str]:
+    """Return a session, and the version of the runtime that made it."""
     if threads < 1:
         raise ExportError(f"threads = {threads} must be at least 1.")
     try:
         import onnxruntime
     except ImportError as error:
         raise ExportError(
-            'onnxruntime is not installed, and predicting needs it: pip install "wash-fl[infer]".'
+            f"onnxruntime is not installed, and predicting needs it: {install_hint('infer')}."
         ) from error
     if not path.is_file():
         raise ExportError(f"there is no file {path}: give the path of an ONNX file.")
+    check_seal(path)
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.log_severity_level = 3  # errors only: on small boards it warns of GPUs they do not have
     try:
-        return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime's own errors share no base class
         raise ExportError(
-            f"{path} is damaged or not an ONNX file ({first_line(error)}): copy it again, or "
-            "export the model again."
+            f"onnxruntime {onnxruntime.__version__} cannot open {path} ({first_line(error)}): install "
+            "a newer one, or export the model again."
         ) from error
+    return session, onnxruntime.__version__
 
 
 def _softmax(logits: Floats) -> Floats:
     # The largest logit becomes 0, so that exp() cannot overflow.
-    powers = np.exp(logits - logits.max(axis=1, keepdims=True))
-    normalised: Floats = powers / powers.sum(axis=1, keepdims=True)
+    with np.errstate(invalid="ignore"):  # of an infinite logit it is NaN, which says enough
+        powers = np.exp(logits - logits.max(axis=1, keepdims=True))
+        normalised: Floats = powers / powers.sum(axis=1, keepdims=True)
     return normalised

@@ -4,6 +4,7 @@ import dataclasses
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from math import isfinite
 from typing import Any, Final, TypeVar
 
 import numpy as np
@@ -14,6 +15,11 @@ from wash_fl.export.normalization import Normalization
 from wash_fl.export.text import short
 
 PREFIX: Final = "wash_fl."
+
+INPUT_TYPES: Final = ("float32", "int64", "int32", "uint8")
+"""Of one value of an input that is prepared already: numbers, or the numbers of tokens, or bytes."""
+
+LOGITS, PROBABILITIES = "logits", "probabilities"
 
 Part = TypeVar("Part", Normalization, "Quantization")
 
@@ -66,6 +72,16 @@ class ModelCard:
         Of a file in int8; None for float32.
     raw_inputs : bool
         The file prepares its inputs itself: it is given bytes where they are pictures, readings elsewhere.
+    input_type : str
+        The dtype of an input that is prepared already, one of :data:`INPUT_TYPES`.
+    input_range : (float, float), optional
+        The least and the largest value in the prepared inputs that the file was checked on.
+    outputs : str
+        ``"logits"``, or ``"probabilities"`` if the model ends in softmax: rows that are not negative and
+        sum to 1.
+    columns : tuple of str
+        The names of an input's channels (its first dimension) in their order, as in a table's first line;
+        empty if nobody has named them.
 
     Raises
     ------
@@ -86,11 +102,15 @@ class ModelCard:
     normalization: Normalization | None = None
     quantization: Quantization | None = None
     raw_inputs: bool = False
+    input_type: str = "float32"
+    input_range: tuple[float, float] | None = None
+    outputs: str = LOGITS
+    columns: tuple[str, ...] = ()
 
     @property
-    def input_dtype(self) -> type[np.uint8] | type[np.float32]:
-        """Of an input as the file is given it: bytes of raw pictures, otherwise float32."""
-        return np.uint8 if self.raw_inputs and is_picture(self.input_shape) else np.float32
+    def input_dtype(self) -> np.dtype[Any]:
+        """Of an input as the file is given it: bytes of raw pictures, otherwise ``input_type``."""
+        return np.dtype("uint8" if self.raw_inputs and is_picture(self.input_shape) else self.input_type)
 
     def __post_init__(self) -> None:
         _check("classes", self.classes, _is_names(self.classes), "a tuple of at least one class name")
@@ -111,6 +131,16 @@ class ModelCard:
         raw = self.raw_inputs
         known = raw is False or (raw is True and normalization is not None)
         _check("raw_inputs", raw, known, "false, or true beside a normalization")
+        kind = self.input_type
+        # What is normalized is a number with a unit, never the number of a token.
+        known = kind == "float32" or (kind in INPUT_TYPES and normalization is None)
+        _check("input_type", kind, known, f"one of {', '.join(INPUT_TYPES)}, float32 beside a normalization")
+        _check("input_range", self.input_range, _is_range(self.input_range), "None, or (least, largest)")
+        known = self.outputs in {LOGITS, PROBABILITIES}
+        _check("outputs", self.outputs, known, f"{LOGITS!r} or {PROBABILITIES!r}")
+        fits = self.columns == () or (_is_names(self.columns) and len(self.columns) == shape[0])
+        fits = fits and len(set(self.columns)) == len(self.columns)
+        _check("columns", self.columns, fits, f"a different name for each of {shape[0]} channels, or none")
 
     def to_metadata(self) -> dict[str, str]:
         """Return the card as the string key-value metadata of an ONNX file: each value is JSON."""
@@ -124,8 +154,9 @@ class ModelCard:
             part = getattr(self, name)
             if part is not None:
                 parts[name] = dataclasses.asdict(part)
-        if self.raw_inputs:
-            parts["raw_inputs"] = True
+        for name, unused in _LATER.items():
+            if getattr(self, name) != unused:
+                parts[name] = getattr(self, name)
         return {PREFIX + name: json.dumps(part) for name, part in parts.items()}
 
     @classmethod
@@ -144,8 +175,18 @@ class ModelCard:
             run=_read(metadata, "run"),
             normalization=_optional(metadata, "normalization", Normalization),
             quantization=_optional(metadata, "quantization", Quantization),
-            raw_inputs=PREFIX + "raw_inputs" in metadata and _read(metadata, "raw_inputs"),
+            **{name: _tuple(_read(metadata, name)) for name in _LATER if PREFIX + name in metadata},
         )
+
+
+_LATER: Final = {
+    "raw_inputs": False,
+    "input_type": "float32",
+    "input_range": None,
+    "outputs": LOGITS,
+    "columns": (),
+}
+"""Parts that are left out where they say nothing."""
 
 
 def _read(metadata: Mapping[str, str], name: str) -> Any:
@@ -189,6 +230,13 @@ def _is_names(part: Any) -> bool:
 def _is_shape(part: Any) -> bool:
     # type() and not isinstance(): JSON's true is a bool, and a bool is an int.
     return isinstance(part, tuple) and all(type(size) is int and size > 0 for size in part)
+
+
+def _is_range(part: Any) -> bool:
+    if part is None:
+        return True
+    numbers = isinstance(part, tuple) and len(part) == 2 and all(type(each) in {int, float} for each in part)
+    return numbers and all(isfinite(each) for each in part) and part[0] <= part[1]
 
 
 def _is_identity(part: Any) -> bool:

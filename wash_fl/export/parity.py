@@ -44,6 +44,11 @@ class Parity:
     first_disagreement: int | None
     tolerance: float
 
+    @property
+    def fault(self) -> str:
+        """What is wrong with the answers; empty if the session answers as its reference does."""
+        return self._verdict()[0]
+
     def raise_if_refused(self) -> None:
         """Return if the session answers as its reference does.
 
@@ -53,23 +58,33 @@ class Parity:
             If an output is not finite, a difference is above the tolerance, or a top-1 answer differs
             without being a tie.
         """
+        fault, remedy = self._verdict()
+        if fault:
+            raise ExportError(f"{fault}: {remedy}.")
+
+    def _verdict(self) -> tuple[str, str]:
+        """Return what is wrong and what to do about it."""
         if not math.isfinite(self.largest_difference):
-            raise ExportError(
+            return (
                 f"outputs that are not finite, first for example {self.worst_example} of {self.examples} "
-                f"(largest difference inf, tolerance {self.tolerance:g}): look for overflow in the model."
+                f"(largest difference inf, tolerance {self.tolerance:g})",
+                "look for overflow in the model",
             )
         if self.largest_difference > self.tolerance:
-            raise ExportError(
+            return (
                 f"outputs differ by up to {self.largest_difference:.3g} (example {self.worst_example} of "
-                f"{self.examples}), above the tolerance of {self.tolerance:g}: it is not the same model, its "
-                "inputs are prepared differently, or its answers depend on chance or on the batch."
+                f"{self.examples}), above the tolerance of {self.tolerance:g}",
+                "it is not the same model, its inputs are prepared differently, or its answers depend on "
+                "chance or on the batch",
             )
         if self.first_disagreement is not None:
-            raise ExportError(
+            return (
                 f"the top-1 answer differs for example {self.first_disagreement} of {self.examples}, by more "
                 f"than a tie (largest difference {self.largest_difference:.3g}, tolerance "
-                f"{self.tolerance:g}): lower the tolerance to see where the outputs part."
+                f"{self.tolerance:g})",
+                "lower the tolerance to see where the outputs part",
             )
+        return "", ""
 
 
 def compare(session_outputs: NDArray[Any], reference_outputs: NDArray[Any], tolerance: float) -> Parity:

@@ -44,15 +44,17 @@ def refuse_other_pixels(normalization: Normalization, inputs: NDArray[Any]) -> N
     """
     if not is_picture(inputs.shape[1:]):
         return
+    outside = channel_outside(normalization, inputs, SLACK)
+    if outside is not None:
+        channel, least, most = outside
+        raise ExportError(
+            f"channel {channel} of the examples runs from {least:.4g} to {most:.4g} when the card's "
+            f"normalization is undone, and pixels from 0 to 1: {REMEDY}"
+        )
     pixels = normalization.undo(inputs)
     for channel in range(pixels.shape[1]):
         given, found = inputs[:, channel], pixels[:, channel]
         which = f"channel {channel} of the examples"
-        if found.min() < -SLACK or found.max() > 1 + SLACK:
-            raise ExportError(
-                f"{which} runs from {found.min():.4g} to {found.max():.4g} when the card's normalization is "
-                f"undone, and pixels from 0 to 1: {REMEDY}"
-            )
         if given.min() == 0 and given.max() == 1 and np.abs(given - found).max() > SLACK:
             raise ExportError(
                 f"{which} runs from 0 to 1, as pixels that were not normalized, and the card says they were: "
@@ -65,6 +67,33 @@ def refuse_other_pixels(normalization: Normalization, inputs: NDArray[Any]) -> N
                 f"{which} has {len(levels)} different values, as bytes have, but when the card's "
                 f"normalization is undone they lie between bytes: {REMEDY}"
             )
+
+
+def channel_outside(
+    normalization: Normalization, inputs: NDArray[Any], slack: float
+) -> tuple[int, float, float] | None:
+    """Return the first channel of pictures that is outside 0..1 when the normalization is undone, if any.
+
+    Parameters
+    ----------
+    normalization : Normalization
+    inputs : ndarray of float32, shape (n, channels, height, width)
+    slack : float
+        How far outside is no matter.
+
+    Returns
+    -------
+    channel : int
+    least, most : float
+        Of its pixels.
+    """
+    ends = np.stack([reduce(inputs, axis=(0, 2, 3)) for reduce in (np.min, np.max)])
+    least, most = normalization.undo(ends)
+    outside = np.flatnonzero((least < -slack) | (most > 1 + slack))
+    if len(outside) == 0:
+        return None
+    first = int(outside[0])
+    return first, float(least[first]), float(most[first])
 
 
 def _levels(pixels: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -1,37 +1,36 @@
 """From a float32 ONNX file to graphs in int8: static QDQ quantization, by onnxruntime's own tools."""
 
 import copy
+import math
 import platform
 import tempfile
-from collections.abc import Collection, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 import onnx
-from onnxruntime.quantization import QDQQuantizer, QuantType, create_calibrator, quant_pre_process
+from numpy.typing import NDArray
+from onnxruntime.quantization import QDQQuantizer, QuantType
 
 from wash_fl.errors import ExportError
+from wash_fl.export.calibration import drop_unbounded, prepare, ranges_of, refusing
 from wash_fl.export.graph import forget_sources
 from wash_fl.export.inference import Predictor
-from wash_fl.export.inputs import Floats
+from wash_fl.export.inputs import Inputs, as_batch
+from wash_fl.export.layers import named
 from wash_fl.export.metadata import Quantization
-from wash_fl.export.text import first_line
-
-BATCH: Final = 32
-"""Inputs per run while ranges are looked for: all activations of a run are in memory."""
+from wash_fl.export.seal import sealed
 
 # Softmax and normalization layers stay in float32: they cost little, and lose much in 8 bits.
 _OPERATORS: Final = (
     *("Conv", "ConvTranspose", "Gemm", "MatMul", "Add", "Mul", "Concat"),
     *("Relu", "LeakyRelu", "Clip", "Sigmoid"),
     *("MaxPool", "AveragePool", "GlobalAveragePool", "Pad", "Slice", "Resize", "Split"),
-    *("Reshape", "Flatten", "Squeeze", "Unsqueeze", "Transpose"),
+    *("Reshape", "Flatten", "Squeeze", "Unsqueeze", "Transpose", "Gather"),
 )
-# What onnxruntime's optimizer puts before the names of weights into which it has folded a BatchNorm.
-_FOLDED: Final = ("ConvBnFusion_BN_B_", "ConvBnFusion_W_")
+_LEAST_VARIANCE: Final = np.finfo(np.float32).tiny
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,6 +63,11 @@ arm64: what onnxruntime advises for it (``quantize_static``).
 _MACHINES: Final = {"aarch64": "arm64", "arm64": "arm64", "x86_64": "x86", "amd64": "x86"}
 
 
+def this_target() -> str | None:
+    """Return the target that this machine is, or None."""
+    return _MACHINES.get(platform.machine().lower())
+
+
 def choose_target(asked: str | None = None) -> str:
     """Return the target that is asked for, or the one that this machine is.
 
@@ -72,16 +76,15 @@ def choose_target(asked: str | None = None) -> str:
     ExportError
         If there is no such target, or this machine is none.
     """
-    if asked is not None:
-        if asked not in SCHEMES:
-            raise ExportError(f"target = {asked!r} is not allowed: it is one of {', '.join(SCHEMES)}.")
-        return asked
-    machine = platform.machine()
-    if machine.lower() not in _MACHINES:
+    if asked is not None and asked not in SCHEMES:
+        raise ExportError(f"target = {asked!r} is not allowed: it is one of {', '.join(SCHEMES)}.")
+    target = asked or this_target()
+    if target is None:
         raise ExportError(
-            f"this machine is {machine!r}, and int8 files are for {' or '.join(SCHEMES)}: give --target."
+            f"this machine is {platform.machine()!r}, and int8 files are for {' or '.join(SCHEMES)}: give "
+            "--target."
         )
-    return _MACHINES[machine.lower()]
+    return target
 
 
 class Quantizer:
@@ -91,7 +94,7 @@ class Quantizer:
     ----------
     model : Path
         A file written by :func:`wash_fl.export.export_onnx`.
-    calibration : ndarray of float32, shape (n, *input_shape)
+    calibration : ndarray of ``card.input_dtype``, shape (n, *input_shape)
         Real inputs, prepared as the card says: the least and the largest value of each activation are theirs.
     target : str
         A key of :data:`SCHEMES`.
@@ -101,43 +104,54 @@ class Quantizer:
     layers : tuple of str
         The operators that can be quantized, in the graph's order. One with weights has the name of their
         module, such as ``layer1.0.conv1``; another one that of the module before it, ``layer1.0.conv1/Add``.
+    unbounded : tuple of str
+        Those that read or write NaN or infinity, such as a mask. They always stay in float32.
 
     Raises
     ------
     ExportError
-        If there is no such target, or onnxruntime cannot quantize the file; from the methods as well.
+        If there is no such target, the inputs do not fit the model, or onnxruntime cannot quantize the file;
+        from the methods as well.
     """
 
-    def __init__(self, model: Path, calibration: Floats, target: str) -> None:
+    def __init__(self, model: Path, calibration: Inputs, target: str) -> None:
         self.target = choose_target(target)
         self._model = model
         self._card = Predictor(model).card
-        self._calibration = calibration
+        self._calibration = as_batch(calibration, self._card, "the calibration inputs")
         with tempfile.TemporaryDirectory() as folder:
             prepared = Path(folder) / "prepared.onnx"
-            with _refusing(model):
-                quant_pre_process(str(model), str(prepared), skip_symbolic_shape=True)
-                self._graph = _renamed(onnx.load(prepared))
+            with refusing(model):
+                self._graph = named(prepare(model, prepared))
                 onnx.save(self._graph, prepared)
-                self._ranges = _ranges(prepared, calibration)
-        self.layers = tuple(node.name for node in self._graph.graph.node if node.op_type in _OPERATORS)
+                self._ranges = ranges_of(prepared, self._calibration, _OPERATORS)
+                tensors = _float_tensors(self._graph.graph) | set(self._ranges.data)
+                unbounded = drop_unbounded(self._ranges, self._graph.graph)
+        self.layers = self._layers_of(tensors)
+        self.unbounded = self._layers_of(unbounded)
 
-    def write(self, path: Path, *, in_float: Collection[str] = ()) -> None:
-        """Write the int8 file.
+    def write(self, path: Path, *, in_float: Collection[str] = ()) -> tuple[str, ...]:
+        """Write the int8 file, and return the layers that are in float32 in it.
 
         Parameters
         ----------
         path : Path
             Where it goes; a file that is there is overwritten.
         in_float : collection of str
-            Layers that stay in float32.
+            Layers that stay in float32, beside those that are ``unbounded``.
         """
-        kept = tuple(each for each in self.layers if each in in_float)
+        kept = tuple(each for each in self.layers if each in {*in_float, *self.unbounded})
         proto = self._quantize(kept)
+        if not in_float and all(node.op_type != "DequantizeLinear" for node in proto.graph.node):
+            raise ExportError(
+                f"{self._model} has no layer that can be in int8, such as a convolution or a matrix product "
+                "of finite numbers: use the float32 file."
+            )
         card = replace(self._card, quantization=Quantization(target=self.target, in_float=kept))
         for key, value in card.to_metadata().items():
             proto.metadata_props.add(key=key, value=value)
-        path.write_bytes(proto.SerializeToString(deterministic=True))
+        path.write_bytes(sealed(proto))
+        return kept
 
     def harm(self, examples: int) -> dict[str, float]:
         """Return what each layer does to the answers if it is the only one in int8.
@@ -150,22 +164,30 @@ class Quantizer:
         Returns
         -------
         dict of str to float
-            For each layer the mean squared change of the logits over their variance; the worst layer first.
+            For each layer that is not ``unbounded`` the mean squared change of the logits over their
+            variance, infinite where an answer is not finite; the worst layer first.
         """
         inputs = self._calibration[:examples]
         reference = Predictor(self._model).predict(inputs).logits
-        found = {}
+        harm = {}
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "one.onnx"
             for layer in self.layers:
-                self.write(path, in_float=set(self.layers) - {layer})
-                changed = Predictor(path).predict(inputs).logits - reference
-                found[layer] = float(np.mean(changed**2) / max(np.var(reference), np.finfo(np.float32).tiny))
-        return dict(sorted(found.items(), key=lambda item: -item[1]))
+                if layer not in self.unbounded:
+                    self.write(path, in_float=set(self.layers) - {layer})
+                    harm[layer] = _change(Predictor(path).predict(inputs).logits, reference)
+        return dict(sorted(harm.items(), key=lambda item: -item[1]))
+
+    def _layers_of(self, tensors: Collection[str]) -> tuple[str, ...]:
+        return tuple(
+            node.name
+            for node in self._graph.graph.node
+            if node.op_type in _OPERATORS and not set(tensors).isdisjoint([*node.input, *node.output])
+        )
 
     def _quantize(self, in_float: Sequence[str]) -> onnx.ModelProto:
         scheme = SCHEMES[self.target]
-        with _refusing(self._model):
+        with refusing(self._model):
             quantizer = QDQQuantizer(
                 copy.deepcopy(self._graph),
                 per_channel=True,
@@ -183,61 +205,14 @@ class Quantizer:
         return _tidy(quantizer.model.model)
 
 
-@contextmanager
-def _refusing(model: Path) -> Iterator[None]:
-    try:
-        yield
-    except Exception as error:  # onnxruntime's own errors share no base class
-        raise ExportError(
-            f"onnxruntime cannot quantize {model} ({first_line(error)}): use the float32 file."
-        ) from error
+def _float_tensors(graph: onnx.GraphProto) -> set[str]:
+    return {each.name for each in graph.initializer if each.data_type == onnx.TensorProto.FLOAT}
 
 
-class _Batches:
-    """What onnxruntime asks calibration inputs from, one batch after the other."""
-
-    def __init__(self, inputs: Floats) -> None:
-        self._batches: Iterator[Floats] = (
-            inputs[start : start + BATCH] for start in range(0, len(inputs), BATCH)
-        )
-
-    def get_next(self) -> dict[str, Floats] | None:
-        batch = next(self._batches, None)
-        return None if batch is None else {"input": batch}
-
-
-def _ranges(prepared: Path, calibration: Floats) -> Any:
-    calibrator = create_calibrator(
-        str(prepared), list(_OPERATORS), augmented_model_path=str(prepared.with_suffix(".augmented.onnx"))
-    )
-    calibrator.collect_data(_Batches(calibration))
-    return calibrator.compute_data()
-
-
-def _renamed(proto: onnx.ModelProto) -> onnx.ModelProto:
-    """Give weights their own names again, and operators that of their module, or of the one before them."""
-    graph = proto.graph
-    names = {each.name: _unfolded(each.name) for each in graph.initializer}
-    for initializer in graph.initializer:
-        initializer.name = names[initializer.name]
-    taken = {node.name for node in graph.node}
-    module = "input"
-    for node in graph.node:
-        for place, name in enumerate(node.input):
-            node.input[place] = names.get(name, name)
-        own = next((name for name in node.input if name.endswith(".weight")), "").removesuffix(".weight")
-        module = own or module
-        name = own or f"{module}/{node.op_type}"
-        if name not in taken:
-            node.name = name
-            taken.add(name)
-    return proto
-
-
-def _unfolded(name: str) -> str:
-    for prefix in _FOLDED:
-        name = name.removeprefix(prefix)
-    return name
+def _change(logits: NDArray[np.float32], reference: NDArray[np.float32]) -> float:
+    change = np.mean((logits.astype(float) - reference) ** 2) / max(np.var(reference), _LEAST_VARIANCE)
+    # NaN compares as neither worse nor better than anything, and is the worst.
+    return float(change) if math.isfinite(change) else math.inf
 
 
 def _tidy(proto: onnx.ModelProto) -> onnx.ModelProto:

@@ -13,6 +13,8 @@ from wash_fl.export.inference import Predictor
 from wash_fl.export.inputs import Inputs
 from wash_fl.export.normalization import Normalization
 from wash_fl.export.parity import Parity, compare
+from wash_fl.export.proof import MOST_EXAMPLES, prove
+from wash_fl.export.seal import sealed
 from wash_fl.files import replacing
 
 if TYPE_CHECKING:
@@ -21,12 +23,20 @@ if TYPE_CHECKING:
 INPUT: Final = "raw"
 
 
-def export_raw(model: Path, path: Path, *, examples: NDArray[np.float32], tolerance: float = 1e-4) -> Parity:
+def export_raw(
+    model: Path,
+    path: Path,
+    *,
+    examples: NDArray[np.float32],
+    tolerance: float = 1e-4,
+    test_vectors: int = MOST_EXAMPLES,
+) -> Parity:
     """Write a file like another one that takes raw inputs, unless it answers otherwise.
 
     Its input is ``raw``: uint8 of shape ``(batch, *card.input_shape)`` where inputs are pictures, readings in
     float32 elsewhere. What the card's normalization says comes first in its graph, and no weight is touched.
-    It is compared with the file that it is made of, which is given the same inputs prepared already.
+    It is compared with the file that it is made of, which is given the same inputs prepared already; that
+    one's answers are in the test vectors of the new one.
 
     Parameters
     ----------
@@ -38,6 +48,8 @@ def export_raw(model: Path, path: Path, *, examples: NDArray[np.float32], tolera
         Inputs that are prepared already. Pictures of them are made of whole bytes to compare the two files.
     tolerance : float
         The largest difference between two outputs that is accepted.
+    test_vectors : int
+        How many of the inputs the file carries at most, 0 to 8.
 
     Raises
     ------
@@ -54,6 +66,7 @@ def export_raw(model: Path, path: Path, *, examples: NDArray[np.float32], tolera
             f"{model} cannot be given raw inputs: its card must have a normalization (NORMALIZATION in the "
             "task), and its own inputs be prepared already."
         )
+    source = predictor.proof
     proto = onnx.load(model)
     prepend_preparation(proto.graph, normalization, predictor.card.input_shape)
     onnx.helper.set_model_props(proto, replace(predictor.card, raw_inputs=True).to_metadata())
@@ -62,12 +75,13 @@ def export_raw(model: Path, path: Path, *, examples: NDArray[np.float32], tolera
     if is_picture(predictor.card.input_shape):
         raw = as_bytes(readings)
         readings = raw.astype(np.float32) / np.float32(255)
-    prepared = normalization.apply(readings)
+    due = predictor.predict(normalization.apply(readings)).logits
+    versions = source.versions if source else {}
+    prove(proto, raw, due, tolerance=tolerance, versions=versions, most=test_vectors)
     with replacing(path) as partial:
-        partial.write_bytes(proto.SerializeToString(deterministic=True))
+        partial.write_bytes(sealed(proto))
         onnx.checker.check_model(str(partial), full_check=True)
-        answers = Predictor(partial).predict(raw).logits
-        parity = compare(answers, predictor.predict(prepared).logits, tolerance)
+        parity = compare(Predictor(partial).predict(raw).logits, due, tolerance)
         parity.raise_if_refused()
     return parity
 

@@ -1,1 +1,1 @@
-"""Faults on purpose, by member and exchange: to messages (grid) and to processes (points)."""
+"""Faults on purpose, by member and exchange: plans of them, and the points at which processes die."""

@@ -18,42 +18,29 @@ from torch import nn
 from torch.optim import Optimizer
 
 from wash_fl.config import ExchangeConfig
-from wash_fl.core.codec import FLOAT32, taken_over
-from wash_fl.core.identity import run_identity
 from wash_fl.core.layout import Layout
-from wash_fl.core.run_packets import RunPackets
-from wash_fl.core.terms import Terms
-from wash_fl.errors import ExchangeError, LayoutError, StateError, reason_of
-from wash_fl.member.exchanging import Exchanging, Line, Offer
+from wash_fl.core.plane import plane_of
+from wash_fl.errors import ExchangeError, LayoutError, NotJoinedError, StateError, reason_of
+from wash_fl.member.exchanging import Exchanging, Line, StepOptions
 from wash_fl.member.log import Entry, ExchangeLog, Logs, caught_up, new_log
 from wash_fl.member.member import Member
 from wash_fl.member.pace import Round, checked_seconds, plan, smoothed
 from wash_fl.member.parameters import Values, model_sha256
-from wash_fl.member.snapshot import Progress, Snapshot, Store
+from wash_fl.member.snapshot import Buffers, Progress, Snapshot, Store
+from wash_fl.member.stateful import States
+from wash_fl.protocol.packets import RunPackets
+from wash_fl.protocol.session import MemberSession, Offer
+from wash_fl.protocol.terms import Terms, run_identity
 
 logger = logging.getLogger("flwr.wash_fl")
 
 MakeLine = Callable[[Member, Progress], Line]
 
 LOG_BYTES: Final = 16 << 20
-"""A log smaller than this is no reason to save the member."""
+"""A log smaller than this, or than the model, is no reason to save the member in the middle of a round."""
 
 Work = Callable[[Round], Mapping[str, float] | None]
 """Takes a round's optimizer steps and returns metrics by name."""
-
-
-class NotJoinedError(ExchangeError):
-    """A member holds no state of the run that it could go on with, and is to be started.
-
-    Attributes
-    ----------
-    fell_back : bool
-        It holds one, from before the last exchange in which it took part.
-    """
-
-    def __init__(self, message: str, *, fell_back: bool = False) -> None:
-        super().__init__(message)
-        self.fell_back = fell_back
 
 
 @dataclass(frozen=True)
@@ -86,6 +73,8 @@ class DurableMember:
         Its weights are replaced by the member's.
     optimizer : torch.optim.Optimizer
         Over the model's parameters; its state is replaced, too.
+    states : mapping of str to Stateful, optional
+        What else the training loop keeps; kept with the member, and given back before it trains on.
     index : int
         The member's index.
     run : bytes
@@ -94,8 +83,11 @@ class DurableMember:
         Where the member is kept. Nobody else may use it during an operation.
     logs : Logs, optional
         Where it is kept what the member exchanges between two snapshots; the stream plane needs it.
-    now : callable
-        Seconds on a clock that never goes back; rounds by seconds are measured by it.
+    now, sleep : callable
+        Seconds on a clock that never goes back, and waiting by it: rounds by seconds are measured by it.
+    log_bytes : int, optional
+        A log smaller than this, or than the model, is no reason to save the member in the middle of a round;
+        ``LOG_BYTES`` by default.
     """
 
     def __init__(
@@ -107,8 +99,12 @@ class DurableMember:
         run: bytes,
         store: Store,
         logs: Logs | None = None,
+        states: States | None = None,
         now: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], None] = time.sleep,
+        log_bytes: int | None = None,
     ) -> None:
+        self._states = states
         self._model = model
         self._optimizer = optimizer
         self._index = index
@@ -117,6 +113,8 @@ class DurableMember:
         self._logs = logs
         self._log = ""
         self._now = now
+        self._sleep = sleep
+        self._log_bytes = LOG_BYTES if log_bytes is None else log_bytes
         self._made: tuple[Terms, Member] | None = None
 
     def introduce(self, terms: Terms, layout: Layout) -> Progress | None:
@@ -177,8 +175,8 @@ class DurableMember:
         StateError
             If its state cannot be used or saved.
         """
-        stream = terms.exchange.streams
-        if exchange < 0 or (exchange > terms.rounds and not stream):
+        plane = plane_of(terms.exchange)
+        if exchange < 0 or (exchange > terms.rounds and plane.once_per_round):
             raise ExchangeError(
                 f"a start after exchange {exchange}: it must be from 0 to {terms.rounds}, the run's rounds."
             )
@@ -202,7 +200,7 @@ class DurableMember:
             incarnation=incarnation,
             joined=exchange,
             applied=exchange,
-            log=new_log() if stream else "",
+            log=new_log() if plane.logged else "",
         )
         # Nothing is left to fall back to: what it held before does not count any more.
         self._save(Snapshot.of(member, progress), anew=True)
@@ -238,6 +236,8 @@ class DurableMember:
             If it holds no state of this run, or one from before what is delivered.
         ExchangeError
             If the round is over, or training diverged; the state is what it was.
+        LayoutError
+            If training changed what the model's state dict looks like; the state is what it was.
         PacketError
             If the delivery is refused; the state is what it was.
         StateError
@@ -249,13 +249,13 @@ class DurableMember:
         seconds = checked_seconds(seconds)
         if not 1 <= number <= terms.rounds:
             raise ExchangeError(f"round {number} is none of this run: it has rounds 1 to {terms.rounds}.")
-        stream = terms.exchange.streams
-        if stream != (line is not None):
+        once = plane_of(terms.exchange).once_per_round
+        if once != (line is None):
             raise ExchangeError(
                 f"a request to train that does not fit a run on the {terms.exchange.exchange_plane} plane: "
                 "the ServerApp must use WashStrategy of the same version."
             )
-        over = number > progress.round and number <= progress.applied and not stream
+        over = number > progress.round and number <= progress.applied and once
         if number < progress.round or over:
             raise ExchangeError(
                 f"round {number} is over for member {self._index}, which is at round {progress.round} and "
@@ -264,10 +264,11 @@ class DurableMember:
         member = self._member(terms)
         progress, offer = self._restore(snapshot, member)
         del snapshot  # as large as the member
+        session = self._session(member, progress, offer)
         if number == progress.round:
-            packet = b"" if offer is None or stream else self._packet(member, number, offer)
-            return Trained(progress, packet, None)
-        self._deliver(delivery, member, progress, offer)
+            again = offer is not None and offer.size and once
+            return Trained(progress, session.packet() if again else b"", None)
+        session.apply(delivery)
         progress = progress.after(applied=member.applied)
         now = plan(number, seconds, progress, terms)
         began = self._now()
@@ -282,17 +283,24 @@ class DurableMember:
             progress = progress.after(seconds_per_step=pace, last_steps=now.steps)
         # A diverged member is refused before its state replaces the last good one.
         self._check_finite(member, number)
+        member.check_state()
         step = now.first_step + now.steps
         if line is None:
-            offer = member.offer(number)
-            packet, offered, at, log = self._packet(member, number, offer), number, step, ""
+            packet = session.make_offer(number, step)
+            last, log = session.offer, ""
         else:
-            packet, offered, offer, at, log = b"", last.exchange, last.values, last.step, new_log()
+            packet, log = b"", new_log()
         progress = progress.after(
-            round=number, step=step, applied=member.applied, offered=offered, offered_step=at, log=log
+            round=number,
+            step=step,
+            applied=member.applied,
+            offered=last.exchange,
+            offered_step=last.step,
+            log=log,
         )
-        self._save(Snapshot.of(member, progress, offer))
-        return Trained(progress, packet, metrics)
+        self._save(Snapshot.of(member, progress, last.values))
+        nothing = last.values is None or last.values.size == 0
+        return Trained(progress, b"" if nothing else packet, metrics)
 
     def _exchange_while(  # noqa: PLR0917
         self,
@@ -307,9 +315,9 @@ class DurableMember:
         logs = self._logs
         assert logs is not None, "the stream plane needs logs"
 
-        def rest(steps: int) -> ExchangeLog:
+        def rest(steps: int, buffers: Buffers) -> ExchangeLog:
             """Save the member, so that its log need not grow for ever."""
-            last = exchanging.offer
+            last = exchanging.session.offer
             new = progress.after(
                 step=now.first_step + steps,
                 applied=member.applied,
@@ -317,24 +325,33 @@ class DurableMember:
                 offered_step=last.step,
                 log=new_log(),
             )
-            self._save(Snapshot.of(member, new, last.values))
+            self._save(Snapshot.of(member, new, last.values, buffers=buffers))
             return logs.open(new.log)
 
+        exchange = self._exchange
         exchanging = Exchanging(
             member,
             line,
             logs.open(progress.log),
-            run=self._run,
-            config=self._exchange,
+            packets=RunPackets(self._run, member.draw),
             offer=Offer(progress.offered, offer, progress.offered_step),
-            first_step=now.first_step,
-            rest_at=max(LOG_BYTES, 4 * sum(each.numel() for each in member.model.parameters())),
-            on_rest=rest,
+            options=StepOptions(
+                every=exchange.every,
+                overlap=exchange.overlap,
+                first_step=now.first_step,
+                rest_at=max(self._log_bytes, 4 * sum(each.numel() for each in member.model.parameters())),
+                on_rest=rest,
+            ),
+            now=self._now,
+            sleep=self._sleep,
         )
         with exchanging:
             metrics = dict(work(now) or {})
-        metrics |= {"exchanges": float(exchanging.exchanges), "exchange_seconds": exchanging.seconds}
-        return exchanging.offer, metrics
+        metrics |= {
+            "exchanges": float(exchanging.session.exchanges),
+            "exchange_seconds": exchanging.seconds,
+        }
+        return exchanging.session.offer, metrics
 
     def collect(self, delivery: bytes) -> Progress:
         """Apply the last delivery; the model then is what this member hands in.
@@ -348,7 +365,7 @@ class DurableMember:
         member = self._member(_terms(snapshot.progress.settings))
         progress, offer = self._restore(snapshot, member)
         del snapshot
-        if self._deliver(delivery, member, progress, offer):
+        if self._session(member, progress, offer).apply(delivery):
             progress = progress.after(applied=member.applied, log=new_log() if progress.log else "")
             self._save(Snapshot.of(member, progress, offer))
         return progress
@@ -398,6 +415,7 @@ class DurableMember:
                 seed=terms.seed,
                 schedule=terms.schedule,
                 exchange_optimizer=terms.exchange.exchange_optimizer,
+                states=self._states,
             )
             self._made = terms, member
         return self._made[1]
@@ -412,39 +430,16 @@ class DurableMember:
             )
         return member
 
-    def _deliver(self, packet: bytes, member: Member, progress: Progress, offer: Values | None) -> bool:
-        """Apply a delivery, if there is one and it was not applied before."""
-        if not packet:
-            return False
-        config = self._exchange
-        delivery = RunPackets(self._run, member.draw).read_delivery(packet, member.index)
-        if delivery.exchange > max(progress.offered, progress.applied):
-            # Who takes part in an exchange has saved its round. Deliveries before this one may be lost, too.
-            raise NotJoinedError(
-                "it fell back to a state before what it had offered: it is at round "
-                f"{progress.round}, and has a delivery of exchange {delivery.exchange}.",
-                fell_back=True,
-            )
-        values = delivery.values
-        if config.dtype != FLOAT32 and delivery.exchange > progress.applied:
-            if offer is None or delivery.exchange != progress.offered:
-                raise ExchangeError(
-                    f"a delivery of exchange {delivery.exchange} for member {self._index}, whose last offer "
-                    f"was for {progress.offered}: what its offer then left out is not known any more."
-                )
-            values = taken_over(values, offered=offer, dtype=config.dtype)
-        return member.deliver(delivery.exchange, values)
+    def _session(self, member: Member, progress: Progress, offer: Values | None) -> MemberSession:
+        """Return what decides about a member's exchanges, which is saved as a whole before it replies."""
+        last = Offer(progress.offered, offer, progress.offered_step)
+        return MemberSession(member, RunPackets(self._run, member.draw), last)
 
     @property
     def _exchange(self) -> ExchangeConfig:
         """What the terms say about exchanges; there are terms as soon as there is a member."""
         assert self._made is not None
         return self._made[0].exchange
-
-    def _packet(self, member: Member, exchange: int, offer: Values) -> bytes:
-        if offer.size == 0:
-            return b""
-        return RunPackets(self._run, member.draw).offer(member.index, exchange, offer)
 
     def _check_finite(self, member: Member, number: int) -> None:
         """Refuse a member that diverged, also where this exchange does not look."""

@@ -4,7 +4,7 @@ import hashlib
 import json
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -13,8 +13,11 @@ from safetensors.torch import save as to_safetensors
 from wash_fl.core.identity import weights_sha256
 from wash_fl.errors import StateError
 from wash_fl.member.snapshot import Progress, Snapshot
+from wash_fl.member.stateful import PackedStates
 
-FORMAT = "wash-fl member 2"
+FORMAT: Final = "wash-fl member 2"
+WITH_STATES: Final = "wash-fl member 3"
+"""The same, and besides what a training loop keeps; who does not know it must not go on without."""
 
 
 class Damage(Exception):  # noqa: N818 (never seen by a user: another copy is tried first)
@@ -33,12 +36,17 @@ def encode(snapshot: Snapshot) -> bytes:
     tensors = {f"model.{name}": each for name, each in snapshot.model.items()} | optimizer
     if snapshot.offer is not None:
         tensors["offer"] = torch.from_numpy(snapshot.offer)
+    states = snapshot.states
+    if states is not None:
+        tensors |= {f"states.{place}": each for place, each in enumerate(states.tensors)}
     metadata = {
-        "format": FORMAT,
+        "format": FORMAT if states is None else WITH_STATES,
         "progress": json.dumps(asdict(snapshot.progress)),
         "optimizer": json.dumps(scalars),
         "tensors": _checksum(tensors),
     }
+    if states is not None:
+        metadata["states"] = states.text
     metadata["checksum"] = _seal(metadata)
     return to_safetensors(tensors, metadata)
 
@@ -56,17 +64,17 @@ def read(path: Path) -> Snapshot:
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
-            if metadata.get("format") == FORMAT and metadata["checksum"] != _seal(metadata):
+            if metadata.get("format") in (FORMAT, WITH_STATES) and metadata["checksum"] != _seal(metadata):
                 raise Damage("a bit of its header has changed")
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except OSError as error:
         raise StateError(f"{path} cannot be read ({error.strerror or error}): mend that.") from error
     except (SafetensorError, KeyError, TypeError, ValueError) as error:
         raise Damage(_reason(error)) from error
-    if metadata.get("format") != FORMAT:
+    if metadata.get("format") not in (FORMAT, WITH_STATES):
         raise StateError(
-            f"{path} has the format {metadata.get('format')!r}, expected {FORMAT!r}: it is not a member's "
-            "state, or of another version. Move it away to start this member anew."
+            f"{path} has the format {metadata.get('format')!r}, expected {FORMAT!r} or {WITH_STATES!r}: it "
+            "is not a member's state, or of another version. Move it away to start this member anew."
         )
     if metadata["tensors"] != _checksum(tensors):
         raise Damage("a bit of its tensors has changed")
@@ -83,6 +91,7 @@ def read(path: Path) -> Snapshot:
             optimizer=_join_optimizer(tensors, scalars),
             optimizer_class=scalars["class"],
             offer=tensors["offer"].numpy() if "offer" in tensors else None,
+            states=_join_states(tensors, metadata),
             source=str(path),
         )
     except (KeyError, TypeError, ValueError, AttributeError) as error:
@@ -95,7 +104,8 @@ def _reason(error: Exception) -> str:
 
 def _seal(metadata: dict[str, str]) -> str:
     """Return the hash of the metadata: a digit of the round that changed would still be a round."""
-    sealed = [metadata[name] for name in ("format", "progress", "optimizer", "tensors")]
+    more = ("states",) if metadata["format"] == WITH_STATES else ()
+    sealed = [metadata[name] for name in ("format", "progress", "optimizer", "tensors", *more)]
     return hashlib.sha256(json.dumps(sealed).encode()).hexdigest()
 
 
@@ -139,3 +149,10 @@ def _join_optimizer(tensors: dict[str, torch.Tensor], scalars: dict[str, Any]) -
             _, index, key = name.split(".", 2)
             state.setdefault(int(index), {})[key] = tensor
     return {"state": state, "param_groups": scalars["param_groups"]}
+
+
+def _join_states(tensors: dict[str, torch.Tensor], metadata: dict[str, str]) -> PackedStates | None:
+    if metadata["format"] != WITH_STATES:
+        return None
+    count = sum(name.startswith("states.") for name in tensors)
+    return PackedStates(metadata["states"], tuple(tensors[f"states.{place}"] for place in range(count)))

@@ -6,8 +6,9 @@ crash the member is its last snapshot with these written over it, one after the 
 between is lost, but no value that it exchanged is, nor is one held twice.
 
 A record reaches the operating system before the member goes on, so it survives the death of the process; it
-is not synced, and a power cut may lose the last ones. The server then sees a member that has applied less
-than it acknowledged, and has it start anew.
+is not synced, and a power cut may lose the last ones. Either the server then sees a member that has applied
+less than it acknowledged, or the member sees a delivery for an offer that it does not know
+(:mod:`wash_fl.protocol.delivery`); in both cases it starts anew.
 """
 
 import secrets
@@ -29,6 +30,9 @@ _HEADER: Final = struct.Struct("<4sIQII")
 _MARK: Final = b"wlog"
 _SUM: Final = struct.Struct("<I")
 _PREFIX: Final = "exchanges."
+
+HEADER_BYTES, SUM_BYTES = _HEADER.size, _SUM.size
+"""Of a record, before and after its values."""
 
 
 class Kind(IntEnum):
@@ -82,7 +86,7 @@ class ExchangeLog:
         begin = 0
         while (entry := _entry(content, begin)) is not None:
             yield entry
-            begin += _HEADER.size + entry.values.nbytes + _SUM.size
+            begin += HEADER_BYTES + entry.values.nbytes + SUM_BYTES
         self.size = begin
 
     def append(self, kind: Kind, exchange: int, values: Values) -> None:
@@ -107,6 +111,14 @@ class ExchangeLog:
         if written != len(record) + _SUM.size:
             raise StateError(f"{self.path} cannot be written: the disk is full. Free some space.")
         self.size += written
+
+    def offered(self, exchange: int, values: Values) -> None:
+        """Write down what is offered."""
+        self.append(Kind.OFFERED, exchange, values)
+
+    def applied(self, exchange: int, values: Values) -> None:
+        """Write down what is held instead."""
+        self.append(Kind.APPLIED, exchange, values)
 
     def close(self) -> None:
         """Close the file."""

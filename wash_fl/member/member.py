@@ -1,6 +1,6 @@
 """One member of the ensemble: a model, its optimizer, and what it has exchanged."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
@@ -11,19 +11,19 @@ from torch.optim import Optimizer
 from wash_fl.core.draw import Draw
 from wash_fl.core.layout import PARAMETER
 from wash_fl.core.schedule import Schedule
-from wash_fl.errors import ExchangeError
+from wash_fl.errors import ExchangeError, LayoutError
 from wash_fl.member.parameters import (
     FlatViews,
     Values,
     exchanged_parameters,
     flatten,
-    float_buffers,
     gather,
     model_layout,
     scatter,
     unflatten,
 )
 from wash_fl.member.slots import optimizer_slots, slot_tensors
+from wash_fl.member.stateful import Stateful, States
 
 
 class Member:
@@ -43,6 +43,8 @@ class Member:
         How probable an exchange is.
     exchange_optimizer : bool
         WASH+Opt: optimizer state shaped like its parameter travels along.
+    states : mapping of str to Stateful, optional
+        What else its training loop keeps, such as a learning-rate scheduler.
 
     Attributes
     ----------
@@ -69,15 +71,36 @@ class Member:
         seed: int,
         schedule: Schedule,
         exchange_optimizer: bool = False,
+        states: Mapping[str, Stateful] | None = None,
     ) -> None:
         self.model = model
         self.optimizer = optimizer
+        self.states: States = dict(states or {})
         self.index = index
         self.applied = 0
         self._parameters = [each for _, each in exchanged_parameters(model)]
         self._views = FlatViews(self._parameters)
         self.layout = model_layout(model, optimizer_slots(optimizer) if exchange_optimizer else ())
         self.draw = Draw(seed, self.layout, schedule)
+        self._kinds = _kinds_of(model)
+
+    def check_state(self) -> None:
+        """Refuse a model whose training has changed what its state dict looks like.
+
+        Raises
+        ------
+        LayoutError
+            If an entry came, went, or is of another shape or dtype: nobody could load it, or average it.
+        """
+        kinds = _kinds_of(self.model)
+        for name in (*self._kinds, *kinds):
+            before, now = self._kinds.get(name, "not there"), kinds.get(name, "not there")
+            if before != now:
+                raise LayoutError(
+                    f"{name!r} in the model's state dict was {before}, and is {now} after training: let "
+                    "model() return it as it will be, by one batch through the model if need be, or register "
+                    "it with persistent=False."
+                )
 
     def offer(self, exchange: int) -> Values:
         """Return a copy of what this member holds at the coordinates of an exchange, shape (slots, count)."""
@@ -136,10 +159,6 @@ class Member:
         """Take over a flat vector of exchanged parameters, shape (layout.size,)."""
         unflatten(vector, self._parameters)
 
-    def buffers(self) -> Values:
-        """Return all floating-point buffers (BatchNorm statistics) as one flat vector."""
-        return flatten([each for _, each in float_buffers(self.model)])
-
     def _slots(self) -> list[tuple[Sequence[torch.Tensor], Sequence[Values | None] | None]]:
         """Return the tensors of each slot, and views of those that stay where they are.
 
@@ -148,3 +167,11 @@ class Member:
         state = [slot for slot in self.layout.slots if slot != PARAMETER]
         others = slot_tensors(self.optimizer, self._parameters, state)
         return [(self._parameters, self._views()), *((tensors, None) for tensors in others)]
+
+
+def _kinds_of(model: nn.Module) -> dict[str, str]:
+    """Return dtype and shape of each entry of a model's state dict."""
+    return {
+        name: f"{str(each.dtype).removeprefix('torch.')}{list(each.shape)}"
+        for name, each in model.state_dict().items()
+    }

@@ -8,9 +8,10 @@ measurement is arithmetic, and here.
 import math
 from dataclasses import dataclass
 
-from wash_fl.core.terms import Terms
+from wash_fl.core.plane import plane_of
 from wash_fl.errors import ExchangeError
 from wash_fl.member.snapshot import Progress
+from wash_fl.protocol.terms import Terms
 
 GROWTH = 4
 """A round has at most so many times the steps of the one before: one odd measurement does no harm."""
@@ -79,7 +80,7 @@ def plan(number: int, seconds: float, progress: Progress, terms: Terms) -> Round
     """
     if not seconds:
         first, last = (number - 1) * terms.local_steps, number * terms.local_steps
-        if terms.exchange.streams:
+        if plane_of(terms.exchange).logged:
             # Saved in the middle of a round, which now goes on.
             first = min(max(first, progress.step), last - 1)
         return Round(number, first, last - first, terms)

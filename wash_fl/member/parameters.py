@@ -11,6 +11,8 @@ from torch import nn
 from wash_fl.core.identity import weights_sha256
 from wash_fl.core.layout import PARAMETER, Layout, layout_of
 from wash_fl.errors import LayoutError
+from wash_fl.member.sharing import Memory, memory_of
+from wash_fl.member.state_dict import refuse_lazy, state_arrays, state_rules
 
 Coordinates = NDArray[np.int64]
 Values = NDArray[np.float32]
@@ -19,22 +21,30 @@ Values = NDArray[np.float32]
 def exchanged_parameters(model: nn.Module) -> list[tuple[str, nn.Parameter]]:
     """Return a model's trainable parameters in the order of their registration.
 
-    Frozen parameters are left out: they are the same in every member. A tied parameter appears once,
-    under its first name.
+    Frozen parameters are left out: no gradient changes them. A tied parameter appears once, under its first
+    name; so do several that are the same memory.
 
     Raises
     ------
     LayoutError
-        If a trainable parameter is not float32: a slice could not carry its values exactly.
+        If a trainable parameter is not float32, for a slice could not carry its values exactly, or it has no
+        values yet.
     """
-    named = [(name, each) for name, each in model.named_parameters() if each.requires_grad]
-    for name, each in named:
+    named: dict[Memory, tuple[str, nn.Parameter]] = {}
+    for name, each in model.named_parameters():
+        refuse_lazy(name, each)
+        if each.requires_grad:
+            named.setdefault(memory_of(each), (name, each))
+    for name, each in named.values():
         if each.dtype != torch.float32:
+            remedy = "Convert the model with model.float(); train in lower precision under torch.autocast."
+            if each.is_complex():
+                remedy = "Keep its real and imaginary parts, torch.view_as_real(...), as the parameter."
             raise LayoutError(
                 f"parameter {name!r} is {str(each.dtype).removeprefix('torch.')}; only float32 is exchanged. "
-                "Convert the model with model.float(); train in lower precision under torch.autocast."
+                f"{remedy}"
             )
-    return named
+    return list(named.values())
 
 
 def model_layout(model: nn.Module, slots: Sequence[str] = ()) -> Layout:
@@ -43,35 +53,20 @@ def model_layout(model: nn.Module, slots: Sequence[str] = ()) -> Layout:
     Raises
     ------
     LayoutError
-        If nothing is trainable, a trainable parameter is not float32, or the model could not be handed in at
-        the end: something else in its state dict is of a dtype that NumPy does not have.
+        If nothing is trainable, a trainable parameter is not float32, or the model could not be handed in and
+        averaged at the end: its state dict leaves out what is exchanged, or holds something else than
+        tensors, or tensors of a dtype that NumPy does not have or with some of their memory in common.
 
     Examples
     --------
     >>> model_layout(nn.Linear(3, 2)).size
     8
     """
-    named = [(name, each.shape) for name, each in exchanged_parameters(model)]
+    named = exchanged_parameters(model)
     if not named:
         raise LayoutError("the model has no trainable parameter: unfreeze the parameters to be exchanged.")
-    for name, value in model.state_dict().items():
-        _check_collectable(name, value)
-    return layout_of(named, (PARAMETER, *slots))
-
-
-def _check_collectable(name: str, value: object) -> None:
-    if not isinstance(value, torch.Tensor):
-        raise LayoutError(
-            f"{name!r} in the model's state dict is {type(value).__name__}, and only tensors can be handed "
-            "in at the end: leave it out of the state dict."
-        )
-    try:
-        torch.empty(0, dtype=value.dtype).numpy()
-    except TypeError:
-        raise LayoutError(
-            f"{name!r} is {str(value.dtype).removeprefix('torch.')}, and cannot be handed in at the end: "
-            "convert it with .float() or .half(), also if it is frozen."
-        ) from None
+    shapes = [(name, each.shape) for name, each in named]
+    return layout_of(shapes, (PARAMETER, *slots), state_rules(model, [each for _, each in named]))
 
 
 class FlatViews:
@@ -140,7 +135,7 @@ def scatter(
 
 def _flat_view(tensor: torch.Tensor) -> Values | None:
     """Return a flat view of the memory of a contiguous CPU tensor; others go through torch."""
-    if tensor.device.type == "cpu" and tensor.is_contiguous():
+    if tensor.device.type == "cpu" and tensor.is_contiguous() and not tensor.is_neg():
         view: Values = tensor.detach().numpy().reshape(-1)
         return view
     return None
@@ -183,14 +178,11 @@ def unflatten(vector: Values, tensors: Sequence[torch.Tensor]) -> None:
             begin += each.numel()
 
 
-def float_buffers(model: nn.Module) -> list[tuple[str, torch.Tensor]]:
-    """Return a model's floating-point buffers that belong to its state: BatchNorm's statistics, mostly."""
-    saved = model.state_dict(keep_vars=True)
-    return [
-        (name, each) for name, each in model.named_buffers() if name in saved and each.is_floating_point()
-    ]
+def owned(tensor: torch.Tensor) -> torch.Tensor:
+    """Return a contiguous copy on the CPU that shares its memory with no other tensor, as tied ones do."""
+    return tensor.detach().to("cpu", copy=True).contiguous()
 
 
 def model_sha256(model: nn.Module) -> str:
     """Return the hash of a model's whole state dict: parameters and buffers, names and bits."""
-    return weights_sha256({name: each.cpu().numpy() for name, each in model.state_dict().items()})
+    return weights_sha256(state_arrays(model))

@@ -5,10 +5,16 @@ from dataclasses import dataclass, replace
 from typing import Any, Protocol, Self
 
 import torch
+from torch import nn
 
 from wash_fl.errors import StateError, reason_of
 from wash_fl.member.member import Member
-from wash_fl.member.parameters import Values
+from wash_fl.member.parameters import Values, owned
+from wash_fl.member.stateful import PackedStates
+from wash_fl.protocol.messages import Answer, Status
+
+Buffers = dict[str, torch.Tensor]
+"""Part of a state dict."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,6 +75,18 @@ class Progress:
         """Return a copy with some fields changed."""
         return replace(self, **changes)
 
+    def answer(self, offer: bytes = b"") -> Answer:
+        """Return what a member that is so far answers when it has done what it was asked."""
+        return Answer(
+            Status.DONE,
+            self.member,
+            round=self.round,
+            applied=self.applied,
+            incarnation=self.incarnation,
+            initial=self.initial,
+            offer=offer,
+        )
+
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Snapshot:
@@ -86,6 +104,8 @@ class Snapshot:
         Name of the optimizer's class.
     offer : ndarray of float32, shape (slots, count), or None
         What it held at the coordinates of its last offer when it made it; None before the first.
+    states : PackedStates or None
+        What its training loop keeps besides; None if that is nothing.
     source : str
         Where it was kept, for messages.
     """
@@ -95,11 +115,19 @@ class Snapshot:
     optimizer: dict[str, Any]
     optimizer_class: str
     offer: Values | None = None
+    states: PackedStates | None = None
     source: str = "the saved state"
 
     @classmethod
-    def of(cls, member: Member, progress: Progress, offer: Values | None = None) -> Self:
-        """Return a copy of a member as it is now."""
+    def of(
+        cls,
+        member: Member,
+        progress: Progress,
+        offer: Values | None = None,
+        *,
+        buffers: Buffers | None = None,
+    ) -> Self:
+        """Return a copy of a member as it is now, but for ``buffers``, if they are given."""
         optimizer = member.optimizer.state_dict()
         state = {
             index: {
@@ -110,10 +138,11 @@ class Snapshot:
         }
         return cls(
             progress=progress,
-            model={name: owned(each) for name, each in member.model.state_dict().items()},
+            model={name: owned(each) for name, each in member.model.state_dict().items()} | (buffers or {}),
             optimizer={"state": state, "param_groups": copy.deepcopy(optimizer["param_groups"])},
             optimizer_class=type(member.optimizer).__name__,
             offer=None if offer is None else offer.copy(),
+            states=PackedStates.of(member.states),
         )
 
     def restore(self, member: Member) -> None:
@@ -138,6 +167,7 @@ class Snapshot:
                 f"{self.source} is of the optimizer {self.optimizer_class}, and this member's is {kind}: use "
                 "the one the run began with, or another state-dir."
             )
+        self._check_states(member)
         # PyTorch copies a model's tensors, and takes over an optimizer's.
         state = {
             index: {
@@ -155,12 +185,29 @@ class Snapshot:
                 f"{self.source} does not fit this member's model and optimizer ({reason}): use those the run "
                 "began with, or another state-dir."
             ) from error
+        if self.states is not None:
+            self.states.restore(member.states)
         member.applied = self.progress.applied
 
+    def _check_states(self, member: Member) -> None:
+        """Refuse to go on with some of what was kept: a scheduler that starts again would not be noticed."""
+        kept = set() if self.states is None else self.states.names()
+        if kept != member.states.keys():
+            raise StateError(
+                f"{self.source} keeps {_named(kept)} besides model and optimizer, and this client hands over "
+                f"{_named(set(member.states))}: give its Participant the state= that the run began with, or "
+                "use another run-name."
+            )
 
-def owned(tensor: torch.Tensor) -> torch.Tensor:
-    """Return a contiguous copy on the CPU that shares its memory with no other tensor, as tied ones do."""
-    return tensor.detach().to("cpu", copy=True).contiguous()
+
+def buffers_of(model: nn.Module) -> Buffers:
+    """Return a copy of what is no parameter in a model's state dict: a forward pass may change it."""
+    parameters = {name for name, _ in model.named_parameters(remove_duplicate=False)}
+    return {name: owned(each) for name, each in model.state_dict().items() if name not in parameters}
+
+
+def _named(names: set[str]) -> str:
+    return ", ".join(map(repr, sorted(names))) or "nothing"
 
 
 class Store(Protocol):

@@ -9,8 +9,8 @@ Why going back is safe: a member replies only after its snapshot is on the disk.
 nobody heard of what is lost: the server still has the delivery that was applied, and sends it again. If a
 disk lied, and forgot what it had said was written after the reply was sent, then the member is behind what
 the server has on record: the server notices it by the last exchange that the member says it applied, or
-the member by a delivery of an exchange that it does not know (:mod:`wash_fl.member.durable`). It then starts
-anew from another member's weights.
+the member by a delivery of an exchange that it does not know (:mod:`wash_fl.protocol.delivery`). It then
+starts anew from another member's weights.
 """
 
 import logging
@@ -22,9 +22,9 @@ from pathlib import Path
 from wash_fl.errors import StateError
 from wash_fl.files import replacing
 from wash_fl.member.encoding import Damage, encode, read
-from wash_fl.member.lock import exclusive
 from wash_fl.member.log import Logs
 from wash_fl.member.snapshot import Snapshot
+from wash_fl.system.locks import locked
 
 logger = logging.getLogger("flwr.wash_fl")
 
@@ -79,7 +79,11 @@ class FileStore:
             If another process uses it for more than ``wait`` seconds.
         """
         lock = self.path.with_name(LOCK)
-        with exclusive(lock, wait=wait):
+        busy = (
+            f"another process has been using {lock.parent} for more than {wait:g} s: stop it, or give each "
+            "node a partition-id and a state-dir of its own."
+        )
+        with locked(lock, busy=busy, wait=wait, place="state-dir", kind=StateError, keep=True):
             try:
                 self._current_is_good = None
                 yield

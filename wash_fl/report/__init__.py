@@ -1,1 +1,1 @@
-"""What a run leaves behind: its folder, its figures."""
+"""What a person reads of a run: its progress, and a page on it with its figures."""

@@ -9,8 +9,13 @@ from rich.markup import escape
 from rich.status import Status
 from rich.table import Table
 
+from wash_fl.consensus.treatment import in_one_line
+from wash_fl.protocol.reasons import by_reason
 from wash_fl.report.amounts import size
-from wash_fl.report.run_folder import AVERAGED, FIGURES, METRICS, MODEL, RunFolder
+from wash_fl.runs.folder import AVERAGED, FIGURES, METRICS, MODEL, RunFolder
+
+LONGEST_REASON = 200
+"""Characters of a reason in a round's line; the run's metrics have all of it."""
 
 
 class Progress:
@@ -35,7 +40,8 @@ class Progress:
 
     def __enter__(self) -> Self:
         self._say(f"{self._opening}; this takes a quarter of a minute")
-        self._status = self._console.status(self._opening)
+        spinner = "dots" if self._console.encoding.startswith("utf") else "line"
+        self._status = self._console.status(self._opening, spinner=spinner)
         self._status.start()
         return self
 
@@ -95,6 +101,8 @@ class Progress:
             f"{size(sent['up_messages'] / len(each))} of messages while training, and its model "
             f"({size(sent['up_models'] / len(each))}) once at the end"
         )
+        if line := in_one_line(summary.get("buffers", {})):
+            self._say(f"buffers {line}")
         for member, reason in summary.get("left_out", {}).items():
             self._say(f"member {member} is not in the average: {reason}")
         for name in (MODEL, AVERAGED, METRICS, FIGURES):
@@ -121,8 +129,22 @@ def _round_line(event: dict[str, Any], rounds: int) -> str:
     parts.append(f"sent up {size(event['bytes']['up_messages'])}")
     if accuracies:
         parts.append(f"members {min(accuracies):.1%} to {max(accuracies):.1%}")
-    if event["absent"]:
-        parts.append(f"absent: {', '.join(map(str, event['absent']))}")
+    if absent := _absent(event):
+        parts.append(f"absent: {absent}")
     if event.get("set_aside"):
         parts.append(f"set aside: {', '.join(event['set_aside'])}")
     return "  ".join(parts)
+
+
+def _absent(event: dict[str, Any]) -> str:
+    """Return who is absent in a round, and why; a reason that several have is said once."""
+    reasons = dict.fromkeys(event["absent"], "")
+    reasons |= {int(member): reason for member, reason in event.get("absent_because", {}).items()}
+    return ", ".join(
+        ", ".join(map(str, who)) + (f" ({_short(reason)})" if reason else "")
+        for reason, who in by_reason(reasons).items()
+    )
+
+
+def _short(reason: str) -> str:
+    return reason if len(reason) <= LONGEST_REASON else f"{reason[: LONGEST_REASON - 3]}..."

@@ -5,7 +5,6 @@ from collections.abc import Iterator
 
 from wash_fl.config import GROUPS, RunConfig, fields
 from wash_fl.report.amounts import percent, size
-from wash_fl.report.figures import Figure, run_figures
 from wash_fl.report.page import (
     Column,
     Content,
@@ -20,9 +19,10 @@ from wash_fl.report.page import (
     strong,
     table,
 )
-from wash_fl.report.run_folder import MODEL, PLACES
-from wash_fl.report.run_record import Result, RunRecord
 from wash_fl.report.svg import inline_svg
+from wash_fl.runs.figures import Figure, run_figures
+from wash_fl.runs.folder import MODEL, PLACES
+from wash_fl.runs.record import Result, RunRecord
 
 LONG = 24
 """A table of more members is folded, so that the options are not far below."""
@@ -30,10 +30,9 @@ LONG = 24
 
 def run_page(record: RunRecord) -> Page:
     """Return the page of a run, finished or not."""
-    training = record.config.training
     return Page(
         title=f"Run {record.name}",
-        about=f"{record.config.task.task}, {training.members} members, {training.rounds} rounds",
+        about=_about(record.config),
         answer=list(_answer(record)),
         sections=[
             Section("Curves", list(_curves(record))),
@@ -44,11 +43,23 @@ def run_page(record: RunRecord) -> Page:
     )
 
 
+def _about(config: RunConfig | None) -> str:
+    if config is None:
+        return "its options are lost"
+    return f"{config.task.task}, {config.training.members} members, {config.training.rounds} rounds"
+
+
 def _answer(record: RunRecord) -> Iterator[Html]:
-    if record.result is None:
-        yield from _unfinished(record)
-    else:
+    if record.result is not None:
         yield from _outcome(record.result)
+    elif record.finished:
+        yield from _without_summary(record)
+    else:
+        yield from _unfinished(record)
+    if record.missing:
+        yield paragraph(
+            strong("Not whole"), f": {'; '.join(record.missing)}. The rest of this page is without it."
+        )
     yield from _sent(record)
     if record.result is not None:
         yield _in_the_average(record.result)
@@ -70,11 +81,26 @@ def _outcome(result: Result) -> Iterator[Html]:
     )
 
 
+def _without_summary(record: RunRecord) -> Iterator[Html]:
+    """Tell of a finished run what was logged while it went on."""
+    if record.averaged is None:
+        yield paragraph("This run is finished, and what came out is not on record.", kind="lead")
+        return
+    yield paragraph(
+        "The averaged model answered ",
+        strong(percent(record.averaged)),
+        " of the test data right when it was made.",
+        kind="lead",
+    )
+
+
 def _unfinished(record: RunRecord) -> Iterator[Html]:
-    done = record.rounds[-1].number if record.rounds else 0
+    done = str(record.rounds[-1].number if record.rounds else 0)
+    if record.config is not None:
+        done += f" of {record.config.training.rounds}"
     yield paragraph(
         strong("This run is not finished"),
-        f": {done} of {record.config.training.rounds} rounds are done, and there is no averaged model.",
+        f": {done} rounds are done, and there is no averaged model.",
         kind="lead",
     )
     if record.failure:
@@ -179,7 +205,10 @@ def _members(record: RunRecord) -> Iterator[Html]:
     yield listed if len(members) <= LONG else folded(f"All {len(members)} members", listed)
 
 
-def _options(config: RunConfig) -> Iterator[Html]:
+def _options(config: RunConfig | None) -> Iterator[Html]:
+    if config is None:
+        yield paragraph("The options cannot be read.", kind="soft")
+        return
     given, known = config.to_mapping(), fields()
     told = [key for key in given if key not in PLACES]
     changed = [key for key in told if given[key] != known[key].default]

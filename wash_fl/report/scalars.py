@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from wash_fl.errors import RunError
-from wash_fl.report.run_record import RunRecord
+from wash_fl.runs.record import RunRecord
 
 
 class Scalar(NamedTuple):
@@ -28,7 +28,8 @@ def run_scalars(record: RunRecord) -> Iterator[Scalar]:
         for kind, count in each.sent.items():
             yield Scalar(f"bytes/{kind}", each.number, count)
     if record.result is not None:
-        last = record.rounds[-1].number if record.rounds else record.config.training.rounds
+        planned = record.config.training.rounds if record.config is not None else 0
+        last = record.rounds[-1].number if record.rounds else planned
         for name in ("averaged", "ensemble", "mean_member"):
             yield Scalar(f"accuracy/{name}", last, getattr(record.result, name))
 

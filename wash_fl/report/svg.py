@@ -5,8 +5,8 @@ import re
 from typing import Any
 from xml.etree import ElementTree
 
-from wash_fl.report.figures import Figure
 from wash_fl.report.page import Html
+from wash_fl.runs.figures import Figure
 
 INCHES = (4.7, 3.1)
 """On a phone a unit of the drawing is about a pixel, so that its letters are as large as the page's."""

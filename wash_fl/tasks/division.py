@@ -1,6 +1,5 @@
 """Who learns from which examples, and how examples are fetched."""
 
-import warnings
 from collections.abc import Iterable
 from functools import lru_cache
 from typing import Any
@@ -8,14 +7,15 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch.utils.data import IterableDataset, Subset, TensorDataset, default_collate
+from torch.utils.data import DataLoader, IterableDataset, Subset, TensorDataset, default_collate
 
 from wash_fl.config import RunConfig, TaskConfig
 from wash_fl.core import philox
 from wash_fl.errors import ConfigError, DataError
-from wash_fl.tasks.task import Examples, Task, import_extra
-
-Indices = NDArray[np.int64]
+from wash_fl.tasks import partition
+from wash_fl.tasks.partition import Indices
+from wash_fl.tasks.task import Examples, Task
+from wash_fl.tasks.user_code import user_code
 
 
 @lru_cache(maxsize=8)
@@ -24,7 +24,7 @@ def member_examples(task: Task, config: RunConfig, member: int) -> Examples:
 
     They are what ``task.member_data`` gives, if the task has it; otherwise the first ``train-examples`` of
     ``task.train_data`` in a seeded order, divided as ``division`` says: ``shared`` (each member all of
-    them), ``iid`` or ``dirichlet`` (flwr-datasets' partitioners; Hsu et al., 2019, arXiv 1909.06335).
+    them), ``iid`` or ``dirichlet`` (:mod:`wash_fl.tasks.partition`).
     With ``member_data``, ``train-examples`` limits each member on its own. They are read once per process.
 
     Parameters
@@ -46,7 +46,7 @@ def member_examples(task: Task, config: RunConfig, member: int) -> Examples:
     ConfigError
         If there is no such member.
     DataError
-        If the task's data does not fit it, a member would have no example, or flwr-datasets is missing.
+        If the task's data does not fit it, or a member would have no example.
     """
     members, seed = config.training.members, config.training.seed
     if not 0 <= member < members:
@@ -58,11 +58,17 @@ def member_examples(task: Task, config: RunConfig, member: int) -> Examples:
     limit = config.task.train_examples
     if task.member_data is not None:
         own = task.member_data(member, members)
-        return _limited(_checked(own, task, f"member_data({member}, {members})"), limit, seed, index=0)
-    examples = _limited(_checked(task.train_data(), task, "train_data()"), limit, seed, index=0)
-    if config.task.division == "shared":
-        return examples
-    return select(examples, _shard(labels_of(examples), config, member))
+        return _limited(checked(own, task, f"member_data({member}, {members})"), limit, seed, index=0)
+    examples, shards = _divided(task, config)
+    return select(examples, shards[member]) if shards else examples
+
+
+@lru_cache(maxsize=2)
+def _divided(task: Task, config: RunConfig) -> tuple[Examples, list[Indices]]:
+    """Return what members learn from, and each one's part of it; no parts if each has all of it."""
+    examples = checked(task.train_data(), task, "train_data()")
+    examples = _limited(examples, config.task.train_examples, config.training.seed, index=0)
+    return examples, [] if config.task.division == "shared" else _shards(labels_of(examples), config)
 
 
 def refuse_division(task: Task, config: RunConfig) -> None:
@@ -83,7 +89,7 @@ def test_examples(task: Task, config: RunConfig) -> Examples:
     DataError
         If the task's data does not fit it.
     """
-    examples = _checked(task.test_data(), task, "test_data()")
+    examples = checked(task.test_data(), task, "test_data()")
     return _limited(examples, config.task.test_examples, config.training.seed, index=1)
 
 
@@ -118,10 +124,10 @@ def select(dataset: Examples, indices: Indices) -> Examples:
     return Subset(dataset, indices.tolist())
 
 
-def labels_of(dataset: Examples) -> NDArray[np.int64]:
+def labels_of(dataset: Examples, what: str = "the data") -> NDArray[np.int64]:
     """Return the class index of every example, int64 of shape (examples,).
 
-    One look for a TensorDataset; any other data set is read from end to end.
+    One look for a TensorDataset; any other data set is read from end to end. Errors begin with ``what``.
 
     Raises
     ------
@@ -129,15 +135,28 @@ def labels_of(dataset: Examples) -> NDArray[np.int64]:
         If the examples are not pairs, or their targets are not integers.
     """
     if isinstance(dataset, TensorDataset):
-        labels: NDArray[Any] = _pair(dataset.tensors)[1].numpy(force=True)
+        labels: NDArray[Any] = pair(dataset.tensors)[1].numpy(force=True)
     else:
-        labels = np.array([np.asarray(_pair(dataset[i])[1]) for i in range(_length(dataset))])
+        labels = np.array([np.asarray(pair(dataset[i])[1]) for i in range(_length(dataset))])
     if labels.ndim != 1 or not np.issubdtype(labels.dtype, np.integer):
         raise DataError(
-            f"targets must be class indices, one integer for each example, and these are {labels.dtype} of "
-            f"shape {labels.shape[1:]}: give (input, class index) pairs."
+            f"the targets of {what} must be class indices, one integer for each example, and these are "
+            f"{labels.dtype} of shape {labels.shape[1:]}: {_way_to_indices(labels)}."
         )
     return labels.astype(np.int64)
+
+
+def _way_to_indices(labels: NDArray[Any]) -> str:
+    """Return what to do about targets that are no class indices."""
+    if labels.dtype.kind not in "biuf":
+        return "give (input, class index) pairs"
+    if labels.ndim == 2 and labels.shape[1] == 1:
+        return "take the second dimension away, with .squeeze(1)" + (
+            "" if labels.dtype.kind in "iu" else ".long()"
+        )
+    if labels.ndim == 2:
+        return "if they are one-hot, give .argmax(1); several classes of one example are not supported"
+    return "give (input, class index) pairs" if labels.ndim > 2 else "convert them with .long()"
 
 
 def tensors_of(dataset: Examples) -> tuple[torch.Tensor, torch.Tensor]:
@@ -149,7 +168,8 @@ def tensors_of(dataset: Examples) -> tuple[torch.Tensor, torch.Tensor]:
         As :func:`fetch` does.
     """
     if isinstance(dataset, TensorDataset):
-        return _pair(dataset.tensors)
+        inputs, targets = pair(dataset.tensors)
+        return inputs, _indices(targets)
     return fetch(dataset, range(_length(dataset)))
 
 
@@ -169,12 +189,12 @@ def fetch(dataset: Examples, indices: Iterable[int]) -> tuple[torch.Tensor, torc
         If the examples are not pairs, or cannot be stacked into tensors.
     """
     if isinstance(dataset, TensorDataset):
-        inputs, targets = _pair(dataset.tensors)
+        inputs, targets = pair(dataset.tensors)
         chosen = torch.as_tensor(indices, dtype=torch.int64)
-        return inputs[chosen], targets[chosen]
+        return inputs[chosen], _indices(targets[chosen])
     wanted = [int(i) for i in indices]
     items = dataset.__getitems__(wanted) if hasattr(dataset, "__getitems__") else [dataset[i] for i in wanted]
-    _pair(items[0])
+    pair(items[0])
     try:
         inputs, targets = default_collate(items)
     except (TypeError, RuntimeError) as error:
@@ -182,7 +202,16 @@ def fetch(dataset: Examples, indices: Iterable[int]) -> tuple[torch.Tensor, torc
         raise DataError(
             f"examples do not stack into tensors ({reason}): give tensors of one shape."
         ) from error
-    return inputs, targets
+    return inputs, _indices(targets)
+
+
+def _indices(targets: Any) -> Any:
+    """Return class indices of any integer type as int64, which is what losses take."""
+    is_other = isinstance(targets, torch.Tensor) and targets.dtype in _OTHER_INTEGERS
+    return targets.long() if is_other else targets
+
+
+_OTHER_INTEGERS = (torch.int32, torch.int16, torch.int8, torch.uint8, torch.uint16, torch.uint32)
 
 
 def _limited(dataset: Examples, limit: int, seed: int, *, index: int) -> Examples:
@@ -191,7 +220,7 @@ def _limited(dataset: Examples, limit: int, seed: int, *, index: int) -> Example
     return select(dataset, stratified_order(labels_of(dataset), seed, "subset", index=index)[:limit])
 
 
-def _shard(labels: NDArray[np.int64], config: RunConfig, member: int) -> Indices:
+def _shards(labels: NDArray[np.int64], config: RunConfig) -> list[Indices]:
     members, seed, alpha = config.training.members, config.training.seed, config.task.alpha
     division = config.task.division
     if members > len(labels):
@@ -199,56 +228,73 @@ def _shard(labels: NDArray[np.int64], config: RunConfig, member: int) -> Indices
             f"{len(labels)} examples cannot be divided among {members} members: lower members or raise "
             "train-examples."
         )
-    hugging_face = import_extra("datasets", f"division = {division!r}")
-    partitioners = import_extra("flwr_datasets.partitioner", f"division = {division!r}")
-    # IidPartitioner cuts the rows as they come: the shuffle is ours.
+    # The partitions are of the rows as they come: the shuffle is ours.
     order = philox.order(seed, "division", len(labels))
-    rows = hugging_face.Dataset.from_dict({"label": labels[order], "index": order})
     if division == "iid":
-        partitioner = partitioners.IidPartitioner(members)
-    else:
-        seed32 = philox.seed_of(seed, "division", index=1) % 2**32
-        partitioner = partitioners.DirichletPartitioner(
-            members, partition_by="label", alpha=alpha, min_partition_size=1, seed=seed32
-        )
-    partitioner.dataset = rows
-    try:
-        # It warns at every retry, and gives up after ten with an error of its own.
-        with warnings.catch_warnings(action="ignore"):
-            shard = partitioner.load_partition(member)
-    except ValueError as error:
+        return [order[each] for each in partition.iid(len(labels), members)]
+    seed32 = philox.seed_of(seed, "division", index=1) % 2**32
+    shards = partition.dirichlet(labels[order], members, alpha, seed32)
+    if shards is None:
         raise DataError(
             f"a member has no example: division = {division!r} of {len(labels)} examples among {members} "
             f"members with alpha = {alpha:g}; use fewer members or a larger alpha."
-        ) from error
-    return np.asarray(shard.with_format("numpy")["index"][:], dtype=np.int64)
+        )
+    return [order[each] for each in shards]
 
 
-def _checked(dataset: Examples, task: Task, source: str) -> Examples:
-    """Return the data set, if its first example is what the task says."""
-    if _length(dataset) == 0:
-        raise DataError(f"{source} of the task {task.name!r} is empty: it needs at least one example.")
-    shape = tuple(np.shape(_pair(dataset[0])[0]))
+def checked(dataset: Examples, task: Task, source: str) -> Examples:
+    """Return a task's data set, if its first example is what the task says.
+
+    Raises
+    ------
+    DataError
+        If it is not, the data set is empty or of another kind, or it raises something; the message begins
+        with the ``source``.
+    """
+    what = f"{source} of the task {task.name!r}"
+    with user_code(what):
+        if _length(dataset, what) == 0:
+            raise DataError(f"{what} is empty: it needs at least one example.")
+        example = dataset[0]
+    shape = tuple(np.shape(pair(example, what)[0]))
     if shape != task.input_shape:
+        channels_last = len(shape) == 3 and (shape[2], *shape[:2]) == task.input_shape
+        remedy = "put the channels first, with .permute(2, 0, 1)" if channels_last else "change one of them"
         raise DataError(
-            f"{source} of the task {task.name!r} has inputs of shape {shape}, and its INPUT_SHAPE is "
-            f"{task.input_shape}: change one of them."
+            f"{what} has inputs of shape {shape}, and its INPUT_SHAPE is {task.input_shape}: {remedy}."
         )
     return dataset
 
 
-def _length(dataset: Examples) -> int:
-    if isinstance(dataset, IterableDataset) or not hasattr(dataset, "__len__"):
+def _length(dataset: Any, what: str = "it") -> int:
+    is_stream = isinstance(dataset, IterableDataset)
+    if is_stream or not (hasattr(dataset, "__len__") and hasattr(dataset, "__getitem__")):
+        remedy = "it needs __len__ and __getitem__"
+        if dataset is None:
+            remedy = "is a return missing?"
+        elif isinstance(dataset, DataLoader):
+            remedy = "give its .dataset; batches are made here"
         raise DataError(
-            f"a {type(dataset).__name__} is not a map-style data set: it needs __len__ and __getitem__."
+            f"{what} cannot be used, for a {type(dataset).__name__} is not a map-style data set: {remedy}."
         )
-    return len(dataset)
+    length: int = len(dataset)
+    return length
 
 
-def _pair(example: Any) -> tuple[Any, Any]:
+def pair(example: Any, what: str = "the data") -> tuple[Any, Any]:
+    """Return the input and the target of an example.
+
+    Raises
+    ------
+    DataError
+        If it is no pair; ``what`` says whose example it is.
+    """
     if not isinstance(example, tuple | list) or len(example) != 2:
         given = (
             f"{len(example)} parts" if isinstance(example, tuple | list) else f"a {type(example).__name__}"
         )
-        raise DataError(f"an example must be an (input, class index) pair, and here it is {given}.")
+        raise DataError(
+            f"an example of {what} must be an (input, class index) pair, and here it is {given}: make a "
+            "TensorDataset(inputs, targets) of two tensors, say."
+        )
     return example[0], example[1]

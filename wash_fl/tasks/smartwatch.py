@@ -35,6 +35,7 @@ INPUT_SHAPE = (6, WINDOW)
 # About the root mean square of each sensor over all people, and never estimated anew: a device then needs
 # nothing but its own readings.
 ACCELERATION, ROTATION = 0.7, 1.65
+COLUMNS = ("ax", "ay", "az", "wx", "wy", "wz")
 PREPROCESSING = (
     f"{SECONDS} s at {HERTZ} Hz of acceleration x, y, z in g, divided by {ACCELERATION:g}, and of rotation "
     f"x, y, z in rad/s, divided by {ROTATION:g}; shape ({INPUT_SHAPE[0]}, {INPUT_SHAPE[1]})."
@@ -95,7 +96,7 @@ def leaving_out(
     --------
     A task of one's own that is tested on others than ``smartwatch`` is::
 
-        from wash_fl.tasks.smartwatch import CLASSES, INPUT_SHAPE, PREPROCESSING, leaving_out, model
+        from wash_fl.tasks.smartwatch import CLASSES, COLUMNS, INPUT_SHAPE, NORMALIZATION, leaving_out, model
 
         train_data, test_data, member_data = leaving_out(1, 2)
     """

@@ -19,6 +19,13 @@ and may have
     The same in numbers, ``(mean, std)``: a raw value minus the mean, divided by std, is what the model is
     given. Each is a number for each channel, or one for all. Raw are pixels in 0..1, or a sensor's readings.
     A device with the ONNX file can then answer image and CSV files.
+``COLUMNS``
+    The names of an input's channels (its first dimension), in their order. They travel in the ONNX file: of
+    a table of readings that names its columns, a device then takes these by their names.
+``AVERAGED_BUFFERS``
+    Names of buffers, or patterns of them such as ``"ema.*"``, of which the members' mean is to be taken at
+    the end. Without it only parameters and the statistics of BatchNorm and InstanceNorm are averaged; what
+    else differs between the members is that of one of them.
 ``member_data(member, members)``
     The examples of one member, when the data is divided already (a device's own, say); otherwise
     ``train_data()`` is divided as the run's config says.
@@ -28,31 +35,30 @@ and may have
 """
 
 import importlib
-import importlib.util
 import math
-import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Set
 from dataclasses import dataclass
-from functools import lru_cache
-from hashlib import sha256
+from functools import lru_cache, wraps
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 
 import numpy as np
 import torch
 from torch import nn
 from torch.utils.data import Dataset
 
+from wash_fl.core.names import refusal_of_names
 from wash_fl.errors import ConfigError, DataError, WashError
+from wash_fl.extras import extra_for, install_hint
+from wash_fl.tasks import beside
+from wash_fl.tasks.loading import BUILT_IN, import_task
+from wash_fl.tasks.user_code import guarded
 
-BUILT_IN = {
-    "digits": "wash_fl.tasks.digits",
-    "fashion-mnist": "wash_fl.tasks.fashion_mnist",
-    "smartwatch": "wash_fl.tasks.smartwatch",
-    "cifar10": "wash_fl.tasks.cifar10",
-    "cifar100": "wash_fl.tasks.cifar100",
-}
+__all__ = ["BUILT_IN", "Examples", "Loss", "Task", "import_extra", "load_task"]
+
+P = ParamSpec("P")
+R = TypeVar("R")
 
 Examples = Dataset[tuple[Any, ...]]
 Loss = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
@@ -72,6 +78,8 @@ class Task:
     loss: Loss
     member_data: Callable[[int, int], Examples] | None = None
     normalization: tuple[tuple[float, ...], tuple[float, ...]] | None = None
+    columns: tuple[str, ...] = ()
+    averaged_buffers: tuple[str, ...] = ()
 
 
 @lru_cache(maxsize=4)
@@ -89,12 +97,12 @@ def load_task(name: str) -> Task:
     Raises
     ------
     ConfigError
-        If there is no such module, it lacks one of the required names, or ``CLASSES``,
+        If there is no such module, it raises something, it lacks one of the required names, or ``CLASSES``,
         ``INPUT_SHAPE`` or ``NORMALIZATION`` is not what it must be.
     DataError
         If the module needs a package that is not installed.
     """
-    module = _import(name)
+    module, folder = import_task(name)
     missing = [
         part
         for part in ("CLASSES", "INPUT_SHAPE", "model", "train_data", "test_data")
@@ -105,17 +113,30 @@ def load_task(name: str) -> Task:
             f"the task {name!r} has no {', '.join(missing)}: "
             "a task module needs CLASSES, INPUT_SHAPE, model(), train_data() and test_data()."
         )
+    for part in ("model", "train_data", "test_data", "loss", "member_data"):
+        if hasattr(module, part) and not callable(getattr(module, part)):
+            raise ConfigError(
+                f"{part} of the task {name!r} must be a function, and it is a "
+                f"{type(getattr(module, part)).__name__}: write def {part}(...)."
+            )
+
+    def own(part: str, *parameters: str) -> Callable[..., Any]:
+        what = f"{part}({', '.join(parameters)}) of the task {name!r}"
+        return _at_home(guarded(getattr(module, part), what), folder)
+
     return Task(
         name=name,
         classes=_names(name, module.CLASSES),
         input_shape=_shape(name, module.INPUT_SHAPE),
         normalization=_normalization(name, module),
+        columns=_columns(name, module),
+        averaged_buffers=_patterns(name, module),
         preprocessing=str(getattr(module, "PREPROCESSING", "")),
-        model=module.model,
-        train_data=lru_cache(module.train_data),
-        test_data=lru_cache(module.test_data),
+        model=_models(own("model"), name),
+        train_data=lru_cache(own("train_data")),
+        test_data=lru_cache(own("test_data")),
         loss=getattr(module, "loss", nn.functional.cross_entropy),
-        member_data=getattr(module, "member_data", None),
+        member_data=own("member_data", "member", "members") if hasattr(module, "member_data") else None,
     )
 
 
@@ -137,22 +158,60 @@ def import_extra(module: str, needed_for: str, error_class: type[WashError] = Da
         package = (error.name or module).partition(".")[0]
         raise error_class(
             f"{needed_for} needs the package {package!r}, which is not installed: "
-            'pip install "wash-fl[simulation]".'
+            f"{install_hint(extra_for(package) or 'simulation')}."
         ) from error
 
 
+def _at_home(function: Callable[P, R], folder: Path | None) -> Callable[P, R]:
+    """Return a task's function that finds the modules beside the task's file, also when it is called late."""
+
+    @wraps(function)
+    def call(*args: P.args, **kwargs: P.kwargs) -> R:
+        beside.enter(folder)
+        return function(*args, **kwargs)
+
+    return call
+
+
+def _models(model: Callable[[], Any], task: str) -> Callable[[], nn.Module]:
+    """Return a task's ``model`` that gives modules with all their parameters, or an error."""
+
+    @wraps(model)
+    def build() -> nn.Module:
+        built = model()
+        if not isinstance(built, nn.Module):
+            is_class = isinstance(built, type)
+            kind = f"the class {built.__name__}" if is_class else f"a {type(built).__name__}"
+            remedy = f"return {built.__name__}(...)" if is_class else "return a torch.nn.Module"
+            raise DataError(f"model() of the task {task!r} returns {kind}, and no model: {remedy}.")
+        for name, each in (*built.named_parameters(), *built.named_buffers()):
+            if nn.parameter.is_lazy(each):
+                raise DataError(
+                    f"{name!r} of the model of the task {task!r} has no shape yet: give lazy modules their "
+                    "sizes, or call the model in model() once on torch.zeros(2, *INPUT_SHAPE)."
+                )
+        return built
+
+    return build
+
+
 def _names(task: str, classes: Any) -> tuple[str, ...]:
-    names = tuple(str(name) for name in classes) if isinstance(classes, Iterable) else ()
-    if len(names) < 2 or len(set(names)) != len(names):
+    # What has no order of its own, a set, has another in every process; and ("cat") is a string.
+    given = list(classes) if isinstance(classes, list | tuple) else []
+    # Whole numbers are names, too: of digits, say.
+    names = [str(name) if type(name) is int else name for name in given]
+    wrong = refusal_of_names(names)
+    if len(names) < 2 or wrong:
         raise ConfigError(
-            f"CLASSES of the task {task!r} must be at least two different names, like ('cat', 'dog'), "
-            f"and it is {classes!r}."
+            f"CLASSES of the task {task!r} must be at least two different names in a list or a tuple, in the "
+            f"order of the model's outputs, like ('cat', 'dog'), and it is the {type(classes).__name__} "
+            f"{str(classes)[:200]}" + (f": {wrong}." if wrong else ".")
         )
-    return names
+    return tuple(names)
 
 
 def _shape(task: str, shape: Any) -> tuple[int, ...]:
-    sizes = tuple(shape) if isinstance(shape, Iterable) else ()
+    sizes = tuple(shape) if isinstance(shape, list | tuple) else ()
     if not sizes or not all(isinstance(size, int) and size > 0 for size in sizes):
         raise ConfigError(
             f"INPUT_SHAPE of the task {task!r} must be positive integers, like (1, 28, 28), "
@@ -170,7 +229,7 @@ def _normalization(task: str, module: ModuleType) -> tuple[tuple[float, ...], tu
         # A number is one for all channels.
         mean, std = (tuple(float(each) for each in np.atleast_1d(part)) for part in given)
         fits = len(mean) == len(std) and len(mean) in (1, channels) and min(std) > 0
-        fits = fits and all(map(math.isfinite, mean + std))
+        fits = fits and all(map(math.isfinite, mean + std)) and not isinstance(given, Set)
     except (TypeError, ValueError):
         fits = False
     if not fits:
@@ -181,49 +240,27 @@ def _normalization(task: str, module: ModuleType) -> tuple[tuple[float, ...], tu
     return mean, std
 
 
-def _import(name: str) -> ModuleType:
-    if name.endswith(".py"):
-        return _import_file(Path(name))
-    module_name = BUILT_IN.get(name, name)
-    nowhere = (
-        f"there is no task {name!r}: use {', '.join(BUILT_IN)}, the name of an importable module, "
-        "or the path of a .py file."
-    )
-    if not name or name.startswith("."):
-        raise ConfigError(nowhere)
-    try:
-        return importlib.import_module(module_name)
-    except ModuleNotFoundError as error:
-        # A missing dependency *of* the task's module is another matter than a missing task.
-        if error.name is not None and (module_name == error.name or module_name.startswith(error.name + ".")):
-            raise ConfigError(nowhere) from error
-        raise _needs(name, error) from error
-
-
-def _needs(task: str, error: ModuleNotFoundError) -> DataError:
-    return DataError(
-        f"the task {task!r} needs the module {error.name!r}, which is not installed: pip install it."
-    )
-
-
-def _import_file(path: Path) -> ModuleType:
-    path = path.expanduser().resolve()
-    if not path.is_file():
+def _columns(task: str, module: ModuleType) -> tuple[str, ...]:
+    given = getattr(module, "COLUMNS", ())
+    channels = module.INPUT_SHAPE[0]
+    # What has an order: no set, but the columns of a data frame.
+    names = given.tolist() if hasattr(given, "tolist") else given
+    listed = isinstance(names, list | tuple) and len(names) in {0, channels}
+    wrong = refusal_of_names(names) if listed else ""
+    if not listed or wrong:
         raise ConfigError(
-            f"there is no task file {path}: give the path of a Python file, or a built-in task."
+            f"COLUMNS of the task {task!r} must be {channels} different names in a tuple, one for each "
+            f"channel of INPUT_SHAPE {tuple(module.INPUT_SHAPE)}, and it is {str(given)[:200]}"
+            + (f": {wrong}." if wrong else ".")
         )
-    name = f"wash_fl_task_{sha256(str(path).encode()).hexdigest()[:12]}"
-    if name in sys.modules:
-        return sys.modules[name]
-    spec = importlib.util.spec_from_file_location(name, path)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module  # before execution, so that the file's own dataclasses resolve
-    try:
-        spec.loader.exec_module(module)
-    except BaseException as error:
-        del sys.modules[name]
-        if isinstance(error, ModuleNotFoundError):
-            raise _needs(str(path), error) from error
-        raise
-    return module
+    return tuple(names)
+
+
+def _patterns(task: str, module: ModuleType) -> tuple[str, ...]:
+    given = getattr(module, "AVERAGED_BUFFERS", ())
+    if not isinstance(given, list | tuple) or not all(isinstance(each, str) and each for each in given):
+        raise ConfigError(
+            f"AVERAGED_BUFFERS of the task {task!r} must be names of buffers or patterns of them in a tuple, "
+            f"like ('ema.*',), and it is {given!r}."
+        )
+    return tuple(given)

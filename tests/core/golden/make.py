@@ -19,12 +19,12 @@ from wash_fl.config import ExchangeConfig
 from wash_fl.core import philox
 from wash_fl.core.codec import encode_values, rounded, taken_over
 from wash_fl.core.draw import Draw
-from wash_fl.core.identity import run_identity, weights_sha256
+from wash_fl.core.identity import weights_sha256
 from wash_fl.core.layout import Layout, TensorSpec, layout_of
 from wash_fl.core.mix import average, matching, permute
 from wash_fl.core.packet import DTYPES, Direction, Slice, encode
 from wash_fl.core.schedule import Schedule
-from wash_fl.core.terms import Terms
+from wash_fl.protocol.terms import Terms, run_identity
 
 FOLDER = Path(__file__).parent
 LARGEST_SEED = 2**63 - 1

@@ -23,6 +23,7 @@ def member(context: Context):
     device = torch.device("cuda:0" if torch.cuda.is_available() else "cpu")
     model.to(device)
     optimizer = torch.optim.SGD(model.parameters(), lr=context.run_config["learning-rate"], momentum=0.9)
+    decay = torch.optim.lr_scheduler.ExponentialLR(optimizer, gamma=0.995)
 
     # Load the data
     partition_id = context.node_config["partition-id"]
@@ -32,9 +33,9 @@ def member(context: Context):
 
     # Call the training function
     def train(now):
-        return {"train_loss": train_fn(model, islice(cycle(trainloader), now.steps), 1, optimizer, device)}
+        return {"train_loss": train_fn(model, islice(cycle(trainloader), now.steps), 1, optimizer, decay)}
 
     def evaluate():
         return test_fn(model, valloader, device)
 
-    return Participant(model=model, optimizer=optimizer, train=train, evaluate=evaluate)
+    return Participant(model=model, optimizer=optimizer, train=train, evaluate=evaluate, state={"lr": decay})

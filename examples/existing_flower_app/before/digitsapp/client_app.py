@@ -21,6 +21,7 @@ def train(msg: Message, context: Context):
     device = torch.device("cuda:0" if torch.cuda.is_available() else "cpu")
     model.to(device)
     optimizer = torch.optim.SGD(model.parameters(), lr=context.run_config["learning-rate"], momentum=0.9)
+    decay = torch.optim.lr_scheduler.ExponentialLR(optimizer, gamma=0.995)
 
     # Load the data
     partition_id = context.node_config["partition-id"]
@@ -29,7 +30,7 @@ def train(msg: Message, context: Context):
     trainloader, _ = load_data(partition_id, num_partitions, batch_size)
 
     # Call the training function
-    train_loss = train_fn(model, trainloader, context.run_config["local-epochs"], optimizer, device)
+    train_loss = train_fn(model, trainloader, context.run_config["local-epochs"], optimizer, decay)
 
     # Construct and return reply Message
     metrics = {"train_loss": train_loss, "num-examples": len(trainloader.dataset)}

@@ -49,9 +49,9 @@ def load_centralized_dataset():
     return DataLoader(digits(slice(360)), batch_size=128)
 
 
-def train(net, trainloader, epochs, optimizer, device):
+def train(net, trainloader, epochs, optimizer, decay):
     """Train the model on the training set."""
-    net.to(device)  # move model to GPU if available
+    device = next(net.parameters()).device
     criterion = torch.nn.CrossEntropyLoss().to(device)
     net.train()
     losses = []
@@ -61,6 +61,7 @@ def train(net, trainloader, epochs, optimizer, device):
             loss = criterion(net(images.to(device)), labels.to(device))
             loss.backward()
             optimizer.step()
+            decay.step()
             losses.append(loss.item())
     return sum(losses) / len(losses)
 

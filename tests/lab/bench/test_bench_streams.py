@@ -1,0 +1,56 @@
+"""The benches of the stream plane, small: real processes, TLS, and figures that can be what they say."""
+
+import json
+from multiprocessing.connection import Connection
+from multiprocessing.synchronize import Barrier
+
+import pytest
+from typer.testing import CliRunner
+
+from wash_fl.cli.main import app
+from wash_fl.errors import RunError
+from wash_fl.lab.bench import overhead, stream
+from wash_fl.lab.bench.processes import results_of
+
+pytestmark = pytest.mark.timeout(600)
+
+
+@pytest.mark.long
+def test_bench_stream(monkeypatch):
+    monkeypatch.setattr(stream, "MEMBERS", 2)
+    said = CliRunner().invoke(app, ["bench", "stream", "--quick", "--json"])
+    found = json.loads(said.stdout)
+    assert said.exit_code == 0 and found["bench"] == "stream"
+    assert (found["members"], found["exchanges"]) == (2, stream.QUICK)
+    assert found["values"] == pytest.approx(11_700, rel=0.01)
+    assert 0 < found["exchange_ms_p50"] <= found["exchange_ms_p99"]
+    assert found["vs_bare"] == pytest.approx(found["exchange_ms_p50"] / found["bare_ms_p50"])
+    assert found["vs_bare"] > 1.0
+    # Messages, HTTP/2 and TLS beside 47 kB of values.
+    assert 1.0 < found["wire_ratio"] <= 1.03
+    assert found["bytes"]["up_payload"] == pytest.approx(2 * 4 * found["values"] * stream.QUICK, rel=0.01)
+    assert found["server_growth_mb"] < 20
+
+
+def half(number: int, barrier: Barrier, connection: Connection) -> None:
+    barrier.wait()
+    if number % 2:
+        raise ValueError("odd")
+    connection.send(number // 2)
+
+
+@pytest.mark.slow
+def test_processes_send_their_results_or_their_failure_is_said() -> None:
+    assert results_of(half, [(0,), (4,), (2,)]) == [0, 2, 1]
+    with pytest.raises(RunError, match="process"):
+        results_of(half, [(0,), (3,)])
+
+
+@pytest.mark.long
+def test_bench_overhead():
+    said = CliRunner().invoke(app, ["bench", "overhead", "--quick", "--json"])
+    found = json.loads(said.stdout)
+    assert said.exit_code == 0 and found["bench"] == "overhead"
+    assert found["steps"] == overhead.STEPS * overhead.QUICK_BLOCKS
+    assert 0 < found["exchange_alone_ms"] <= found["exchange_ms"] and found["step_ms"] > 0
+    assert min(found["overhead"], found["overhead_overlap"]) > -0.9

@@ -1,0 +1,249 @@
+"""The parts of a fleet on this machine: where each keeps its files, and how it is started."""
+
+import re
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from wash_fl.deploy import certificates, processes
+from wash_fl.errors import RunError
+from wash_fl.stream import place
+
+SUPERLINK = "superlink"
+
+NODE_SECONDS = 150.0
+"""How long a SuperNode may take to connect: one that was killed is let in again after a minute."""
+
+_CONNECTED = re.compile(rb"SuperNode ID: \d+")
+_HELD_FOR_CONNECTED = b"code: 2004"
+_PORT_TAKEN = b"address already in use"
+
+_PARTS = {
+    "flower-superlink": "superlink",
+    "flower-supernode": "supernode",
+    "flower-superexec": "superexec",
+    "flwr-serverapp": "serverapp",
+    "flwr-clientapp": "clientapp",
+}
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Parts:
+    """The SuperLink and the SuperNodes of a fleet in ``folder``.
+
+    ======================  ==================================================================
+    ``credentials/``        the authority, the server's certificate, a key for each node
+    ``server/``             the SuperLink's database and log; Flower's configuration
+    ``node-0/`` ...         each node's log, and the state of its member
+    ======================  ==================================================================
+
+    Attributes
+    ----------
+    folder : Path
+        Where they keep their files.
+    mark : str
+        What their processes are found by.
+    extra : mapping of str to str
+        More environment variables for all of them.
+    """
+
+    folder: Path
+    mark: str
+    extra: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def credentials(self) -> Path:
+        """The folder of certificates and keys."""
+        return self.folder / "credentials"
+
+    @property
+    def server(self) -> Path:
+        """The SuperLink's folder, which is Flower's home as well."""
+        return self.folder / "server"
+
+    @property
+    def database(self) -> Path:
+        """What the SuperLink remembers: runs, messages, and the keys of its nodes."""
+        return self.server / "state.db"
+
+    def node(self, member: int) -> Path:
+        """Return the folder of a node."""
+        return self.folder / f"node-{member}"
+
+    def state(self, member: int) -> Path:
+        """Return the folder in which a node keeps its member."""
+        return self.node(member) / "state"
+
+    def key(self, member: int) -> Path:
+        """Return the file of a node's private key; the public one has ``.pub`` at its end."""
+        return self.credentials / f"node{member}"
+
+    def log(self, member: int | None = None) -> Path:
+        """Return the log of a node, or of the SuperLink."""
+        return self.server / "superlink.log" if member is None else self.node(member) / "supernode.log"
+
+    def environment(self, role: str, home: Path) -> dict[str, str]:
+        """Return the environment of a part; each has a home of its own, as on a machine of its own."""
+        scratch = home / "tmp"
+        scratch.mkdir(parents=True, exist_ok=True)
+        own = {
+            processes.ROLE: role,
+            "TMPDIR": str(scratch),
+            # A round is short here; by default Flower's launcher looks for work once a second.
+            "FLWR_SUPEREXEC_TASK_POLL_INTERVAL": "0.25",
+        }
+        return processes.flower_environment(home, self.mark) | own | dict(self.extra)
+
+    def forget_apps(self, home: Path) -> None:
+        """Remove the apps that Flower has unpacked in a home.
+
+        One that a kill left half unpacked it would take for whole; it unpacks them again.
+        """
+        shutil.rmtree(home / "apps", ignore_errors=True)
+
+    def start_superlink(self, port: int, streams: int) -> None:
+        """Start the SuperLink, and wait until it answers; its runs listen for streams on another port.
+
+        Raises
+        ------
+        RunError
+            If it does not; it is stopped again.
+        """
+        self.forget_apps(self.server)
+        authority = self.credentials / certificates.AUTHORITY
+        command = [
+            "flower-superlink",
+            *("--ssl-ca-certfile", str(authority)),
+            *("--ssl-certfile", str(self.credentials / certificates.CERTIFICATE)),
+            *("--ssl-keyfile", str(self.credentials / certificates.KEY)),
+            "--enable-supernode-auth",
+            *("--database", str(self.database)),
+            *("--host", "127.0.0.1", "--port", str(port)),
+            "--disable-runtime-dependency-installation",
+        ]
+        environment = self.environment(SUPERLINK, self.server) | {
+            place.LISTEN: f"127.0.0.1:{streams}",
+            place.ADDRESS: f"127.0.0.1:{streams}",
+            place.CERTIFICATE: str(self.credentials / certificates.CERTIFICATE),
+            place.KEY: str(self.credentials / certificates.KEY),
+            place.AUTHORITY: str(authority),
+        }
+        process = processes.start(command, environment, self.log())
+        url, name = f"https://127.0.0.1:{port}/health", "Flower's SuperLink"
+        try:
+            processes.wait_until_healthy(process, url, self.log(), name=name, authority=authority)
+        except BaseException:
+            processes.stop_marked(self.mark, {SUPERLINK})
+            raise
+
+    def start_node(self, member: int, port: int) -> "StartingNode":
+        """Start a SuperNode of the SuperLink on ``port``, without waiting for it to connect."""
+        node = StartingNode(self, member, port)
+        node.start()
+        return node
+
+
+class StartingNode:
+    """A SuperNode that has been started, until it is connected."""
+
+    def __init__(self, parts: Parts, member: int, port: int) -> None:
+        self._parts = parts
+        self._member = member
+        self._superlink = f"127.0.0.1:{port}"
+        self._log = parts.log(member)
+
+    def start(self) -> None:
+        """Start its process."""
+        parts, member = self._parts, self._member
+        parts.forget_apps(parts.node(member))
+        command = [
+            "flower-supernode",
+            *("--root-certificates", str(parts.credentials / certificates.AUTHORITY)),
+            *("--superlink", self._superlink),
+            *("--auth-supernode-private-key", str(parts.key(member))),
+            *("--node-config", f"partition-id={member}"),
+            *("--port", str(processes.free_port())),
+        ]
+        environment = parts.environment(node_role(member), parts.node(member))
+        environment["WASH_FL_STATE"] = str(parts.state(member))
+        # What earlier ones said is not about this one.
+        self._before = self._log.stat().st_size if self._log.exists() else 0
+        self._process: subprocess.Popen[bytes] = processes.start(command, environment, self._log)
+
+    def wait(self, say: Say = lambda line: None) -> None:
+        """Wait until it is connected, starting it again while the SuperLink holds it for connected.
+
+        Raises
+        ------
+        RunError
+            If it ends for another reason, or does not connect in time.
+        """
+        deadline = time.monotonic() + NODE_SECONDS
+        told = False
+        while time.monotonic() < deadline:
+            # Asked before the log is read, so that its last words are not missed.
+            ended = self._process.poll() is not None
+            said = self._said()
+            if _CONNECTED.search(said) and not ended:
+                return
+            if ended and _HELD_FOR_CONNECTED not in said and _PORT_TAKEN not in said:
+                break
+            if ended:
+                if not told:
+                    say(f"node {self._member} was killed; the SuperLink lets it in again within a minute")
+                    told = True
+                time.sleep(2.0)
+                self.start()
+            time.sleep(0.1)
+        words = processes.last_words(self._log, self._before)
+        raise RunError(f"node {self._member} did not connect: {words} (log: {self._log}).")
+
+    def _said(self) -> bytes:
+        with self._log.open("rb") as file:
+            file.seek(self._before)
+            return file.read()
+
+
+def node_role(member: int) -> str:
+    """Return what marks a node's processes, beside the fleet's own mark."""
+    return f"node {member}"
+
+
+def pids(mark: str) -> dict[str, list[int]]:
+    """Return the processes that carry a fleet's mark, by role, as ``Fleet.pids`` explains them."""
+    import psutil
+
+    found: dict[str, list[int]] = {}
+    for process in processes.marked(mark):
+        with suppress(psutil.Error):
+            if processes.is_alive(process):
+                found.setdefault(_role(process), []).append(process.pid)
+    return {role: sorted(found[role]) for role in sorted(found)}
+
+
+def send(pid: int, number: int) -> None:
+    """Send a signal to a process; after SIGKILL, return when it is gone."""
+    import psutil
+
+    with suppress(psutil.Error):
+        process = psutil.Process(pid)
+        process.send_signal(number)
+        if number == signal.SIGKILL:
+            # Also takes note of the end of a child of ours: to those who watch for it, it would else live on.
+            process.wait(processes.STOP_SECONDS)
+
+
+def _role(process: Any) -> str:
+    """Return what a process is, from its command and its environment."""
+    names = [Path(word).name for word in process.cmdline()[:3]]
+    part = next((_PARTS[name] for name in names if name in _PARTS), "other")
+    of = process.environ().get(processes.ROLE, "")
+    return f"{part} {of.removeprefix('node ')}" if of.startswith("node ") else part

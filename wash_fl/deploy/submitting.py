@@ -1,0 +1,97 @@
+"""What a run on Flower needs wherever it runs: the app, its options in a file, its events as they come."""
+
+import json
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import wash_fl
+from wash_fl.config import RunConfig
+from wash_fl.errors import RunError
+from wash_fl.runs.folder import LOG, RunFolder, default_name
+
+OnEvent = Callable[[dict[str, Any]], None]
+
+POLL_SECONDS = 0.2
+
+
+def app_folder() -> Path:
+    """Return the Flower app that comes with the package: a checkout's root, or the installed copy."""
+    package = Path(wash_fl.__file__).resolve().parent
+    for folder in (package.parent, package.parent / "wash_fl_app"):
+        if (folder / "clients" / "client_app.py").is_file():
+            return folder
+    raise RunError("the Flower app (clients/, server/) is not beside the package: install wash-fl again.")
+
+
+def placed(config: RunConfig) -> RunConfig:
+    """Return the options with absolute paths and a name, for they are read in other processes.
+
+    Raises
+    ------
+    RunError
+        If the run has a name, and one of that name is finished or has other options.
+    """
+    run_dir = Path(config.fleet.run_dir).expanduser().resolve()
+    name = config.fleet.run_name
+    if not name:
+        names = (default_name(config, attempt) for attempt in range(1, 1000))
+        name = next(each for each in names if not (run_dir / each).exists())
+    task = config.task.task
+    changes = {
+        "task": str(Path(task).expanduser().resolve()) if task.endswith(".py") else task,
+        "run-dir": str(run_dir),
+        "run-name": name,
+    }
+    config = RunConfig.from_mapping(config.to_mapping() | changes)
+    if (run_dir / name).exists():
+        RunFolder(run_dir / name).check_resumable(config)
+    return config
+
+
+def write_options(config: RunConfig, path: Path) -> None:
+    """Write the options as the file that ``flwr run --run-config`` reads."""
+    options = config.to_mapping().items()
+    # JSON's strings, numbers and booleans are TOML's, but for the surrogates in which JSON escapes.
+    lines = [f"{key} = {json.dumps(value, ensure_ascii=False)}\n" for key, value in options]
+    path.write_text("".join(lines), encoding="utf-8")
+
+
+def count_events(folder: Path) -> int:
+    """Return how many events the run in ``folder`` has, which may not exist yet."""
+    return sum(1 for _ in RunFolder(folder).events())
+
+
+def keep_log(log: Path, folder: Path) -> None:
+    """Append what Flower said to the log in the run's folder, where there is room for it."""
+    if folder.is_dir() and log.is_file():
+        # A full disk may be why the run has failed, and that is what has to be said.
+        with suppress(OSError), log.open("rb") as source, (folder / LOG).open("ab") as target:
+            shutil.copyfileobj(source, target)
+
+
+def follow(folder: Path, ended: Callable[[], bool], after: int = 0) -> Iterator[dict[str, Any]]:
+    """Yield a run's events as they are written, until it has ended.
+
+    Parameters
+    ----------
+    folder : Path
+        The run's; it may not exist yet.
+    ended : callable
+        Whether nothing writes events any more.
+    after : int
+        Events of earlier attempts, which are passed over.
+    """
+    seen = after
+    while True:
+        # Asked before the events are read, so that the last ones are not missed.
+        last = ended()
+        events = list(RunFolder(folder).events())
+        yield from events[seen:]
+        seen = max(seen, len(events))
+        if last:
+            return
+        time.sleep(POLL_SECONDS)

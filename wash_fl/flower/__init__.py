@@ -1,0 +1,1 @@
+"""Flower around the protocol: the strategy, a client's handlers, and what their messages hold."""

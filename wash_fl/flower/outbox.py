@@ -1,0 +1,206 @@
+"""A coordinator's requests as Flower messages, and what comes back as its events."""
+
+from collections.abc import Callable, Collection, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from flwr.app import ArrayRecord, Message, MetricRecord
+from flwr.serverapp import Grid
+
+from wash_fl.core.identity import weights_sha256
+from wash_fl.flower import records
+from wash_fl.flower.arrays import Spec
+from wash_fl.flower.collection import model_of
+from wash_fl.flower.failures import pull, understand
+from wash_fl.flower.records import Arrays
+from wash_fl.flower.traffic import Traffic
+from wash_fl.protocol.commands import Ask, Remind
+from wash_fl.protocol.events import Replied
+from wash_fl.protocol.messages import SILENT, Answer, Failure, Kind, Request, Status
+from wash_fl.protocol.requests import REMINDER_TTL
+
+MESSAGE_TYPES: Final = {
+    Kind.JOIN: records.JOIN,
+    Kind.TRAIN: records.TRAIN,
+    Kind.COLLECT: records.COLLECT,
+    Kind.DONATE: records.COLLECT,
+    Kind.RECALIBRATE: records.RECALIBRATE,
+    Kind.LEAVE: records.LEAVE,
+}
+
+
+@dataclass(frozen=True)
+class Fields:
+    """What requests say besides what the coordinator decides.
+
+    Attributes
+    ----------
+    run : bytes
+        Identity of the run.
+    join : mapping of str to str
+        The terms, the layout and the classes, as fields of a request to join.
+    seconds : float
+        Seconds of training per round; 0 if it is measured in steps.
+    train : callable
+        ``train(member)`` returns what a request to train says about the member's stream.
+    weights : callable
+        ``weights(name)`` returns the weights that a request's start names.
+    """
+
+    run: bytes
+    join: Mapping[str, str]
+    seconds: float
+    train: Callable[[int], dict[str, Any]]
+    weights: Callable[[str], Arrays]
+
+
+@dataclass(frozen=True, eq=False)
+class _Sent:
+    """A request, and the message that it is."""
+
+    request: Request
+    message: Message
+
+
+class Outbox:
+    """Sends requests and takes replies.
+
+    Parameters
+    ----------
+    grid : Grid
+        Flower's way to the nodes.
+    fields : Fields
+        What requests say besides.
+    model : Spec
+        What a member's whole model looks like.
+    traffic : Traffic
+        Where bytes are counted.
+
+    Attributes
+    ----------
+    model : dict of str to ndarray
+        The whole model that came with the last reply; empty if none did.
+    statistics : ArrayRecord or None
+        The arrays of the last reply that brought BatchNorm statistics.
+    """
+
+    def __init__(self, grid: Grid, fields: Fields, model: Spec, traffic: Traffic) -> None:
+        self.model: Arrays = {}
+        self.statistics: dict[int, ArrayRecord | None] = {}
+        self._grid = grid
+        self._fields = fields
+        self._expected = model
+        self._traffic = traffic
+        self._sent: dict[str, _Sent] = {}
+        self._donated: tuple[str, Arrays] | None = None
+
+    def send(self, asked: Collection[Ask]) -> list[Replied]:
+        """Send requests; return what is to be told of those that Flower does not take."""
+        loaded: dict[str, ArrayRecord] = {}
+        sent = [_Sent(each.request, self._message(each, loaded)) for each in asked]
+        if not sent:
+            return []
+        # A list, for a deployment's grid iterates twice.
+        ids = list(self._grid.push_messages([each.message for each in sent]))
+        failed = []
+        for message_id, each in zip(ids, sent, strict=False):
+            if message_id:
+                self._sent[message_id] = each
+            else:
+                failed.append(Replied(each.request.number, SILENT))
+        return failed
+
+    def remind(self, command: Remind) -> None:
+        """Send a node a reminder."""
+        request = command.request
+        reminder = records.request(request.node, records.REMIND, {}, REMINDER_TTL)
+        if any(self._grid.push_messages([reminder])) and request.member >= 0:
+            self._traffic.request(request.member, reminder)
+
+    def replies(self) -> Iterator[Replied]:
+        """Yield what has come back, one after the other; :attr:`model` is that of the last one yielded."""
+        counted: set[str] = set()
+        for reply in pull(self._grid, list(self._sent)):
+            # A failed node's reply says only which message it is about.
+            message_id = reply.metadata.reply_to_message_id
+            sent = self._sent.get(message_id)
+            if sent is not None:
+                answer = understand(reply)
+                self._count(sent, reply, answer, again=message_id in counted)
+                counted.add(message_id)
+                yield self._event(sent.request, reply, answer)
+                self.model = {}
+
+    def keep(self, outstanding: Collection[int]) -> None:
+        """Forget what was sent but for these requests."""
+        self._sent = {key: each for key, each in self._sent.items() if each.request.number in outstanding}
+        self._donated = None
+
+    def _message(self, ask: Ask, loaded: dict[str, ArrayRecord]) -> Message:
+        request = ask.request
+        kind = MESSAGE_TYPES[request.kind]
+        if ask.again:
+            before = next(each for each in self._sent.values() if each.request.number == request.number)
+            return Message(before.message.content, request.node, kind, ttl=ask.left)
+        arrays = None
+        if request.start is not None:
+            name = request.start.weights
+            if name not in loaded:
+                loaded[name] = records.array_record(self._weights(name))
+            arrays = loaded[name]
+        return records.request(request.node, kind, self._fields_of(request), ask.left, arrays)
+
+    def _weights(self, name: str) -> Arrays:
+        if self._donated is not None and self._donated[0] == name:
+            return self._donated[1]
+        return self._fields.weights(name)
+
+    def _fields_of(self, request: Request) -> dict[str, Any]:
+        fields = self._fields
+        if request.kind is Kind.JOIN:
+            start = request.start
+            return {
+                **fields.join,
+                "exchange": 0 if start is None else start.exchange,
+                "incarnation": 0 if start is None else start.incarnation,
+            }
+        if request.kind is Kind.RECALIBRATE:
+            return {}
+        if request.kind is Kind.LEAVE:
+            return {"run": fields.run}
+        found: dict[str, Any] = {"run": fields.run, "delivery": request.delivery}
+        if request.kind is Kind.TRAIN:
+            found |= {"round": request.round, "evaluate": request.evaluate, "seconds": fields.seconds}
+            found |= fields.train(request.member)
+        return found
+
+    def _event(self, request: Request, reply: Message, answer: Answer | Failure) -> Replied:
+        done = isinstance(answer, Answer) and answer.status is Status.DONE
+        name = ""
+        if done and request.kind in {Kind.COLLECT, Kind.DONATE}:
+            self.model = model_of(request.member, reply, self._expected) or {}
+            if self.model and request.kind is Kind.DONATE:
+                name = weights_sha256(self.model)
+                self._donated = name, self.model
+            elif self.model:
+                name = "collected"
+        elif done and request.kind is Kind.RECALIBRATE:
+            self.statistics[request.member] = reply.content.array_records.get(records.ARRAYS)
+        found = reply.content.metric_records.get(records.METRICS, MetricRecord()) if done else {}
+        metrics = {key: value for key, value in found.items() if isinstance(value, int | float)}
+        return Replied(request.number, answer, name, metrics)
+
+    def _count(self, sent: _Sent, reply: Message, answer: Answer | Failure, *, again: bool) -> None:
+        """Count the bytes of a request that was answered, and of its reply."""
+        request, traffic = sent.request, self._traffic
+        done = isinstance(answer, Answer) and answer.status is Status.DONE
+        if request.kind is Kind.TRAIN:
+            traffic.round_trip(request.member, sent.message, reply, again=again)
+        elif request.kind in {Kind.COLLECT, Kind.DONATE}:
+            if done:
+                traffic.model_up(request.member, sent.message, reply)
+        elif request.kind is Kind.RECALIBRATE:
+            if done:
+                traffic.asked(request.member, sent.message, reply)
+        elif request.kind is Kind.JOIN and isinstance(answer, Answer) and answer.status is not Status.REFUSED:
+            traffic.asked(answer.member, sent.message, reply)

@@ -1,0 +1,151 @@
+"""What fewer bytes per value cost: the averaged model's accuracy by dtype, with and without the residual."""
+
+import statistics
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Final
+
+from wash_fl.config import RunConfig
+from wash_fl.consensus.evaluate import accuracy, logits_of
+from wash_fl.consensus.finish import Arrays, Examination
+from wash_fl.core.codec import delivery_dtype, encoded_size
+from wash_fl.lab.compare.trainer import Trainer
+from wash_fl.tasks.task import load_task
+
+SEEDS: Final = (0, 1, 2)
+
+OPTIONS: Final[dict[str, Any]] = {
+    "task": "fashion-mnist",
+    "train_examples": 5000,
+    "test_examples": 5000,
+    "rounds": 250,
+    "local_steps": 1,
+    "batch_size": 16,
+    # Chosen so that the residual matters: steps that are small beside int8's, and nearly all values rounded
+    # after each of them. At ten times this learning rate and p = 0.5 it made no visible difference.
+    "learning_rate": 0.01,
+    "p": 0.9,
+    "schedule": "constant",
+}
+
+QUICK: Final[dict[str, Any]] = OPTIONS | {
+    "task": "digits",
+    "train_examples": 0,
+    "test_examples": 0,
+    "members": 3,
+    "rounds": 60,
+}
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A way of sending values.
+
+    Attributes
+    ----------
+    name : str
+        What it is called in the figures.
+    dtype : str
+        Of the offers.
+    keep_residual : bool
+        Whether a member keeps what its offer leaves out.
+    """
+
+    name: str
+    dtype: str
+    keep_residual: bool = True
+
+
+REFERENCE: Final = Variant("float32", "float32")
+VARIANTS: Final = (
+    REFERENCE,
+    Variant("bfloat16", "bfloat16"),
+    Variant("int8", "int8"),
+    Variant("int8 without residual", "int8", keep_residual=False),
+)
+TOPOLOGIES: Final = ("pairs", "permutation")
+
+
+def run(quick: bool = False, *, progress: Callable[[str], None] = lambda line: None) -> dict[str, Any]:
+    """Train the same ensembles with each dtype, in this process, and compare the averaged models.
+
+    Parameters
+    ----------
+    quick : bool
+        The digits and one seed, in seconds: to see that it works, not to conclude from.
+    progress : callable
+        Gets a line after each run.
+
+    Returns
+    -------
+    dict
+        ``options`` and ``seeds``; by topology and variant ``accuracy`` (of the averaged model on the test
+        data, mean over the seeds), ``accuracies`` (by seed), ``points_below_float32`` (percentage points of
+        the mean), ``bytes_ratio`` (of the offers' values, relative to float32) and ``bytes_ratio_down`` (of
+        the deliveries'); by topology a ``verdict`` on int8.
+    """
+    options, seeds = (QUICK, SEEDS[:1]) if quick else (OPTIONS, SEEDS)
+    figures: dict[str, Any] = {"options": dict(options), "seeds": list(seeds)}
+    task = load_task(options["task"])
+    examination = Examination(task, RunConfig.from_mapping(options))
+    for topology in TOPOLOGIES:
+        found: dict[str, dict[str, Any]] = {}
+        for variant in VARIANTS:
+            accuracies = []
+            for seed in seeds:
+                config = RunConfig.from_mapping(
+                    {**options, "mix": "shuffle", "topology": topology, "dtype": variant.dtype, "seed": seed}
+                    # The members' own accuracies would take as long as their training, and are not asked for.
+                    | {"test_examples": 10}
+                )
+                trainer = Trainer(config, task, keep_residual=variant.keep_residual)
+                accuracies.append(_accuracy(examination, trainer.run().weights))
+                progress(f"{topology}, {variant.name}, seed {seed}: {accuracies[-1]:.4f}")
+            up, down = _bytes_ratios(trainer)
+            found[variant.name] = {
+                "accuracy": statistics.fmean(accuracies),
+                "accuracies": accuracies,
+                "bytes_ratio": up,
+                "bytes_ratio_down": down,
+            }
+        reference = found[REFERENCE.name]["accuracy"]
+        for each in found.values():
+            each["points_below_float32"] = 100.0 * (reference - each["accuracy"])
+        figures[topology] = found
+        figures[f"verdict_{topology}"] = verdict(found)
+    return figures
+
+
+def verdict(found: dict[str, dict[str, Any]]) -> str:
+    """Say what the figures of a topology show of int8 and its residual."""
+    kept, lost = found["int8"], found["int8 without residual"]
+    below = _compared(-kept["points_below_float32"], "float32")
+    worse = _compared(kept["points_below_float32"] - lost["points_below_float32"], "with it")
+    return (
+        f"int8 is {below}, at {kept['bytes_ratio']:.3f} of the bytes up and {kept['bytes_ratio_down']:.3f} "
+        f"down; without the residual it is {worse}"
+    )
+
+
+def _compared(points: float, other: str) -> str:
+    if abs(points) < 0.005:
+        return f"as good as {other}"
+    return f"{abs(points):.2f} points {'worse' if points < 0 else 'better'} than {other}"
+
+
+def _accuracy(examination: Examination, weights: Arrays) -> float:
+    model = examination.model(weights)
+    return accuracy(logits_of(model, examination.inputs), examination.targets)
+
+
+def _bytes_ratios(trainer: Trainer) -> tuple[float, float]:
+    """Return the bytes of a run's values relative to float32, of the offers and of the deliveries."""
+    draw, config = trainer.members[0].draw, trainer.config
+    slots = len(draw.layout.slots)
+    counts = [draw.count(number) for number in range(1, config.training.rounds + 1)]
+
+    def total(dtype: str) -> int:
+        return sum(encoded_size(dtype, slots, count) for count in counts)
+
+    plain = total("float32")
+    return total(config.exchange.dtype) / plain, total(delivery_dtype(config.exchange)) / plain

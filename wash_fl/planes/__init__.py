@@ -1,1 +1,0 @@
-"""How slices travel: the round plane, inside Flower's own messages."""

@@ -1,0 +1,235 @@
+"""The server's part of an exchange: it takes offers, decides, and hands out deliveries.
+
+Who swaps with whom is decided only after the offers are in, among those who offered; a member that is
+lost before that is simply not part of the exchange. From then on its delivery waits until the member
+acknowledges it. Between its offer and the delivery a member's own values at those coordinates count for
+nothing; in this sense every value is at all times held exactly once, by a member or by the escrow.
+
+Settling an exchange has an order: outliers are set aside, the rest is mixed, the journal records it, and only
+then can anybody see it.
+"""
+
+from collections.abc import Collection
+from dataclasses import dataclass, field
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from wash_fl.config import ExchangeConfig
+from wash_fl.core.draw import Draw
+from wash_fl.core.gauge import Gauge, measure
+from wash_fl.core.mix import mix
+from wash_fl.errors import ExchangeError
+from wash_fl.protocol.journal import Journal
+from wash_fl.protocol.journal_rows import Delivery
+from wash_fl.protocol.messages import ServerStatus
+from wash_fl.protocol.outliers import EXACT, find_outliers
+
+Values = NDArray[np.float32]
+
+GAUGE_EVERY: Final = 16
+"""Exchanges between two measurements of the members' distance, where they are many."""
+
+
+@dataclass(frozen=True)
+class Settlement:
+    """The outcome of an exchange.
+
+    Attributes
+    ----------
+    exchange : int
+        Its number.
+    members : tuple of int
+        Who offered, in order; fewer than two keep their own values.
+    absent : tuple of int
+        Who was expected and did not offer.
+    gauge : Gauge or None
+        Estimated distance between the members; None with fewer than two offers, without coordinates, or
+        when it was not the time to measure it.
+    aside : dict of int to str
+        Who offered values too far from the others', and the reason; they keep their own values.
+    """
+
+    exchange: int
+    members: tuple[int, ...]
+    absent: tuple[int, ...]
+    gauge: Gauge | None
+    aside: dict[int, str] = field(default_factory=dict)
+
+
+class Escrow:
+    """Takes the offers of one exchange at a time and keeps deliveries until they are acknowledged.
+
+    Parameters
+    ----------
+    draw : Draw
+        The coordinates of the run's exchanges.
+    config : ExchangeConfig
+        Its ``mix`` and ``topology``.
+    journal : Journal, optional
+        Where decisions are recorded, and from where they are restored; in memory by default.
+    outlier_factor : float
+        How many times farther than usual a member's values may lie from the others'
+        (:mod:`wash_fl.protocol.outliers`); 0 allows any.
+    often : bool
+        Exchanges are so many that the distance between the members is measured only every ``GAUGE_EVERY``,
+        and outliers are looked for only if a cheap screen finds one possible.
+
+    Attributes
+    ----------
+    settled : int
+        The last exchange that was settled; 0 before the first.
+    """
+
+    def __init__(
+        self,
+        draw: Draw,
+        config: ExchangeConfig,
+        journal: Journal | None = None,
+        outlier_factor: float = 0.0,
+        *,
+        often: bool = False,
+    ) -> None:
+        self._draw = draw
+        self._config = config
+        self._outlier_factor = outlier_factor
+        self._gauge_every = GAUGE_EVERY if often else 1
+        self._exact = 0 if often else EXACT
+        self._journal = Journal.in_memory() if journal is None else journal
+        self.settled, self._pending = self._journal.restore()
+        self._open = 0
+        self._expected: frozenset[int] = frozenset()
+        self._offers: dict[int, Values] = {}
+        self._acknowledged: dict[int, int] = {}
+
+    def open(self, exchange: int, members: Collection[int]) -> None:
+        """Begin an exchange among ``members``; the one before must be settled.
+
+        Raises
+        ------
+        ExchangeError
+            If another exchange is open, or this is not the one after the last that was settled.
+        """
+        if self._open:
+            raise ExchangeError(f"exchange {self._open} is still open: settle it before opening {exchange}.")
+        if exchange != self.settled + 1:
+            # Were one skipped and opened later, its old offers would overwrite what was learned since.
+            raise ExchangeError(f"exchange {exchange} cannot be opened: the next is {self.settled + 1}.")
+        self._open, self._expected = exchange, frozenset(members)
+
+    def offer(self, member: int, exchange: int, values: Values) -> ServerStatus | None:
+        """Take a member's values, shape (slots, count), at the coordinates of an exchange.
+
+        Returns
+        -------
+        ServerStatus or None
+            Why the offer is not in the exchange: it is ``LATE``, ``EARLY``, of a member that was not asked
+            (``ASIDE``), or of one that has not applied its last delivery (``UNDELIVERED``). None if it is in,
+            or if the member's offer was in before: of two the first counts.
+
+        Raises
+        ------
+        ExchangeError
+            If the values are not of the exchange's shape.
+        """
+        if exchange <= self.settled:
+            return ServerStatus.LATE
+        if exchange != self._open:
+            return ServerStatus.EARLY
+        if member not in self._expected:
+            return ServerStatus.ASIDE
+        if member in self._offers:
+            return None
+        if member in self._pending:
+            return ServerStatus.UNDELIVERED
+        expected = (len(self._draw.layout.slots), self._draw.count(exchange))
+        if values.shape != expected:
+            raise ExchangeError(
+                f"an offer of shape {values.shape} for exchange {exchange}; it must be {expected}."
+            )
+        self._offers[member] = values
+        return None
+
+    @property
+    def offered(self) -> frozenset[int]:
+        """The members whose offers are in, in the open exchange: at its coordinates these count, not they."""
+        return frozenset(self._offers)
+
+    @property
+    def complete(self) -> bool:
+        """Whether every expected member has offered."""
+        return bool(self._open) and len(self._offers) == len(self._expected)
+
+    def settle(self) -> Settlement:
+        """Close the open exchange: mix the offers among those who offered, and record the deliveries."""
+        if not self._open:
+            raise ExchangeError("no exchange is open: open one before settling it.")
+        exchange = self._open
+        aside = find_outliers(self._offers, self._outlier_factor, self._exact)
+        members = tuple(sorted(self._offers.keys() - aside.keys()))
+        offers = {member: self._offers[member] for member in members}
+        deliveries: dict[int, Delivery] = {}
+        gauge = None
+        if len(offers) > 1 and offers[members[0]].size:
+            values = list(offers.values())
+            if exchange % self._gauge_every == 0 or exchange == 1:
+                gauge = measure(self._draw.layout, self._draw.coordinates(exchange), values)
+            received = mix(values, seed=self._draw.seed, exchange=exchange, config=self._config)
+            deliveries = {
+                member: Delivery(exchange, each) for member, each in zip(members, received, strict=True)
+            }
+        assert not deliveries.keys() & self._pending.keys(), "a delivery would replace one that waits"
+        # Written down first: a decision that could be lost must not be heard of.
+        self._journal.settled(exchange, deliveries, offers, self._acknowledged)
+        self._acknowledged = {}
+        self._pending.update(deliveries)
+        absent = tuple(sorted(self._expected - self._offers.keys()))
+        self.settled, self._open, self._expected, self._offers = exchange, 0, frozenset(), {}
+        return Settlement(exchange, members, absent, gauge, aside)
+
+    def delivery(self, member: int) -> Delivery | None:
+        """Return what waits for a member, again and again until it is acknowledged."""
+        return self._pending.get(member)
+
+    def acknowledge(self, member: int, applied: int, *, sync: bool = True) -> None:
+        """Take note that the last delivery a member applied was of exchange ``applied``.
+
+        One that is not settled cannot have been applied: such a number is ignored, and the member's delivery
+        goes on waiting.
+
+        Parameters
+        ----------
+        member, applied : int
+            Who, and up to which exchange.
+        sync : bool
+            Record it at once. Otherwise it is recorded with the next exchange that is settled: after a crash
+            before that the delivery waits again, and the member acknowledges it again.
+        """
+        waiting = self._pending.get(member)
+        if waiting is not None and waiting.exchange <= applied <= self.settled:
+            if not sync:
+                self._acknowledged[member] = applied
+            else:
+                self._journal.acknowledged(member, applied)
+            del self._pending[member]
+
+    def record_acknowledged(self) -> None:
+        """Record now what was acknowledged and not recorded yet."""
+        while self._acknowledged:
+            member, applied = next(iter(self._acknowledged.items()))
+            self._journal.acknowledged(member, applied)
+            del self._acknowledged[member]
+
+    def release(self, member: int) -> None:
+        """Drop what a member has in the escrow, for good: it is given up, set aside, or joins anew.
+
+        Its offer in the open exchange goes, too, and it is not expected there any more: whatever still
+        arrives is of the member that it was. Record its new standing in the journal first; a server that
+        dies between the two then releases it when it is back.
+        """
+        self._journal.released(member)
+        self._acknowledged.pop(member, None)
+        self._pending.pop(member, None)
+        self._offers.pop(member, None)
+        self._expected -= {member}

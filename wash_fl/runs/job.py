@@ -1,0 +1,210 @@
+"""The main job on the server: train the members, average them, evaluate, export, and write it all down."""
+
+import logging
+import math
+import os
+import time
+from contextlib import suppress
+from typing import Any
+
+from flwr.serverapp import Grid
+
+import wash_fl
+from wash_fl.config import RunConfig
+from wash_fl.consensus.batchnorm import estimate
+from wash_fl.consensus.finish import Examination, Outcome
+from wash_fl.consensus.treatment import re_estimated
+from wash_fl.core.auto import with_choices
+from wash_fl.core.plane import plane_of
+from wash_fl.flower.faulty_grid import with_faults
+from wash_fl.flower.options import StrategyOptions
+from wash_fl.flower.records import Arrays, array_record
+from wash_fl.flower.strategy import WashStrategy
+from wash_fl.flower.traffic import Traffic
+from wash_fl.flower.watching import Watcher
+from wash_fl.member.parameters import model_layout
+from wash_fl.member.slots import optimizer_slots
+from wash_fl.member.state_dict import batchnorm_layers, state_arrays
+from wash_fl.member.training import make_optimizer
+from wash_fl.protocol.commands import RoundEnded
+from wash_fl.runs.exporting import export_averaged
+from wash_fl.runs.figures import draw_figures
+from wash_fl.runs.folder import AVERAGED, FIGURES, JOURNAL, MODEL, SUMMARY, RunFolder
+from wash_fl.stream.place import Place
+from wash_fl.stream.reports import ExchangeReport
+from wash_fl.tasks.division import refuse_division
+from wash_fl.tasks.models import initial_model
+from wash_fl.tasks.task import Task, load_task
+
+logger = logging.getLogger("flwr.wash_fl")
+
+SHOW_SECONDS = 2.0
+"""How often a run's exchanges over streams are shown while a round lasts."""
+
+
+def run_job(grid: Grid, config: RunConfig) -> RunFolder:
+    """Run the whole job over a Flower grid and return the run's folder.
+
+    A run whose name is that of one that did not finish goes on where it was.
+    """
+    grid = with_faults(grid)
+    task = load_task(config.task.task)
+    refuse_division(task, config)
+    chosen = with_choices(config)
+    with RunFolder.at_work(config) as folder:
+        _run(grid, folder, task, chosen)
+    return folder
+
+
+def _run(grid: Grid, folder: RunFolder, task: Task, config: RunConfig) -> None:
+    """Do the job in a folder that no other server works in; what happens is logged there."""
+    logger.info("the run's folder is %s", folder.path)
+    folder.log(
+        "resume" if folder.begun else "start",
+        version=wash_fl.__version__,
+        task=config.task.task,
+        rounds=config.training.rounds,
+        schedule=config.exchange.schedule,
+        mix=config.exchange.mix,
+        pid=os.getpid(),  # whoever follows the run sees when this process is gone
+    )
+    try:
+        examination = Examination(task, config)
+        outcome, strategy = _train(grid, examination, folder)
+        finish(folder, examination, outcome, strategy)
+        if not config.fleet.keep_members:
+            # Not before the result is on the disk: until then a crash asks the members for theirs again.
+            strategy.dismiss(grid)
+        folder.log("finished", summary=SUMMARY)
+    except BaseException as error:
+        with suppress(OSError):  # a full disk may be the very reason
+            folder.log("failed", reason=str(error) or type(error).__name__)
+        raise
+
+
+def _train(grid: Grid, examination: Examination, folder: RunFolder) -> tuple[Outcome, WashStrategy]:
+    task, config = examination.task, examination.config
+    training, fleet = config.training, config.fleet
+    model = initial_model(config.task.model, task, training.seed)
+    slots = optimizer_slots(make_optimizer(model, training)) if config.exchange.exchange_optimizer else ()
+    layout = model_layout(model, slots)
+    del model
+    shown = 0.0
+
+    def on_round(ended: RoundEnded) -> None:
+        folder.log("round", **round_fields(ended, strategy.traffic))
+        if plane_of(config.exchange).once_per_round:
+            took_place = ExchangeReport(ended.settlement, ended.seconds, strategy.traffic.row())
+            folder.log_exchange(**_exchange_fields(took_place))
+
+    def on_exchange(report: ExchangeReport) -> None:
+        nonlocal shown
+        folder.log_exchange(**_exchange_fields(report))
+        if time.monotonic() - shown >= SHOW_SECONDS:
+            shown = time.monotonic()
+            sums = strategy.traffic.total()
+            folder.log("exchange", exchange=report.settlement.exchange, bytes=sums)
+
+    def on_member(member: int, weights: Arrays) -> None:
+        if config.fleet.save_members:
+            folder.save_member(member, weights)
+        folder.log("member", member=member, accuracy=examination.add_member(member, weights))
+
+    def on_average(weights: Arrays, recalibrated: bool) -> None:
+        if not recalibrated:
+            folder.log("averaged", accuracy=examination.add_average(weights))
+
+    options = StrategyOptions.of(
+        config,
+        run_name=folder.path.name,
+        journal=folder.path / JOURNAL,
+        keep_members=True,
+        classes=task.classes,
+        averaged_buffers=task.averaged_buffers,
+    )
+    strategy = WashStrategy(
+        layout,
+        options,
+        place=Place.from_environment(os.environ),
+        watcher=Watcher(
+            on_round=on_round, on_exchange=on_exchange, on_member=on_member, on_average=on_average
+        ),
+    )
+    strategy.traffic.before = folder.last("round").get("bytes", {})
+    result = strategy.start(
+        grid,
+        # In place, and nowhere kept: the server holds no model while the members train.
+        array_record(state_arrays(initial_model(config.task.model, task, training.seed))),
+        num_rounds=training.rounds,
+        timeout=fleet.round_timeout,
+    )
+    weights: Arrays = {name: array.numpy() for name, array in result.arrays.items()}
+    if config.finish.batchnorm == "server":
+        averaged = examination.model(weights)
+        if batchnorm_layers(averaged):
+            statistics = estimate(averaged, examination.server_calibration())
+            weights = statistics.applied_to(weights)
+            strategy.buffers = re_estimated(strategy.buffers, statistics.buffers())
+    return examination.outcome(weights), strategy
+
+
+def finish(folder: RunFolder, examination: Examination, outcome: Outcome, strategy: WashStrategy) -> None:
+    """Save the averaged model, export it, draw the figures, and write the summary last."""
+    folder.save_weights(outcome.weights)
+    folder.log("recalibrated", accuracy=outcome.recalibrated)
+    parity = export_averaged(folder, examination, outcome.weights, folder.path / MODEL)
+    summary = {
+        "run": folder.path.name,
+        "version": wash_fl.__version__,
+        "weights_sha256": outcome.sha256,
+        "members": strategy.collected,
+        "left_out": {str(member): reason for member, reason in strategy.left_out.items()},
+        "accuracy": {
+            "members": {str(member): value for member, value in outcome.members.items()},
+            "mean_member": outcome.mean_member,
+            "ensemble": outcome.ensemble,
+            "averaged_before_batchnorm": outcome.averaged,
+            "averaged": outcome.recalibrated,
+        },
+        "buffers": strategy.buffers,
+        "bytes": strategy.traffic.total(),
+        "onnx": {"largest_difference": parity.largest_difference, "agreement": parity.agreement},
+        "files": [AVERAGED, MODEL, FIGURES],
+    }
+    draw_figures(folder.path / FIGURES, list(folder.events()), summary)
+    folder.save_summary(summary)
+    logger.info("averaged accuracy %.4f, ensemble %.4f", outcome.recalibrated, outcome.ensemble)
+    logger.info("the model is %s", folder.path / MODEL)
+
+
+def _exchange_fields(report: ExchangeReport) -> dict[str, Any]:
+    settlement = report.settlement
+    return {
+        "exchange": settlement.exchange,
+        "members": list(settlement.members),
+        "distance": None if settlement.gauge is None else settlement.gauge.distance,
+        "seconds": report.seconds,
+        "bytes": report.bytes,
+    }
+
+
+def round_fields(ended: RoundEnded, traffic: Traffic) -> dict[str, Any]:
+    """Return a round as it is written into the run's metrics."""
+    gauge = ended.settlement.gauge
+    return {
+        "round": ended.round,
+        "participants": sorted(ended.metrics),
+        "absent": list(ended.absent),
+        "absent_because": {str(member): reason for member, reason in ended.absent_because.items()},
+        "set_aside": {str(member): reason for member, reason in ended.settlement.aside.items()},
+        # JSON has no NaN; a metric that is not a number is left out rather than made up.
+        "members": {
+            str(member): {name: value for name, value in metrics.items() if math.isfinite(value)}
+            for member, metrics in sorted(ended.metrics.items())
+        },
+        "distance": None if gauge is None else gauge.distance,
+        "relative_distance": None if gauge is None else gauge.relative,
+        "distance_by_tensor": {} if gauge is None else gauge.by_tensor(),
+        "bytes": traffic.total(),
+        "seconds": ended.seconds,
+    }

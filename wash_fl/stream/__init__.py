@@ -1,0 +1,1 @@
+"""gRPC around the protocol: members exchange over streams while they train."""
