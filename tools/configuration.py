@@ -17,7 +17,7 @@ from typing import Any
 
 from wash_fl.config import GROUPS, fields
 from wash_fl.files import write_text
-from wash_fl.option import LARGEST_INTEGER
+from wash_fl.option import LARGEST_INTEGER, shown_default
 
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "configuration.md"
 
@@ -41,7 +41,7 @@ def page() -> str:
 
 def _group(name: str, kind: type) -> str:
     rows = [
-        f"| `{key}` | {type(spec.default).__name__} | `{json.dumps(spec.default)}` "
+        f"| `{key}` | {type(spec.default).__name__} | `{json.dumps(shown_default(spec))}` "
         f"| {allowed(spec)} | {_cell(spec.metadata['help'])} |"
         for key, spec in fields().items()
         if spec in dataclasses.fields(kind)

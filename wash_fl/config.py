@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from wash_fl.errors import ConfigError
-from wash_fl.option import LARGEST_INTEGER, Checked, Value, option
+from wash_fl.option import AUTO, LARGEST_INTEGER, Checked, Value, option
 
 MOST_MEMBERS = 100_000
 """More is a slip of the finger, and takes minutes only to divide the data."""
@@ -91,14 +91,24 @@ class TrainingConfig(Checked):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ExchangeConfig(Checked):
-    """What travels between members, and how it is mixed."""
+    """What travels between members, and how it is mixed.
 
+    A recipe decides the options whose default is ``auto``, and those that are given win over it.
+    """
+
+    recipe: str = option(
+        AUTO,
+        "A named set of these options (wash-fl recipes explains them); auto: frugal where data belongs to "
+        "the devices, wash where all members see the same; none: plain defaults",
+        choices=(AUTO, "paper", "wash", "pairs", "frugal", "none"),
+    )
     p: float = option(
         0.1,
         "Probability that a parameter takes part in an exchange, before the schedule",
         low=0,
         high=1,
         hint="p is a probability; try 0.1.",
+        recipe=True,
     )
     p_per: str = option(
         "exchange",
@@ -106,10 +116,11 @@ class ExchangeConfig(Checked):
         choices=("exchange", "step"),
     )
     schedule: str = option(
-        "auto",
-        "p over depth: auto (the best found, size-aware), paper (decreasing, and shuffled), decreasing, "
-        "constant, increasing, or size-aware (equal counts)",
-        choices=("auto", "paper", "decreasing", "constant", "increasing", "size-aware"),
+        "size-aware",
+        "p over depth: size-aware (equal counts in every tensor), decreasing (the paper), constant, or "
+        "increasing",
+        choices=("decreasing", "constant", "increasing", "size-aware"),
+        recipe=True,
     )
     timing: str = option(
         "steady", "p over the run: steady, or falling to 0 as a cosine", choices=("steady", "cosine")
@@ -117,14 +128,16 @@ class ExchangeConfig(Checked):
     warmup: int = option(0, "Exchanges at the start over which p rises linearly to its value", low=0)
     stop_after: int = option(0, "The last exchange that moves anything; 0 exchanges to the end", low=0)
     mix: str = option(
-        "auto",
-        "auto (the best found, average), shuffle (WASH) or average (sparse averaging, SPARTA)",
-        choices=("auto", "shuffle", "average"),
+        "average",
+        "What becomes of slices: shuffle (WASH: values change places) or average",
+        choices=("shuffle", "average"),
+        recipe=True,
     )
     topology: str = option(
         "pairs",
         "How shuffle permutes: a random matching of members, or a permutation per coordinate (the paper)",
         choices=("pairs", "permutation"),
+        recipe=True,
     )
     exchange_optimizer: bool = option(False, "WASH+Opt: optimizer state travels with the values")
     dtype: str = option(
@@ -132,12 +145,14 @@ class ExchangeConfig(Checked):
         "How offered values are encoded; what a smaller one leaves out stays with the sender, so the mean is "
         "not disturbed",
         choices=("float32", "bfloat16", "float16", "int8"),
+        recipe=True,
     )
     exchange_plane: str = option(
         "round",
         "How slices travel: round (inside Flower's messages, one exchange per round) or stream (over gRPC, "
         "every few optimizer steps)",
         choices=("round", "stream"),
+        recipe=True,
     )
     every: int = option(1, "Optimizer steps between two exchanges on the stream plane; 1 is the paper", low=1)
     overlap: bool = option(False, "On the stream plane, train on while a slice is on its way")
@@ -254,6 +269,12 @@ GROUPS: dict[str, type] = {
 class RunConfig:
     """All options of one run, in groups.
 
+    Attributes
+    ----------
+    open : frozenset of str
+        The options that a recipe is still to decide (:func:`wash_fl.core.recipes.resolve`); until then they
+        have their plain defaults.
+
     Examples
     --------
     >>> config = RunConfig.from_mapping({"members": 5, "p": 0.01})
@@ -266,6 +287,7 @@ class RunConfig:
     exchange: ExchangeConfig = ExchangeConfig()
     finish: FinishConfig = FinishConfig()
     fleet: FleetConfig = FleetConfig()
+    open: frozenset[str] = frozenset()
 
     def __post_init__(self) -> None:
         training, fleet, exchange = self.training, self.fleet, self.exchange
@@ -290,6 +312,8 @@ class RunConfig:
     def from_mapping(cls, options: Mapping[str, Any]) -> "RunConfig":
         """Read options by name (``local-steps`` or ``local_steps``), the rest at their defaults.
 
+        Those that a recipe decides stay open unless they have a value here, or ``recipe`` is ``none``.
+
         Raises
         ------
         ConfigError
@@ -303,28 +327,44 @@ class RunConfig:
                 near = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
                 hint = f"Did you mean {near[0]}?" if near else f"Known options: {', '.join(known)}."
                 raise ConfigError(f"unknown option {given!r}. {hint}")
-            groups[_GROUP_OF[key]][known[key].name] = value
-        return cls(**{name: GROUPS[name](**given) for name, given in groups.items()})
+            if value != AUTO or not known[key].metadata["recipe"]:
+                groups[_GROUP_OF[key]][known[key].name] = value
+        read = {name: GROUPS[name](**values) for name, values in groups.items()}
+        decided = {key for key in DECIDED_BY_RECIPES if known[key].name not in groups["exchange"]}
+        none = read["exchange"].recipe == "none"
+        return cls(**read, open=frozenset() if none else frozenset(decided))
 
     @classmethod
     def from_toml(cls, path: Path, overrides: Mapping[str, Any] | None = None) -> "RunConfig":
         """Read a TOML file of options, flat or in tables named like the groups; ``overrides`` win."""
-        content = _read_toml(path)
-        flat: dict[str, Any] = {}
-        for key, value in content.items():
-            if key in GROUPS and key not in _GROUP_OF and not isinstance(value, dict):
-                raise ConfigError(
-                    f"{path} gives {key} a value, and it is a table: write [{key}] above its options."
-                )
-            table = value if key in GROUPS and isinstance(value, dict) else {key: value}
-            if twice := sorted(flat.keys() & table.keys()):
-                raise ConfigError(f"{path} gives {', '.join(twice)} twice: leave one of them out.")
-            flat.update(table)
-        return cls.from_mapping(flat | dict(overrides or {}))
+        return cls.from_mapping(read_options(path) | dict(overrides or {}))
 
     def to_mapping(self) -> dict[str, Value]:
         """Return every option by its kebab-case name; the inverse of :meth:`from_mapping`."""
-        return {key: getattr(getattr(self, _GROUP_OF[key]), spec.name) for key, spec in fields().items()}
+        values = {key: getattr(getattr(self, _GROUP_OF[key]), spec.name) for key, spec in fields().items()}
+        return values | dict.fromkeys(self.open, AUTO)
+
+
+def read_options(path: Path) -> dict[str, Any]:
+    """Return the options of a TOML file by name, flat, as they are written there.
+
+    Raises
+    ------
+    ConfigError
+        If it cannot be read, or gives an option twice.
+    """
+    content = _read_toml(path)
+    flat: dict[str, Any] = {}
+    for key, value in content.items():
+        if key in GROUPS and key not in _GROUP_OF and not isinstance(value, dict):
+            raise ConfigError(
+                f"{path} gives {key} a value, and it is a table: write [{key}] above its options."
+            )
+        table = value if key in GROUPS and isinstance(value, dict) else {key: value}
+        if twice := sorted(flat.keys() & table.keys()):
+            raise ConfigError(f"{path} gives {', '.join(twice)} twice: leave one of them out.")
+        flat.update(table)
+    return flat
 
 
 def _read_toml(path: Path) -> dict[str, Any]:
@@ -353,3 +393,7 @@ def fields() -> dict[str, dataclasses.Field[Any]]:
 _GROUP_OF: dict[str, str] = {
     spec.name.replace("_", "-"): name for name, group in GROUPS.items() for spec in dataclasses.fields(group)
 }
+
+DECIDED_BY_RECIPES: frozenset[str] = frozenset(
+    key for key, spec in fields().items() if spec.metadata["recipe"]
+)

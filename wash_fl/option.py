@@ -9,6 +9,9 @@ from wash_fl.errors import ConfigError
 
 Value = bool | int | float | str
 
+AUTO = "auto"
+"""The value of an option that a recipe is to decide."""
+
 LARGEST_INTEGER = 2**63 - 1
 """What Flower's run config can carry, and TOML promises to."""
 
@@ -22,10 +25,20 @@ def option(
     high: float = math.inf,
     above: float = -math.inf,
     hint: str = "",
+    recipe: bool = False,
 ) -> Any:
-    """Declare one option: its default, one line of help, and what is allowed."""
+    """Declare one option: its default, one line of help, and what is allowed.
+
+    With ``recipe``, a recipe decides its value where none is given, and the default is that without a recipe.
+    """
     limits = {"help": text, "choices": choices, "low": low, "high": high, "above": above, "hint": hint}
-    return dataclasses.field(default=default, metadata=limits)
+    return dataclasses.field(default=default, metadata=limits | {"recipe": recipe})
+
+
+def shown_default(spec: dataclasses.Field[Any]) -> Value:
+    """Return the default of an option as it is shown to people."""
+    default: Value = AUTO if spec.metadata["recipe"] else spec.default
+    return default
 
 
 def _typed(key: str, value: Any, spec: dataclasses.Field[Any]) -> Value:

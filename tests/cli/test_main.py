@@ -17,6 +17,7 @@ from wash_fl.deploy import simulation
 from wash_fl.deploy.submitting import placed
 from wash_fl.errors import INTERRUPTED
 from wash_fl.extras import install_hint
+from wash_fl.option import shown_default
 from wash_fl.runs.folder import MODEL, RunFolder
 
 TASK = """
@@ -78,7 +79,7 @@ def test_the_help_of_simulate_lists_every_option_with_its_help_choices_and_defau
     for key, spec in fields().items():
         (line,) = [line for line in lines if f" --{key} " in line.replace("│", " ")]
         assert spec.metadata["help"] in line
-        assert f"(default: {json.dumps(spec.default)})" in line
+        assert f"(default: {json.dumps(shown_default(spec))})" in line
         assert all(choice in line for choice in spec.metadata["choices"])
     narrow = wash("simulate", "--help", columns=80).out
     assert all(f"--{key}" in narrow for key in fields())

@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.optim import SGD, Adam, AdamW, Optimizer
 from torch.utils.data import TensorDataset
+from wash_fl.core.auto import with_choices
 
 from wash_fl.config import RunConfig, TrainingConfig
-from wash_fl.core.auto import with_choices
 from wash_fl.core.schedule import Schedule
 from wash_fl.errors import ConfigError
 from wash_fl.member.member import Member

@@ -135,9 +135,13 @@ def test_terms_with_a_value_this_version_does_not_know_are_refused(fields, messa
 
 @pytest.mark.parametrize("open_choice", [{"schedule": "auto"}, {"schedule": "paper"}, {"mix": "auto"}])
 def test_terms_that_leave_a_choice_open_are_refused(open_choice):
-    exchange = dataclasses.replace(TERMS.exchange, **open_choice)
-    with pytest.raises(ConfigError, match="leave a choice open"):
-        Terms.from_json(dataclasses.replace(TERMS, exchange=exchange).to_json())
+    with pytest.raises(ConfigError, match="not possible"):
+        Terms.from_json(changed(**open_choice))
+
+
+def test_terms_do_not_say_by_which_recipe_their_options_were_chosen():
+    by_recipe = dataclasses.replace(TERMS, exchange=dataclasses.replace(TERMS.exchange, recipe="wash"))
+    assert by_recipe == TERMS and by_recipe.to_json() == TERMS.to_json()
 
 
 OF_THE_FIRST_VERSION = [field.name for field in dataclasses.fields(ExchangeConfig) if field.name not in LATER]
@@ -147,7 +151,7 @@ def test_terms_say_of_later_options_only_what_the_run_uses():
     exchange = dataclasses.replace(TERMS.exchange, exchange_plane="stream", every=3, dtype="int8")
     used = dataclasses.replace(TERMS, exchange=exchange)
     assert LATER.keys() & json.loads(TERMS.to_json())["exchange"].keys() == set()
-    assert LATER.keys() - json.loads(used.to_json())["exchange"].keys() == {"overlap"}
+    assert LATER.keys() - json.loads(used.to_json())["exchange"].keys() == {"overlap", "recipe"}
     assert (Terms.from_json(TERMS.to_json()), Terms.from_json(used.to_json())) == (TERMS, used)
 
 

@@ -16,6 +16,7 @@ from wash_fl.system.interrupts import interruptible
 
 COMMANDS: Final = (
     "wash_fl.cli.simulate",
+    "wash_fl.cli.recipes",
     "wash_fl.cli.evaluate",
     "wash_fl.cli.report",
     "wash_fl.cli.audit",

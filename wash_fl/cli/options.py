@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from wash_fl.config import GROUPS, RunConfig, fields
+from wash_fl.option import shown_default
 
 Config = Annotated[
     Path | None, typer.Option("--config", help="A TOML file of options; those given here win.")
@@ -33,7 +34,7 @@ def with_run_options(command: Callable[..., None]) -> Callable[..., None]:
         choices = f": {', '.join(spec.metadata['choices'])}" if spec.metadata["choices"] else ""
         option = typer.Option(
             flag,
-            help=f"{spec.metadata['help']}{choices} (default: {json.dumps(spec.default)})",
+            help=f"{spec.metadata['help']}{choices} (default: {json.dumps(shown_default(spec))})",
             rich_help_panel=panels[spec.name].capitalize(),
             show_default=False,
         )

@@ -37,10 +37,6 @@ class Schedule:
     exchanges: int = 1
     steps: int = 1
 
-    def __post_init__(self) -> None:
-        if self.config.schedule not in _DEPTH:
-            raise ValueError(f"schedule = {self.config.schedule} is no schedule yet: see core.auto.chosen.")
-
     @classmethod
     def of(cls, config: RunConfig) -> "Schedule":
         """Return the schedule of a run: one exchange per round, or one every few steps."""

@@ -11,7 +11,9 @@ from typing import Any
 import wash_fl
 from wash_fl.config import RunConfig
 from wash_fl.errors import RunError
+from wash_fl.runs.deciding import decided
 from wash_fl.runs.folder import LOG, RunFolder, default_name
+from wash_fl.tasks.task import load_task
 
 OnEvent = Callable[[dict[str, Any]], None]
 
@@ -28,10 +30,12 @@ def app_folder() -> Path:
 
 
 def placed(config: RunConfig) -> RunConfig:
-    """Return the options with absolute paths and a name, for they are read in other processes.
+    """Return the options with absolute paths, a name and nothing left open, for other processes read them.
 
     Raises
     ------
+    ConfigError
+        If there is no such task, or the options do not go together.
     RunError
         If the run has a name, and one of that name is finished or has other options.
     """
@@ -49,7 +53,7 @@ def placed(config: RunConfig) -> RunConfig:
     config = RunConfig.from_mapping(config.to_mapping() | changes)
     if (run_dir / name).exists():
         RunFolder(run_dir / name).check_resumable(config)
-    return config
+    return decided(config, load_task(config.task.task))
 
 
 def write_options(config: RunConfig, path: Path) -> None:

@@ -23,7 +23,8 @@ class StrategyOptions(FleetOptions):
     local_seconds : float
         If not 0, seconds of training per round instead; such a run does not repeat hash for hash.
     exchange : ExchangeConfig
-        What is exchanged, and how it is mixed.
+        What is exchanged, and how it is mixed; :func:`wash_fl.core.recipes.exchange_of` makes it of a recipe.
+        By default that of the recipe for data that belongs to the clients.
     seed : int
         The run seed.
     run_name : str

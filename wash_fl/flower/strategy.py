@@ -12,12 +12,11 @@ from flwr.app import ArrayRecord, ConfigRecord, MetricRecord
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Result
 
-from wash_fl.config import ExchangeConfig
 from wash_fl.consensus.treatment import Treatment
-from wash_fl.core.auto import chosen
 from wash_fl.core.identity import weights_sha256
 from wash_fl.core.layout import Layout
 from wash_fl.core.plane import plane_of
+from wash_fl.core.recipes import exchange_of
 from wash_fl.errors import RunError
 from wash_fl.flower import records
 from wash_fl.flower.arrays import initial_spec
@@ -106,7 +105,7 @@ class WashStrategy(NoHooks):
         self._layout = layout
         self._options = options or StrategyOptions(**settings)
         self._rules = layout.rules.marked(self._options.averaged_buffers)
-        self._exchange = chosen(self._options.exchange or ExchangeConfig())
+        self._exchange = self._options.exchange or exchange_of("auto", local_steps=self._options.local_steps)
         self._classes = checked_classes(self._options.classes)
         self._run_name = self._options.run_name or datetime.now(UTC).isoformat()
         self._watcher = watcher or Watcher()

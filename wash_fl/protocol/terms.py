@@ -7,12 +7,17 @@ from dataclasses import dataclass
 from typing import Final, Self
 
 from wash_fl.config import ExchangeConfig, RunConfig
-from wash_fl.core.auto import chosen
 from wash_fl.core.packet import RUN_BYTES
 from wash_fl.core.schedule import Schedule
 from wash_fl.errors import ConfigError
 
-LATER: Final = {"dtype": "float32", "exchange_plane": "round", "every": 1, "overlap": False}
+LATER: Final = {
+    "dtype": "float32",
+    "exchange_plane": "round",
+    "every": 1,
+    "overlap": False,
+    "recipe": "none",
+}
 """Options of the exchange that runs of the first version did not have, as they were without them."""
 
 
@@ -42,6 +47,10 @@ class Terms:
     rounds: int
     local_steps: int
     exchange: ExchangeConfig
+
+    def __post_init__(self) -> None:
+        # What the options were made from decides nothing any more.
+        object.__setattr__(self, "exchange", dataclasses.replace(self.exchange, recipe="none"))
 
     @property
     def schedule(self) -> Schedule:
@@ -80,8 +89,6 @@ class Terms:
         options = {**given, **given["exchange"]}
         del options["exchange"]
         try:
-            if chosen(exchange) != exchange:
-                raise ConfigError("they leave a choice open (schedule, mix).")
             RunConfig.from_mapping(options)
         except ConfigError as error:
             raise ConfigError(f"the run's terms are not possible: {error}") from error

@@ -60,6 +60,11 @@ class Progress:
             case "resume":
                 self._say("the server is up again; the run goes on where it was")
                 self._now("the clients connect")
+            case "exchanges":
+                self._say(
+                    f"{event['does']}; each member will send about {size(event['up'])} and receive "
+                    f"{size(event['down'])} (FedAvg: {size(event['fedavg'])} each way)"
+                )
             case "round":
                 self._say(_round_line(event, self._rounds))
                 self._now(f"round {event['round'] + 1} of {self._rounds}")

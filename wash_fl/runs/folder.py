@@ -10,9 +10,10 @@ from typing import Any
 from numpy.typing import NDArray
 from safetensors import SafetensorError
 
-from wash_fl.config import RunConfig
+from wash_fl.config import RunConfig, read_options
 from wash_fl.errors import RunError
 from wash_fl.files import write_text
+from wash_fl.option import AUTO
 from wash_fl.runs.json_lines import append_line, json_lines
 from wash_fl.storage.weights_file import read_weights, write_weights
 from wash_fl.system.locks import is_locked, locked
@@ -185,7 +186,8 @@ class RunFolder:
         changed = [
             f"{key} was {before[key]!r} and is now {now[key]!r}"
             for key in now
-            if key not in (*PLACES, *MAY_CHANGE) and before[key] != now[key]
+            # What is left open is as it was.
+            if key not in (*PLACES, *MAY_CHANGE) and now[key] != AUTO and before[key] != now[key]
         ]
         if changed:
             raise RunError(
@@ -233,7 +235,7 @@ class RunFolder:
     @property
     def config(self) -> RunConfig:
         """The run's options."""
-        return RunConfig.from_toml(self.path / CONFIG)
+        return RunConfig.from_mapping(_as_written(read_options(self.path / CONFIG)))
 
     def log(self, event: str, **fields: Any) -> None:
         """Append an event to the metrics file: one line, written at once."""
@@ -319,6 +321,18 @@ class RunFolder:
         if not isinstance(content, dict):
             raise RunError(f"{self.path / SUMMARY} is damaged (it holds no object): run it again.")
         return content
+
+
+def _as_written(options: dict[str, Any]) -> dict[str, Any]:
+    """Return the options of a run's file, those of a version without recipes by what they meant there."""
+    if "recipe" in options:
+        return options
+    paper = options.get("schedule") == "paper"
+    if paper or options.get("schedule") == AUTO:
+        options["schedule"] = "decreasing" if paper else "size-aware"
+    if options.get("mix") == AUTO:
+        options["mix"] = "shuffle" if paper else "average"
+    return options | {"recipe": "none"}
 
 
 def default_name(config: RunConfig, attempt: int = 1) -> str:

@@ -14,8 +14,9 @@ from wash_fl.config import RunConfig
 from wash_fl.consensus.batchnorm import estimate
 from wash_fl.consensus.finish import Examination, Outcome
 from wash_fl.consensus.treatment import re_estimated
-from wash_fl.core.auto import with_choices
+from wash_fl.core.cost import cost_of_run
 from wash_fl.core.plane import plane_of
+from wash_fl.core.recipes import sentence
 from wash_fl.flower.faulty_grid import with_faults
 from wash_fl.flower.options import StrategyOptions
 from wash_fl.flower.records import Arrays, array_record
@@ -27,6 +28,7 @@ from wash_fl.member.slots import optimizer_slots
 from wash_fl.member.state_dict import batchnorm_layers, state_arrays
 from wash_fl.member.training import make_optimizer
 from wash_fl.protocol.commands import RoundEnded
+from wash_fl.runs.deciding import decided
 from wash_fl.runs.exporting import export_averaged
 from wash_fl.runs.figures import draw_figures
 from wash_fl.runs.folder import AVERAGED, FIGURES, JOURNAL, MODEL, SUMMARY, RunFolder
@@ -50,9 +52,9 @@ def run_job(grid: Grid, config: RunConfig) -> RunFolder:
     grid = with_faults(grid)
     task = load_task(config.task.task)
     refuse_division(task, config)
-    chosen = with_choices(config)
+    config = decided(config, task)
     with RunFolder.at_work(config) as folder:
-        _run(grid, folder, task, chosen)
+        _run(grid, folder, task, config)
     return folder
 
 
@@ -64,6 +66,7 @@ def _run(grid: Grid, folder: RunFolder, task: Task, config: RunConfig) -> None:
         version=wash_fl.__version__,
         task=config.task.task,
         rounds=config.training.rounds,
+        recipe=config.exchange.recipe,
         schedule=config.exchange.schedule,
         mix=config.exchange.mix,
         pid=os.getpid(),  # whoever follows the run sees when this process is gone
@@ -89,6 +92,8 @@ def _train(grid: Grid, examination: Examination, folder: RunFolder) -> tuple[Out
     slots = optimizer_slots(make_optimizer(model, training)) if config.exchange.exchange_optimizer else ()
     layout = model_layout(model, slots)
     del model
+    cost = cost_of_run(layout, config.exchange, training.rounds, training.local_steps)
+    folder.log("exchanges", does=sentence(config.exchange), up=cost.up, down=cost.down, fedavg=cost.fedavg)
     shown = 0.0
 
     def on_round(ended: RoundEnded) -> None:

@@ -81,6 +81,11 @@ def refuse_division(task: Task, config: RunConfig) -> None:
         )
 
 
+def is_divided(task: Task, config: RunConfig) -> bool:
+    """Return whether each member has data of its own."""
+    return task.member_data is not None or config.task.division != "shared"
+
+
 def test_examples(task: Task, config: RunConfig) -> Examples:
     """Return the test examples, at most ``test-examples`` of them: the same for every member.
 

@@ -13,13 +13,13 @@ from wash_fl.consensus.averaging import ModelAverage, constants_of
 from wash_fl.consensus.batchnorm import estimate, pool
 from wash_fl.consensus.finish import Arrays, Examination, Outcome
 from wash_fl.core import philox
-from wash_fl.core.auto import with_choices
+from wash_fl.core.recipes import resolve
 from wash_fl.core.schedule import Schedule
 from wash_fl.member.member import Member
 from wash_fl.member.state_dict import batchnorm_layers, state_arrays
 from wash_fl.member.threads import one_thread
 from wash_fl.member.training import LocalTraining, make_optimizer, placed
-from wash_fl.tasks.division import member_examples
+from wash_fl.tasks.division import is_divided, member_examples
 from wash_fl.tasks.models import initial_model
 from wash_fl.tasks.task import Task, load_task
 
@@ -52,7 +52,7 @@ class Cohort(ABC):
 
     def __init__(self, config: RunConfig, task: Task | None = None, *, dropout: float = 0.0) -> None:
         self.task = load_task(config.task.task) if task is None else task
-        self.config = config = with_choices(config)
+        self.config = config = resolve(config, divided=is_divided(self.task, config))
         self.aside: dict[int, str] = {}
         self._dropout = dropout
         self._training = [

@@ -11,7 +11,7 @@ from wash_fl.config import RunConfig
 from wash_fl.consensus.evaluate import accuracy, logits_of
 from wash_fl.consensus.finish import Arrays, Examination
 from wash_fl.consensus.soup import greedy_soup
-from wash_fl.core.auto import with_choices
+from wash_fl.core.recipes import resolve
 from wash_fl.lab.compare.cohort import Cohort
 from wash_fl.lab.compare.held_out import hold_out
 from wash_fl.lab.compare.line import Line, between
@@ -19,7 +19,7 @@ from wash_fl.lab.compare.methods import METHODS
 from wash_fl.lab.compare.post import Post
 from wash_fl.lab.machine import machine
 from wash_fl.member.threads import one_thread
-from wash_fl.tasks.division import tensors_of
+from wash_fl.tasks.division import is_divided, tensors_of
 from wash_fl.tasks.task import load_task
 
 LINE_EXAMPLES: Final = 1000
@@ -82,7 +82,7 @@ def run_row(row: Row, progress: Callable[[int], None] = lambda number: None) -> 
     began = time.perf_counter()
     config, method = row.config, METHODS[row.method]
     task, held = hold_out(load_task(config.task.task), row.seed, config.training.members)
-    config = with_choices(config)
+    config = resolve(config, divided=is_divided(task, config))
     post = Post(config)
     cohort = method.make(config, task, row.dropout, post)
     distances: list[float] = []
