@@ -185,13 +185,13 @@ def simulated_here(monkeypatch: pytest.MonkeyPatch) -> None:
     from clients import client_app
     from wash_fl.config import RunConfig
     from wash_fl.deploy import simulation
-    from wash_fl.deploy.submitting import OnEvent, placed
+    from wash_fl.deploy.submitting import OnEvent, with_absolute_paths
     from wash_fl.flower.in_process import InProcessGrid
     from wash_fl.runs.folder import RunFolder
     from wash_fl.runs.job import run_job
 
     def simulate(config: RunConfig, on_event: OnEvent) -> RunFolder:
-        config = placed(config)
+        config = with_absolute_paths(config)
         clients = {**config.to_mapping(), "state-dir": str(Path(config.fleet.run_dir) / "members")}
         run_job(InProcessGrid(client_app.app, config.training.members, clients), config)
         folder = RunFolder.open(Path(config.fleet.run_dir) / config.fleet.run_name)

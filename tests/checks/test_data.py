@@ -179,7 +179,7 @@ def test_labels_of_any_integer_type_train(task, dtype, form):
 
 def test_a_list_of_pairs_is_a_data_set(task):
     found = {
-        each.name: each.found for each in check(task("def train_data(): return [(torch.ones(5), 1)] * 9"))
+        each.name: each.detail for each in check(task("def train_data(): return [(torch.ones(5), 1)] * 9"))
     }
     assert found["train data"] == "9 examples, labels 1 to 1, each class at least 0"
 
@@ -189,8 +189,8 @@ def test_a_class_that_nobody_learns_or_judges_is_a_warning(task):
         "test_data", targets="torch.ones(40).long()"
     )
     seen = {each.name: each for each in check(task(more))}
-    assert "'down'" in seen["classes of the training data"].found
-    assert "'up'" in seen["classes of the test data"].found
+    assert "'down'" in seen["classes of the training data"].detail
+    assert "'up'" in seen["classes of the test data"].detail
 
 
 def test_a_large_data_set_is_looked_at_for_a_bounded_time_and_tensors_whole():

@@ -92,7 +92,7 @@ def test_random_transforms_of_training_data_are_allowed(task, kind):
     more, parts = VARYING[kind]
     warnings = [each for each in check(task(more), checks=PROCESS) if each.level == "warning"]
     assert len(warnings) == bool(parts)
-    assert all(part in warnings[0].found for part in parts)
+    assert all(part in warnings[0].detail for part in parts)
 
 
 def test_random_transforms_of_test_data_are_not(task, refused):

@@ -18,7 +18,7 @@ from wash_fl import __main__, errors
 from wash_fl.cli import terminal as cli_terminal
 from wash_fl.config import RunConfig
 from wash_fl.deploy import simulation
-from wash_fl.deploy.submitting import placed
+from wash_fl.deploy.submitting import with_absolute_paths
 from wash_fl.export.metadata import ModelCard
 from wash_fl.runs.folder import AVERAGED, CONFIG, JOURNAL, METRICS, MODEL, SUMMARY, RunFolder
 
@@ -283,7 +283,7 @@ def config_of(tmp_path: Path, **options: object) -> RunConfig:
 def test_a_second_simulation_of_a_name_starts_nothing(tmp_path, wash, monkeypatch, refused):
     monkeypatch.setattr("wash_fl.checks.run.check", lambda config, **more: [])
     monkeypatch.setattr(simulation, "_flower", lambda *_: pytest.fail("Flower is started"))
-    config = placed(config_of(tmp_path))
+    config = with_absolute_paths(config_of(tmp_path))
     with RunFolder.claimed(config) as folder:
         before = sorted(path.name for path in folder.path.iterdir())
         said = wash("simulate", "--run-dir", tmp_path, "--run-name", "twin")

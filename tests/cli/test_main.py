@@ -14,7 +14,7 @@ import wash_fl
 from wash_fl.cli.main import main
 from wash_fl.config import RunConfig, fields
 from wash_fl.deploy import simulation
-from wash_fl.deploy.submitting import placed
+from wash_fl.deploy.submitting import with_absolute_paths
 from wash_fl.errors import INTERRUPTED
 from wash_fl.extras import install_hint
 from wash_fl.runs.folder import MODEL, RunFolder
@@ -137,7 +137,7 @@ def test_every_option_can_be_given_and_is_read(wash, given):
     ]
     said = wash("simulate", *flags)
     assert said.status == INTERRUPTED
-    assert given == [placed(RunConfig.from_mapping(other))]
+    assert given == [with_absolute_paths(RunConfig.from_mapping(other))]
     assert not set(other.items()) & set(defaults.items())
 
 

@@ -9,7 +9,14 @@ from typing import Any
 import pytest
 
 from wash_fl.config import RunConfig
-from wash_fl.deploy.submitting import app_folder, count_events, follow, keep_log, placed, write_options
+from wash_fl.deploy.submitting import (
+    app_folder,
+    count_events,
+    follow,
+    keep_log,
+    with_absolute_paths,
+    write_options,
+)
 from wash_fl.errors import RunError
 from wash_fl.runs.folder import LOG, SUMMARY, RunFolder
 
@@ -26,22 +33,22 @@ def test_the_app_is_beside_the_package():
 
 def test_paths_are_made_absolute_for_processes_that_run_elsewhere(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    found = placed(RunConfig.from_mapping({"task": "tasks/mine.py", "run-dir": "runs"}))
+    found = with_absolute_paths(RunConfig.from_mapping({"task": "tasks/mine.py", "run-dir": "runs"}))
     assert found.task.task == str(tmp_path / "tasks" / "mine.py")
     assert found.fleet.run_dir == str(tmp_path / "runs")
     assert found.fleet.run_name.startswith("mine-20")
     assert found.fleet.state_dir == ""
-    assert placed(found) == found
+    assert with_absolute_paths(found) == found
 
 
 def test_a_run_that_did_not_finish_may_go_on_and_one_that_did_may_not(tmp_path, refused):
     folder = RunFolder.create(config(tmp_path))
-    assert placed(config(tmp_path)).fleet.run_name == "mine"
+    assert with_absolute_paths(config(tmp_path)).fleet.run_name == "mine"
     with refused(RunError, "p was", "other options"):
-        placed(config(tmp_path, p=0.7))
+        with_absolute_paths(config(tmp_path, p=0.7))
     (folder.path / SUMMARY).write_text("{}")
     with refused(RunError, "'mine'", "finished"):
-        placed(config(tmp_path))
+        with_absolute_paths(config(tmp_path))
 
 
 def test_options_are_written_as_flower_reads_them(tmp_path):

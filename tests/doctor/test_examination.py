@@ -7,7 +7,7 @@ import pytest
 
 from wash_fl.config import RunConfig
 from wash_fl.doctor import Finding, examination, examine
-from wash_fl.doctor.superlink import Address, Reached
+from wash_fl.doctor.superlink import Address, Reachability
 
 SCRIPT = """
 import importlib, pkgutil, sys
@@ -44,9 +44,9 @@ def test_the_quick_checks_come_first(quick, monkeypatch, tmp_path):
 def test_the_superlinks_clock_is_the_one_to_compare_with(quick, monkeypatch):
     asked = []
 
-    def reach(address: Address, authority: object) -> Reached:
+    def reach(address: Address, authority: object) -> Reachability:
         asked.append((str(address), authority))
-        return Reached((Finding("connection", "ok", "it accepts"),), ahead=1e6)
+        return Reachability((Finding("connection", "ok", "it accepts"),), ahead=1e6)
 
     monkeypatch.setattr(examination, "reach", reach)
     found = {each.name: each.level for each in examine(RunConfig(), superlink=Address("server", 8443))}

@@ -41,7 +41,7 @@ def test_a_32_bit_system_is_told_from_a_32_bit_system_under_a_64_bit_kernel():
     plain = machine.architecture("armv7l", 32, GLIBC)
     mixed = machine.architecture("aarch64", 32, GLIBC)
     assert plain.level == mixed.level == "problem"
-    assert "under a 64-bit kernel" in mixed.found and "under a 64-bit kernel" not in plain.found
+    assert "under a 64-bit kernel" in mixed.detail and "under a 64-bit kernel" not in plain.detail
 
 
 @pytest.mark.parametrize(
@@ -57,7 +57,7 @@ def test_a_32_bit_system_is_told_from_a_32_bit_system_under_a_64_bit_kernel():
 def test_what_there_are_wheels_for(name, bits, libc, level, part):
     found = machine.architecture(name, bits, libc)
     assert found.level == level
-    assert part in found.found
+    assert part in found.detail
 
 
 def test_memory_is_read_as_linux_says_it(tmp_path):

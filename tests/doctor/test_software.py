@@ -46,7 +46,7 @@ def test_what_a_client_needs_is_what_the_project_says(monkeypatch):
 def test_all_that_is_needed_is_there(installed):
     (finding,) = software.packages()
     assert finding.level == "ok"
-    assert "wash-fl 0.1.0" in finding.found and "torch 2.10.0" in finding.found
+    assert "wash-fl 0.1.0" in finding.detail and "torch 2.10.0" in finding.detail
 
 
 def test_here_they_are_fit():
@@ -58,7 +58,7 @@ def test_without_torch_and_flower_the_extra_is_named_and_inference_is_said_to_wo
     del installed["torch"], installed["flwr"]
     (finding,) = software.packages()
     assert finding.level == "problem"
-    assert finding.found == "missing: flwr, torch"
+    assert finding.detail == "missing: flwr, torch"
     assert install_hint("client") in finding.advice and "infer" not in finding.advice
     installed["onnxruntime"] = "1.20"
     (finding,) = software.packages()
@@ -69,7 +69,7 @@ def test_a_version_that_is_not_allowed_is_a_problem(installed):
     installed["flwr"] = "1.30.0"
     (finding,) = software.packages()
     assert finding.level == "problem"
-    assert "flwr 1.30.0 (needed: <2,>=1.41)" in finding.found
+    assert "flwr 1.30.0 (needed: <2,>=1.41)" in finding.detail
 
 
 def test_missing_and_wrong_are_both_said(installed):
@@ -88,7 +88,7 @@ def test_cuda_packages_without_a_gpu_are_a_warning(tmp_path):
     gpu = tmp_path / "gpu"
     names = ["torch", "nvidia-cublas", "nvidia-cudnn-cu13"]
     found = software.torch_build(names, [str(gpu)])
-    assert found.level == "warning" and "2 packages" in found.found
+    assert found.level == "warning" and "2 packages" in found.detail
     gpu.write_text("")
     assert software.torch_build(names, [str(gpu)]).level == "ok"
     assert software.torch_build(["torch"], [str(tmp_path / "none")]).level == "ok"

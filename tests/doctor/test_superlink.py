@@ -15,7 +15,7 @@ import pytest
 
 from wash_fl.deploy import certificates
 from wash_fl.doctor import superlink
-from wash_fl.doctor.superlink import Address, Reached, reach
+from wash_fl.doctor.superlink import Address, Reachability, reach
 from wash_fl.errors import ConfigError
 
 HOST = "127.0.0.1"
@@ -82,10 +82,10 @@ def made_at(folder: Path, monkeypatch: pytest.MonkeyPatch, when: timedelta, *, d
     return folder
 
 
-def problem(reached: Reached, name: str) -> tuple[str, str]:
+def problem(reached: Reachability, name: str) -> tuple[str, str]:
     last = reached.findings[-1]
     assert (last.name, last.level) == (name, "problem"), reached
-    return last.found, last.advice
+    return last.detail, last.advice
 
 
 def authority(folder: Path) -> Path:
@@ -180,7 +180,7 @@ def test_a_certificate_that_ends_soon_is_a_warning(tmp_path, monkeypatch):
     folder = made_at(tmp_path, monkeypatch, timedelta(0), days=10)
     with serving(folder) as address:
         certificate = reach(address, authority(folder)).findings[1]
-    assert certificate.level == "warning" and "9 more days" in certificate.found
+    assert certificate.level == "warning" and "9 more days" in certificate.detail
 
 
 def test_a_server_without_tls(fleet):
@@ -206,7 +206,7 @@ def test_what_answers_is_told_by_its_status(fleet, status, level, part):
     with serving(fleet, status=status) as address:
         last = reach(address, authority(fleet)).findings[-1]
     assert (last.name, last.level) == ("SuperLink", level)
-    assert part in last.found
+    assert part in last.detail
 
 
 @pytest.mark.parametrize("content", [None, "", "no certificate"])

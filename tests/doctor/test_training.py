@@ -11,7 +11,7 @@ from wash_fl.doctor import probe, training
 from wash_fl.doctor.machine import Memory
 from wash_fl.doctor.training import FLOWER, judge, read
 from wash_fl.extras import install_hint
-from wash_fl.system.peak import Ended, watch
+from wash_fl.system.peak import ProcessResult, watch
 
 MB = 1_000_000
 GB = 1000 * MB
@@ -46,11 +46,11 @@ test_data = train_data
 """
 
 
-def ended(status: int = 0, peak: int = 500 * MB, timed_out: bool = False, **told: Any) -> training.Tried:
+def ended(status: int = 0, peak: int = 500 * MB, timed_out: bool = False, **told: Any) -> training.Trial:
     """Steps that printed this last."""
     lines = [{"at": "training"}, told]
     return read(
-        Ended(
+        ProcessResult(
             status=status,
             peak=peak,
             seconds=12.0,
@@ -65,7 +65,7 @@ def levels(*arguments: Any) -> dict[str, str]:
     return {each.name: each.level for each in judge(*arguments)}
 
 
-def done(seconds: float = 0.1, peak: int = 500 * MB) -> training.Tried:
+def done(seconds: float = 0.1, peak: int = 500 * MB) -> training.Trial:
     return ended(parameters=100, examples=8, seconds=[seconds, seconds, 9.0], peak=peak)
 
 
@@ -87,7 +87,7 @@ def test_a_round_that_takes_longer_than_it_may_is_a_problem():
     config = RunConfig.from_mapping({"local-steps": 1000, "round-timeout": 60.0})
     *_, pace = judge(done(seconds=0.1), config, PLENTY)
     assert (pace.name, pace.level) == ("pace", "problem")
-    assert "100.0 s for a round" in pace.found and "--local-seconds" in pace.advice
+    assert "100.0 s for a round" in pace.detail and "--local-seconds" in pace.advice
     # The median: one slow step among them is no slow device.
     assert levels(done(seconds=0.05), config, PLENTY)["pace"] == "ok"
 
@@ -95,7 +95,7 @@ def test_a_round_that_takes_longer_than_it_may_is_a_problem():
 def test_training_by_time_says_how_many_steps_that_are():
     config = RunConfig.from_mapping({"local-seconds": 60.0})
     *_, pace = judge(done(seconds=0.1), config, PLENTY)
-    assert pace.level == "ok" and "600 steps" in pace.found
+    assert pace.level == "ok" and "600 steps" in pace.detail
 
 
 def test_a_program_that_the_system_killed_did_not_fit():
@@ -106,7 +106,7 @@ def test_a_program_that_the_system_killed_did_not_fit():
     tried = read(watch([sys.executable, "-c", killed], timeout=60))
     (finding,) = judge(tried, CONFIG, PLENTY)
     assert finding.level == "problem"
-    assert "the system killed it" in finding.found and "while training" in finding.found
+    assert "the system killed it" in finding.detail and "while training" in finding.detail
     assert "--batch-size" in finding.advice and "swap" in finding.advice
 
 
@@ -123,7 +123,7 @@ def test_a_program_that_the_system_killed_did_not_fit():
 def test_each_other_end_has_its_advice(tried, found, advice):
     (finding,) = judge(tried, CONFIG, PLENTY)
     assert finding.level == "problem"
-    assert found in finding.found and advice in finding.advice
+    assert found in finding.detail and advice in finding.advice
 
 
 def test_missing_data_is_a_problem_of_its_own_and_the_step_is_tried_all_the_same():
@@ -133,8 +133,8 @@ def test_missing_data_is_a_problem_of_its_own_and_the_step_is_tried_all_the_same
 
 def test_what_a_task_prints_is_not_taken_for_an_answer():
     noise = 'Downloading...\n[1, 2]\n"at"\n{"at": "training"}\n50%'
-    tried = read(Ended(status=0, peak=0, seconds=1.0, timed_out=False, out=noise, err=""))
-    assert (tried.at, tried.told) == ("training", {})
+    tried = read(ProcessResult(status=0, peak=0, seconds=1.0, timed_out=False, out=noise, err=""))
+    assert (tried.at, tried.facts) == ("training", {})
 
 
 def test_without_torch_nothing_is_tried(monkeypatch):
@@ -142,7 +142,7 @@ def test_without_torch_nothing_is_tried(monkeypatch):
     monkeypatch.setattr(training, "watch", None)
     (finding,) = training.training(CONFIG, 0, PLENTY)
     assert finding.level == "problem"
-    assert "torch is not installed" in finding.found and install_hint("client") in finding.advice
+    assert "torch is not installed" in finding.detail and install_hint("client") in finding.advice
 
 
 @pytest.fixture
@@ -152,7 +152,7 @@ def tell(monkeypatch, tmp_path, capsys):
 
     def run(
         forward: str = "pass", data: str = "pass", stand_in: Any = None, **options: Any
-    ) -> training.Tried:
+    ) -> training.Trial:
         path = tmp_path / f"task{len(list(tmp_path.iterdir()))}.py"
         path.write_text(TASK.format(forward=forward, data=data))
         wanted = {
@@ -163,49 +163,49 @@ def tell(monkeypatch, tmp_path, capsys):
         capsys.readouterr()
         status = probe.main(wanted)
         out = capsys.readouterr().out
-        return read(Ended(status=status, peak=0, seconds=1.0, timed_out=False, out=out, err=""))
+        return read(ProcessResult(status=status, peak=0, seconds=1.0, timed_out=False, out=out, err=""))
 
     return run
 
 
 def test_the_probe_trains_and_says_how_long_each_step_took(tell):
     tried = tell()
-    assert tried.ended.status == 0
-    assert tried.told["examples"] == 8 and tried.told["parameters"] == 10
-    assert len(tried.told["seconds"]) == probe.STEPS and min(tried.told["seconds"]) > 0
-    assert tried.peak == tried.told["peak"] > 0
+    assert tried.process.status == 0
+    assert tried.facts["examples"] == 8 and tried.facts["parameters"] == 10
+    assert len(tried.facts["seconds"]) == probe.STEPS and min(tried.facts["seconds"]) > 0
+    assert tried.peak == tried.facts["peak"] > 0
 
 
 def test_the_probe_stops_early_on_a_slow_device(tell, monkeypatch):
     monkeypatch.setattr(probe, "ENOUGH_SECONDS", 0.0)
-    assert len(tell().told["seconds"]) == 1
+    assert len(tell().facts["seconds"]) == 1
 
 
 def test_memory_that_pytorch_does_not_get_is_said(tell):
     tried = tell(forward="torch.empty(10**16)")
-    assert tried.ended.status == 1 and "memory" in tried.told["no_memory"]
+    assert tried.process.status == 1 and "memory" in tried.facts["no_memory"]
 
 
 def test_a_model_that_fails_is_no_matter_of_memory(tell):
     tried = tell(forward="raise RuntimeError('shapes do not fit')")
-    assert "shapes do not fit" in tried.told["refused"]
+    assert "shapes do not fit" in tried.facts["refused"]
 
 
 def test_data_that_is_not_there_is_said_and_random_inputs_take_its_place(tell):
     tried = tell(data="from wash_fl.errors import DataError; raise DataError('no data.')")
-    assert tried.ended.status == 0
-    assert tried.told["no_data"] == "no data." and len(tried.told["seconds"]) == probe.STEPS
+    assert tried.process.status == 0
+    assert tried.facts["no_data"] == "no data." and len(tried.facts["seconds"]) == probe.STEPS
 
 
 def test_a_task_that_does_not_exist_is_refused(tell):
-    assert "there is no task file" in tell(task="missing.py").told["refused"]
+    assert "there is no task file" in tell(task="missing.py").facts["refused"]
 
 
 def test_stand_in_inputs_are_of_the_shape_asked_for(tell):
     pytest.importorskip("torchvision")
     tried = tell(stand_in=[3, 32, 32], model="mobilenet-v3-small")
-    assert tried.ended.status == 0 and "examples" not in tried.told
-    assert tried.told["parameters"] > 1_000_000
+    assert tried.process.status == 0 and "examples" not in tried.facts
+    assert tried.facts["parameters"] > 1_000_000
 
 
 def test_a_real_step_in_a_process_of_its_own(tmp_path):

@@ -93,7 +93,7 @@ def test_a_mask_of_minus_infinity_stays_in_float32_from_the_start(
     model, data = model_with(-INFINITY)
     made = export_int8(model, tmp_path / "q.onnx", target=target, **data)
     assert made.tries == 1 and made.in_float == ("query/Add/2",)
-    assert made.judgement.float32_accuracy == 1 and made.judgement.lost <= 0.5
+    assert made.judgement.float32_accuracy == 1 and made.judgement.points_lost <= 0.5
     quantization = Predictor(made.model).card.quantization
     assert quantization is not None and quantization.in_float == made.in_float
 
@@ -111,7 +111,7 @@ def test_a_mask_that_leaves_one_step_for_all_scores_is_the_worst_layer(
     worst, second = list(quantizer.harm(64).items())[:2]
     assert worst[0].endswith("/Add/2") and worst[1] > 10 * second[1] and quantizer.unbounded == ()
     made = export_int8(model, tmp_path / "q.onnx", target=target, **data)
-    assert made.tries == 2 and made.in_float == (worst[0],) and made.judgement.lost <= 0.5
+    assert made.tries == 2 and made.in_float == (worst[0],) and made.judgement.points_lost <= 0.5
 
 
 @pytest.mark.parametrize("target", SCHEMES)
@@ -120,7 +120,7 @@ def test_a_mask_that_is_filled_in_just_before_softmax_is_in_no_layer(
 ) -> None:
     model, data = model_with("filled in")
     made = export_int8(model, tmp_path / "q.onnx", target=target, **data)
-    assert made.tries == 1 and made.in_float == () and made.judgement.lost <= 0.5
+    assert made.tries == 1 and made.in_float == () and made.judgement.points_lost <= 0.5
 
 
 def test_a_layer_whose_answers_are_not_finite_does_the_most_harm(

@@ -134,7 +134,7 @@ def test_a_trained_network_is_a_third_of_the_size_and_answers_nearly_the_same(
     assert made.judgement.float32_accuracy > 0.9, (
         "the network has learned nothing: this test would show nothing"
     )
-    assert made.judgement.lost <= 0.5 and made.judgement.agreement >= 0.98
+    assert made.judgement.points_lost <= 0.5 and made.judgement.agreement >= 0.98
     right = Predictor(made.model).predict(trained.inputs).logits.argmax(axis=1) == trained.targets
     assert made.judgement.int8_accuracy == right.mean()
     assert made.judgement.examples == len(trained.inputs)
@@ -197,7 +197,7 @@ def test_layers_that_int8_would_ruin_stay_in_float32(tmp_path: Path) -> None:
     made = export_int8(model, tmp_path / "q.onnx", target="x86", **data)
     assert made.in_float == ("wide", "narrow")
     assert made.tries == 3, "none, the worst one, the worst two"
-    assert made.judgement.lost <= 0.5
+    assert made.judgement.points_lost <= 0.5
     assert Predictor(tmp_path / "q.onnx").card.quantization == Quantization(
         target="x86", in_float=("wide", "narrow")
     )
@@ -229,7 +229,7 @@ def test_a_larger_tolerance_takes_what_a_smaller_one_refuses(
         "wash_fl.export.int8._refuse_without_gain", lambda *_: None
     )  # so small a model gains nothing
     made = export_int8(model, tmp_path / "q.onnx", target="x86", tolerance=100, **data)
-    assert made.tries == 1 and made.in_float == () and made.judgement.lost > 30
+    assert made.tries == 1 and made.in_float == () and made.judgement.points_lost > 30
 
 
 @pytest.mark.parametrize("tolerance", [-0.1, 100.1, float("nan")])
