@@ -146,7 +146,7 @@ def write_model() -> WriteModel:
 
 
 @dataclass(frozen=True)
-class Said:
+class CommandResult:
     """What a command answered."""
 
     status: int
@@ -154,14 +154,14 @@ class Said:
     err: str
 
 
-Command = Callable[..., Said]
+Command = Callable[..., CommandResult]
 
 
 @pytest.fixture
 def wash(monkeypatch, capsys) -> Command:
     """``wash("simulate", "--p", "2")``: the command line in this process, on a terminal of 50 columns."""
 
-    def run(*arguments: object, columns: int = 50) -> Said:
+    def run(*arguments: object, columns: int = 50) -> CommandResult:
         monkeypatch.setattr(sys, "argv", ["wash-fl", *map(str, arguments)])
         # As the installed command, also where these tests are started with `python -m pytest`.
         monkeypatch.setattr(sys.modules["__main__"], "__package__", "", raising=False)
@@ -171,10 +171,10 @@ def wash(monkeypatch, capsys) -> Command:
             if name.startswith(("wash_fl.cli.", "wash_fl.lab.")) and hasattr(module, "out"):
                 monkeypatch.setattr(module, "out", Console())
         capsys.readouterr()
-        with pytest.raises(SystemExit) as left:
+        with pytest.raises(SystemExit) as exit_info:
             main()
         printed = capsys.readouterr()
-        return Said(left.value.code or 0, printed.out, printed.err)  # type: ignore[arg-type]
+        return CommandResult(exit_info.value.code or 0, printed.out, printed.err)  # type: ignore[arg-type]
 
     return run
 

@@ -146,12 +146,12 @@ def test_the_other_process_has_another_order_of_sets(names):
     import sys
 
     program = "import json, sys; print(json.dumps(list(set(json.loads(sys.argv[1])))))"
-    done = subprocess.run(
+    process = subprocess.run(
         [sys.executable, "-c", program, json.dumps(names)],
         env=os.environ | {"PYTHONHASHSEED": str(_other_seed(names))},
         capture_output=True,
         text=True,
         check=True,
     )
-    assert json.loads(done.stdout) != list(set(names))
-    assert not re.search("error", done.stderr, re.IGNORECASE)
+    assert json.loads(process.stdout) != list(set(names))
+    assert not re.search("error", process.stderr, re.IGNORECASE)

@@ -194,9 +194,9 @@ WORKING = {
 
 @pytest.mark.parametrize("kind", WORKING)
 def test_a_model_that_can_work_is_exported_before_it_is_trained(task, kind):
-    found = {each.name: each for each in check(task(WORKING[kind]), checks=HERE)}
-    assert "largest difference to PyTorch" in found["export"].detail
-    assert ("softmax" in found) == (kind == "a softmax with its own loss")
+    findings = {each.name: each for each in check(task(WORKING[kind]), checks=HERE)}
+    assert "largest difference to PyTorch" in findings["export"].detail
+    assert ("softmax" in findings) == (kind == "a softmax with its own loss")
 
 
 def test_without_the_packages_of_an_export_nothing_is_exported(task, monkeypatch, refused):

@@ -51,12 +51,12 @@ def by_hand(model: _Model, inputs: torch.Tensor) -> dict[str, np.ndarray]:
     with torch.no_grad():
         hidden = twin.conv(inputs.double())
         flat = hidden.transpose(0, 1).reshape(3, -1)
-        found = {"first.running_mean": flat.mean(1), "first.running_var": flat.var(1)}
+        statistics = {"first.running_mean": flat.mean(1), "first.running_var": flat.var(1)}
         scale = twin.first.weight[:, None] / torch.sqrt(flat.var(1, correction=0)[:, None] + twin.first.eps)
         normal = (flat - flat.mean(1, keepdim=True)) * scale + twin.first.bias[:, None]
         pooled = torch.relu(normal).reshape(3, len(inputs), -1).mean(2)
-        found |= {"second.running_mean": pooled.mean(1), "second.running_var": pooled.var(1)}
-    return {name: tensor.numpy() for name, tensor in found.items()}
+        statistics |= {"second.running_mean": pooled.mean(1), "second.running_var": pooled.var(1)}
+    return {name: tensor.numpy() for name, tensor in statistics.items()}
 
 
 # Estimating

@@ -43,11 +43,13 @@ def test_a_clock_that_is_not_synchronized_is_a_warning_and_one_that_nobody_knows
     assert "synchronized" in clock(None, now=NOON, earliest=0, synced=True).detail
 
 
-@pytest.mark.parametrize(("said", "meant"), [("yes\n", True), ("no\n", False), ("", None)])
-def test_systemd_is_asked_in_its_words(monkeypatch, said, meant):
+@pytest.mark.parametrize(("answer", "meant"), [("yes\n", True), ("no\n", False), ("", None)])
+def test_systemd_is_asked_in_its_words(monkeypatch, answer, meant):
     monkeypatch.setattr(room.shutil, "which", lambda name: f"/usr/bin/{name}")
     monkeypatch.setattr(
-        room.subprocess, "run", lambda *given, **options: subprocess.CompletedProcess(given, 0, said, "")
+        room.subprocess,
+        "run",
+        lambda *arguments, **options: subprocess.CompletedProcess(arguments, 0, answer, ""),
     )
     assert room.synchronized() is meant
 
