@@ -76,7 +76,7 @@ class FakeControl(Control):
         self.calls.append(f"stop {run}")
 
 
-class Served:
+class ServedRun:
     """``served(attempts)``: serve the run on such a SuperLink; what was shown and said is kept."""
 
     def __init__(self, tmp_path: Path) -> None:
@@ -95,9 +95,9 @@ class Served:
 
 
 @pytest.fixture
-def served(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Served]:
+def served(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ServedRun]:
     monkeypatch.setattr(serving, "FIRST_PAUSE", 0.01)
-    result = Served(tmp_path)
+    result = ServedRun(tmp_path)
     yield result
     # Whatever is started is stopped.
     assert all(stream.poll() is not None for stream in result.control.streams)

@@ -144,13 +144,13 @@ def test_a_layer_whose_answers_are_not_finite_does_the_most_harm(
 def test_a_model_that_is_all_infinity_has_no_layer_for_int8(
     tmp_path: Path, refused: Callable[..., object]
 ) -> None:
-    class Masked(nn.Module):
+    class MaskModel(nn.Module):
         def forward(self, inputs: torch.Tensor) -> torch.Tensor:
             """Map (batch, 3) to its softmax without the last, which has no chance."""
             return (inputs + torch.tensor([0.0, 0.0, -INFINITY])).softmax(1)
 
     inputs = torch.rand(8, 3, generator=torch.Generator().manual_seed(0))
     card = ModelCard(classes=("a", "b", "c"), input_shape=(3,))
-    export_onnx(Masked().eval(), tmp_path / "model.onnx", card=card, examples=inputs)
+    export_onnx(MaskModel().eval(), tmp_path / "model.onnx", card=card, examples=inputs)
     with refused(ExportError, "no layer that can be in int8", "of finite numbers"):
         Quantizer(tmp_path / "model.onnx", inputs.numpy(), "x86").write(tmp_path / "q.onnx")

@@ -26,7 +26,7 @@ torch.set_num_threads(1)
 CALIBRATION = 128
 
 
-class Trained:
+class TrainedNetwork:
     """A float32 file of a network that knows the digits, and the digits."""
 
     def __init__(self, folder: Path) -> None:
@@ -64,12 +64,12 @@ class Trained:
 
 
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory: pytest.TempPathFactory) -> Trained:
-    return Trained(tmp_path_factory.mktemp("trained"))
+def trained(tmp_path_factory: pytest.TempPathFactory) -> TrainedNetwork:
+    return TrainedNetwork(tmp_path_factory.mktemp("trained"))
 
 
 @pytest.fixture(scope="module")
-def quantizer(trained: Trained) -> Callable[[str], Quantizer]:
+def quantizer(trained: TrainedNetwork) -> Callable[[str], Quantizer]:
     return lambda target: Quantizer(trained.path, trained.calibration, target)
 
 
@@ -127,7 +127,7 @@ def weights_of(path: Path) -> dict[str, np.ndarray]:
 
 
 def test_a_trained_network_is_a_third_of_the_size_and_answers_nearly_the_same(
-    trained: Trained, tmp_path: Path
+    trained: TrainedNetwork, tmp_path: Path
 ) -> None:
     result = trained.int8(tmp_path / "model.int8.onnx")
     assert result.int8_bytes == (tmp_path / "model.int8.onnx").stat().st_size <= result.float32_bytes / 3
@@ -141,7 +141,7 @@ def test_a_trained_network_is_a_third_of_the_size_and_answers_nearly_the_same(
     assert len(weights_of(result.model)) == 20, "all layers"
 
 
-def test_the_card_is_kept_and_says_that_it_is_int8(trained: Trained, tmp_path: Path) -> None:
+def test_the_card_is_kept_and_says_that_it_is_int8(trained: TrainedNetwork, tmp_path: Path) -> None:
     Quantizer(trained.path, trained.calibration, "x86").write(tmp_path / "q.onnx", in_float=["fc", "conv1"])
     quantization = Quantization(target="x86", in_float=("conv1", "fc"))
     assert Predictor(tmp_path / "q.onnx").card == replace(
@@ -153,7 +153,7 @@ def test_the_card_is_kept_and_says_that_it_is_int8(trained: Trained, tmp_path: P
 
 
 def test_every_device_that_reads_the_float32_file_reads_the_int8_file(
-    trained: Trained, quantizer: Callable[[str], Quantizer], tmp_path: Path
+    trained: TrainedNetwork, quantizer: Callable[[str], Quantizer], tmp_path: Path
 ) -> None:
     quantizer("x86").write(tmp_path / "q.onnx")
     before, after = onnx.load(trained.path), onnx.load(tmp_path / "q.onnx")
@@ -180,7 +180,7 @@ def test_a_target_has_weights_and_activations_of_its_own(
 
 
 def test_another_process_writes_the_same_bytes(
-    trained: Trained, quantizer: Callable[[str], Quantizer], tmp_path: Path
+    trained: TrainedNetwork, quantizer: Callable[[str], Quantizer], tmp_path: Path
 ) -> None:
     np.save(tmp_path / "calibration.npy", trained.calibration)
     code = (
@@ -236,7 +236,7 @@ def test_a_larger_tolerance_takes_what_a_smaller_one_refuses(
 
 @pytest.mark.parametrize("tolerance", [-0.1, 100.1, float("nan")])
 def test_a_tolerance_that_is_none_is_refused(
-    trained: Trained, tmp_path: Path, refused: Callable[..., object], tolerance: float
+    trained: TrainedNetwork, tmp_path: Path, refused: Callable[..., object], tolerance: float
 ) -> None:
     with refused(ExportError, "int8-tolerance", "0 to 100"):
         trained.int8(tmp_path / "q.onnx", tolerance=tolerance)
@@ -244,7 +244,7 @@ def test_a_tolerance_that_is_none_is_refused(
 
 
 def test_an_unknown_target_is_refused(
-    trained: Trained, tmp_path: Path, refused: Callable[..., object]
+    trained: TrainedNetwork, tmp_path: Path, refused: Callable[..., object]
 ) -> None:
     with refused(ExportError, "'riscv'", "arm64, x86"):
         trained.int8(tmp_path / "q.onnx", target="riscv")
