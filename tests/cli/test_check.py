@@ -64,7 +64,14 @@ def test_json_is_one_object(wash, fake_checks):
     fake_checks(DOUBT)
     content = json.loads(wash("check", "--json").out)
     assert (content["task"], content["warnings"]) == ("digits", 1)
-    assert content["findings"] == [DOUBT.as_json()]
+    assert content["findings"] == [
+        {
+            "name": "train and test data",
+            "level": "warning",
+            "found": "9 of 9 [red] inputs",
+            "advice": "split the data once",
+        }
+    ]
 
 
 def test_the_task_may_be_an_option_or_in_a_file_but_not_two(wash, fake_checks, tmp_path):
