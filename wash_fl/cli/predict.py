@@ -100,15 +100,15 @@ def predict(  # noqa: PLR0917 (the command line gives them by name)
         raise typer.Exit(1)
 
 
-def _show(result: Any) -> None:
+def _show(results: Any) -> None:
     table = Table()
     table.add_column("file", overflow="fold")
-    places = any(answer.place for each in result for answer in each.answers)
+    places = any(answer.place for each in results for answer in each.answers)
     if places:
         table.add_column("of it")
     table.add_column("label")
     table.add_column("probability", justify="right")
-    for each in result:
+    for each in results:
         for answer in each.answers:
             of_it = [escape(_place(answer.place))] if places else []
             table.add_row(escape(str(each.file)), *of_it, escape(answer.label), f"{answer.probability:.1%}")

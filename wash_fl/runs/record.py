@@ -25,7 +25,7 @@ class Round:
         Members that were set aside in it, and why.
     distance, relative_distance : float or None
         Between two members; None where nothing was exchanged that tells.
-    sent : dict
+    traffic : dict
         Bytes since the run began, over all members, by direction and kind.
     """
 
