@@ -29,19 +29,19 @@ def option(
 
 
 def _typed(key: str, value: Any, spec: dataclasses.Field[Any]) -> Value:
-    wanted = type(spec.default)
+    kind = type(spec.default)
     if type(value) is int and abs(value) > LARGEST_INTEGER:
         raise ConfigError(f"{key} = {value} is not allowed: it must be at most {LARGEST_INTEGER} in size.")
-    if wanted is float and type(value) is int:
+    if kind is float and type(value) is int:
         return float(value)
-    if type(value) is not wanted:
+    if type(value) is not kind:
         raise ConfigError(
-            f"{key} = {value!r} is {_a(type(value).__name__)}; it must be {_a(wanted.__name__)}, "
+            f"{key} = {value!r} is {_a(type(value).__name__)}; it must be {_a(kind.__name__)}, "
             f"like {spec.default!r}."
         )
     if isinstance(value, str):
         _check_text(key, value)
-    return wanted(value)  # type: ignore[no-any-return]
+    return kind(value)  # type: ignore[no-any-return]
 
 
 def _check_text(key: str, text: str) -> None:

@@ -82,10 +82,10 @@ def test_an_unfinished_run_does_not_go_on_with_an_option_that_changes_what_it_co
     tmp_path, refused, option
 ):
     # What is possible on the stream plane alone is another value only there.
-    begun = {"run-name": "one"} | ({"exchange-plane": "stream"} if option in STREAM_ONLY else {})
-    RunFolder.create(config(tmp_path, **begun))
+    options = {"run-name": "one"} | ({"exchange-plane": "stream"} if option in STREAM_ONLY else {})
+    RunFolder.create(config(tmp_path, **options))
     with refused(RunError, "'one'", "not finished", option, repr(fields()[option].default)):
-        RunFolder.create(config(tmp_path, **begun, **{option: another_value(option)}))
+        RunFolder.create(config(tmp_path, **options, **{option: another_value(option)}))
 
 
 def test_a_folder_that_is_no_runs_is_left_alone(tmp_path, refused):
@@ -102,18 +102,18 @@ def test_a_folder_that_is_no_runs_is_left_alone(tmp_path, refused):
 
 
 def test_runs_without_a_name_have_folders_of_their_own_in_the_same_second_too(tmp_path):
-    made: list[Path] = []
+    paths: list[Path] = []
 
     def make() -> None:
-        made.append(RunFolder.create(config(tmp_path)).path)
+        paths.append(RunFolder.create(config(tmp_path)).path)
 
     threads = [threading.Thread(target=make) for _ in range(8)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert len(set(made)) == 8
-    assert all(re.fullmatch(r"digits-\d{4}-\d\d-\d\d-\d{6}(-\d)?", path.name) for path in made)
+    assert len(set(paths)) == 8
+    assert all(re.fullmatch(r"digits-\d{4}-\d\d-\d\d-\d{6}(-\d)?", path.name) for path in paths)
 
 
 def test_a_run_of_a_users_task_is_named_after_its_file(tmp_path):
@@ -252,13 +252,13 @@ def test_a_file_system_without_locks_is_refused_and_none_is_made_up(tmp_path, re
 )
 def test_the_options_are_read_back_as_they_were_except_for_places(tmp_path, options):
     places = {"run-name": "one", "state-dir": "/elsewhere"}
-    given = config(tmp_path, **options, **places)
-    folder = RunFolder.create(given)
+    settings = config(tmp_path, **options, **places)
+    folder = RunFolder.create(settings)
     assert RunFolder.open(folder.path).config == RunConfig.from_mapping(options)
     text = (folder.path / CONFIG).read_text(encoding="utf-8")
     assert not any(line.startswith(PLACES) for line in text.splitlines())
     # complete: whatever a later version's defaults are, the file starts the same run
-    assert len(text.splitlines()) == len(given.to_mapping()) - len(PLACES)
+    assert len(text.splitlines()) == len(settings.to_mapping()) - len(PLACES)
 
 
 # Events
@@ -339,10 +339,10 @@ def test_the_members_that_were_averaged_are_read_back_in_order_and_no_others(tmp
     with refused(RunError, "did not finish"):
         folder.members()
     folder.save_summary({"members": [10, 2]})
-    found = folder.members()
-    assert list(found) == [2, 10]
-    assert [each["weight"].shape for each in found.values()] == [(3, 2), (3, 2)]
-    assert found[10]["weight"][0, 0] == 10
+    members = folder.members()
+    assert list(members) == [2, 10]
+    assert [each["weight"].shape for each in members.values()] == [(3, 2), (3, 2)]
+    assert members[10]["weight"][0, 0] == 10
     path = folder.path / "models" / "10.safetensors"
     path.write_bytes(path.read_bytes()[:-1])
     with refused(RunError, "10.safetensors", "is damaged"):

@@ -208,12 +208,12 @@ class RunFolder:
                 f"{self.path} exists and is not the folder of a run ({error.strerror}): choose another "
                 "run-name."
             ) from error
-        left = {each for each in names if not each.endswith(".part")}
-        if CONFIG not in names and not left <= {LOG, MEMBERS, COMMAND, SERVER}:
+        others = {each for each in names if not each.endswith(".part")}
+        if CONFIG not in names and not others <= {LOG, MEMBERS, COMMAND, SERVER}:
             raise RunError(f"{self.path} exists and is not the folder of a run: choose another run-name.")
 
     @property
-    def begun(self) -> bool:
+    def has_journal(self) -> bool:
         """Whether a server has worked on this run before."""
         return (self.path / JOURNAL).exists()
 
@@ -251,11 +251,11 @@ class RunFolder:
 
     def last(self, event: str) -> dict[str, Any]:
         """Return the last event of a kind, or an empty one."""
-        found: dict[str, Any] = {}
+        latest: dict[str, Any] = {}
         for each in self.events():
             if each.get("event") == event:
-                found = each
-        return found
+                latest = each
+        return latest
 
     def save_weights(self, weights: Mapping[str, NDArray[Any]]) -> None:
         """Write the averaged model."""

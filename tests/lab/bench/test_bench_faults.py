@@ -99,11 +99,11 @@ def test_what_cannot_be_run_is_refused(options, refused):
 
 
 def test_the_command_prints_the_figures_as_json():
-    said = CliRunner().invoke(app, ["bench", "faults", "--examples", "3", "--json"])
-    found = json.loads(said.stdout)
-    assert said.exit_code == 0
-    assert (found["bench"], found["examples"], found["violations"]) == ("faults", 3, 0)
-    assert sum(found["faults"].values()) > 10
+    result = CliRunner().invoke(app, ["bench", "faults", "--examples", "3", "--json"])
+    content = json.loads(result.stdout)
+    assert result.exit_code == 0
+    assert (content["bench"], content["examples"], content["violations"]) == ("faults", 3, 0)
+    assert sum(content["faults"].values()) > 10
 
 
 def test_a_violation_is_a_status_other_than_0_and_says_how_to_see_it_again(monkeypatch):
@@ -112,10 +112,10 @@ def test_a_violation_is_a_status_other_than_0_and_says_how_to_see_it_again(monke
             raise Violation("a value is gone\nfor good")
 
     monkeypatch.setattr(faults, "walk", broken)
-    said = CliRunner().invoke(app, ["bench", "faults", "--examples", "20", "--seed", "3", "--json"])
-    found = json.loads(said.stdout)
-    assert said.exit_code == 1 and found["violations"] == 2
-    assert found["violated"] == [
+    result = CliRunner().invoke(app, ["bench", "faults", "--examples", "20", "--seed", "3", "--json"])
+    content = json.loads(result.stdout)
+    assert result.exit_code == 1 and content["violations"] == 2
+    assert content["violated"] == [
         f"example {example} of seed 3: Violation: a value is gone for good "
         f"(again: wash-fl bench faults --examples 1 --first {example} --seed 3)"
         for example in (8, 17)
