@@ -126,7 +126,7 @@ PLANTED = {
     ),
     "forgets what an offer left out": Fault(
         PROTOCOL + "delivery:values_after",
-        "return taken_over(delivery.values, offered=offer, dtype=dtype, now=now)",
+        "return taken_over(delivery.values, offered=offer, dtype=dtype, now=now, mean=mean)",
         "return delivery.values",
     ),
     "acknowledges and does not apply": Fault(
@@ -189,6 +189,17 @@ PLANTED = {
     ),
     "keeps twice what an offer left out": Fault(
         "wash_fl.core.codec:taken_over", "received + kept", "received + 2 * kept"
+    ),
+    "takes the mean twice": Fault(
+        "wash_fl.core.codec:taken_over",
+        "received = (given + received) * np.float32(0.5)",
+        "received = (given + (given + received) * np.float32(0.5)) * np.float32(0.5)",
+    ),
+    "takes no mean": Fault("wash_fl.core.codec:taken_over", "if mean:", "if False:"),
+    "averages one exchange too early": Fault(
+        PROTOCOL + "session:MemberSession.apply",
+        "mean = self._packets.draw.schedule.options_at(exchange).members_average",
+        "mean = self._packets.draw.schedule.options_at(exchange + 1).members_average",
     ),
     "remembers another offer than it made": Fault(
         PROTOCOL + "session:MemberSession.make_offer",
