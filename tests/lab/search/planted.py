@@ -191,11 +191,12 @@ PLANTED = {
         "wash_fl.core.codec:taken_over", "received + kept", "received + 2 * kept"
     ),
     "takes the mean twice": Fault(
-        "wash_fl.core.codec:taken_over",
-        "received = (given + received) * np.float32(0.5)",
-        "received = (given + (given + received) * np.float32(0.5)) * np.float32(0.5)",
+        PROTOCOL + "delivery:values_after",
+        "return taken_over(delivery.values, offered=offer, dtype=dtype, now=now, mean=mean)",
+        "halved = (delivery.values + offer) / 2 if mean else delivery.values\n"
+        "    return taken_over(halved, offered=offer, dtype=dtype, now=now, mean=mean)",
     ),
-    "takes no mean": Fault("wash_fl.core.codec:taken_over", "if mean:", "if False:"),
+    "takes no mean": Fault(PROTOCOL + "session:MemberSession.apply", "mean=mean,", "mean=False,"),
     "averages one exchange too early": Fault(
         PROTOCOL + "session:MemberSession.apply",
         "mean = self._packets.draw.schedule.options_at(exchange).members_average",
