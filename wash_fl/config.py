@@ -124,9 +124,8 @@ class ExchangeConfig(Checked):
     )
     topology: str = option(
         "auto",
-        "Among whom: pairs (a random matching, in which slices swap or each member takes the mean itself), "
-        "permutation (a shuffle per coordinate, the paper) or all (an average over all); auto is pairs for "
-        "shuffle and all for average",
+        "Among whom: pairs (slices swap, or both members take the mean), permutation (a shuffle per "
+        "coordinate, the paper), all (an average); auto is pairs to shuffle, all to average",
         choices=("auto", "pairs", "permutation", "all"),
     )
     average_from: float = option(
