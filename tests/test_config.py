@@ -40,7 +40,8 @@ def allowed_values(key: str) -> st.SearchStrategy[Any]:
     low, high = max(bounds["low"], bounds["above"]), min(bounds["high"], 2.0**40)
     if kind is int:
         return st.integers(math.floor(low) if math.isfinite(low) else -(2**40), int(high))
-    return st.floats(low, high, exclude_min=bounds["above"] == low)
+    high = min(high, bounds["below"])
+    return st.floats(low, high, exclude_min=bounds["above"] == low, exclude_max=bounds["below"] == high)
 
 
 @st.composite
@@ -55,6 +56,12 @@ def configs(draw: st.DrawFn) -> RunConfig:
             values[lower], values[upper] = sorted(pair)
             if not values[upper] > 0 or (upper == "members" and values[upper] < 2):
                 values[upper] = defaults[upper]
+    if values.get("mix", "auto") == "average":
+        values.pop("average-from", None)
+    elif values.get("mix") == "shuffle" or values.get("average-from"):
+        values["topology"] = values.get("topology", "auto").replace("all", "auto")
+    if values.get("mix") == "average" and values.get("topology") == "permutation":
+        del values["topology"]
     if values.get("exchange-plane", "round") == "round":
         values.pop("every", None)
         values.pop("overlap", None)
@@ -68,6 +75,31 @@ def test_what_only_the_stream_plane_has_is_refused_on_the_round_plane(option):
     with pytest.raises(ConfigError, match="add exchange-plane = stream"):
         RunConfig.from_mapping(option)
     assert RunConfig.from_mapping({**option, "exchange-plane": "stream"}).exchange.exchange_plane == "stream"
+
+
+@pytest.mark.parametrize(
+    ("options", "parts"),
+    [
+        (
+            {"mix": "average", "topology": "permutation"},
+            ["topology = permutation", "mix = average", "use topology = pairs or all, or mix = shuffle"],
+        ),
+        (
+            {"mix": "shuffle", "topology": "all"},
+            ["topology = all", "mix = shuffle", "use topology = pairs or permutation, or mix = average"],
+        ),
+        (
+            {"mix": "average", "average-from": 0.75},
+            ["average-from = 0.75", "mix = average", "leave average-from out, or use mix = shuffle"],
+        ),
+        ({"topology": "all", "average-from": 0.5}, ["topology = all", "average-from = 0.5"]),
+        ({"average-from": 1.0, "mix": "shuffle"}, ["average-from = 1.0", "at least 0 and below 1"]),
+    ],
+    ids=str,
+)
+def test_a_mix_refuses_what_only_another_mix_has(refused, options, parts):
+    with refused(ConfigError, *parts):
+        RunConfig.from_mapping(options)
 
 
 def test_an_interval_longer_than_the_run_is_refused():
@@ -277,6 +309,8 @@ def test_every_number_is_refused_just_outside_its_limits_and_taken_at_them(key, 
         extremes.append((kind(bounds["high"]), kind(bounds["high"] + step), f"at most {bounds['high']}"))
     if math.isfinite(bounds["above"]):
         extremes.append((kind(bounds["above"] + step), kind(bounds["above"]), f"above {bounds['above']}"))
+    if math.isfinite(bounds["below"]):
+        extremes.append((kind(bounds["below"] - step), kind(bounds["below"]), f"below {bounds['below']}"))
     assert extremes, "a number without limits"
     others = {"learning-rate-end": 0.0} if key == "learning-rate" else {}
     for inside, outside, part in extremes:

@@ -99,8 +99,11 @@ def test_weight_shuffling_of_the_optimizer_is_audited_too(tmp_path: Path) -> Non
         {"dtype": "int8"},
         {"dtype": "int8", "topology": "permutation"},
         {"dtype": "bfloat16", "exchange-optimizer": True},
+        {"mix": "average", "topology": "pairs"},
+        {"dtype": "int8", "topology": "pairs"},
+        {"dtype": "int8", "average-from": 0.5},
     ],
-    ids=["int8", "int8 permutation", "bfloat16 optimizer"],
+    ids=["int8", "int8 permutation", "bfloat16 optimizer", "pairs", "int8 pairs", "int8, then averages"],
 )
 def test_what_a_dtype_left_out_of_an_offer_is_where_it_belongs(
     tmp_path: Path, options: dict[str, object], plan: str

@@ -14,6 +14,7 @@ import pytest
 
 from tests.holding import end, hold_in_child
 from wash_fl.config import RunConfig, fields
+from wash_fl.core.auto import with_choices
 from wash_fl.errors import RunError
 from wash_fl.runs.folder import AVERAGED, CONFIG, LOG, MAY_CHANGE, METRICS, PLACES, SUMMARY, RunFolder
 
@@ -62,6 +63,67 @@ def test_an_unfinished_run_is_opened_again_under_its_name(tmp_path):
     assert again.path == first.path
     assert [event["event"] for event in again.events()] == ["start"]
     assert again.config.fleet.round_timeout == 7.0
+
+
+# Runs of versions whose averages were over all, whatever topology was
+
+
+def of_an_older_version(root: Path, **options: Any) -> RunFolder:
+    """Return the folder of an unfinished run that was begun before there was ``average-from``."""
+    written = {"topology": "pairs", **options}
+    folder = RunFolder.create(config(root, **{"run-name": "old"}))
+    path = folder.path / CONFIG
+    lines = [
+        f'{key} = "{written[key]}"' if key in written else line
+        for line in path.read_text().splitlines()
+        if (key := line.split(" = ")[0]) != "average-from"
+    ]
+    path.write_text("\n".join(lines) + "\n")
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("options", "mix", "topology"),
+    [
+        ({}, "average", "all"),
+        ({"mix": "average"}, "average", "all"),
+        ({"topology": "permutation"}, "average", "all"),
+        ({"mix": "average", "topology": "permutation"}, "average", "all"),
+        ({"mix": "shuffle"}, "shuffle", "pairs"),
+        ({"mix": "shuffle", "topology": "permutation"}, "shuffle", "permutation"),
+        ({"schedule": "paper"}, "shuffle", "pairs"),
+        ({"schedule": "paper", "topology": "permutation"}, "shuffle", "permutation"),
+    ],
+    ids=str,
+)
+def test_an_older_runs_options_are_what_its_version_made_of_them(tmp_path, options, mix, topology):
+    found = with_choices(of_an_older_version(tmp_path, **options).config).exchange
+    assert (found.mix, found.topology) == (mix, topology)
+
+
+@pytest.mark.parametrize(
+    "options", [{}, {"mix": "average"}, {"mix": "shuffle"}, {"schedule": "paper"}], ids=str
+)
+def test_an_older_run_goes_on_by_the_command_that_began_it(tmp_path, options):
+    folder = of_an_older_version(tmp_path, **options)
+    before = with_choices(folder.config).exchange
+    again = RunFolder.create(config(tmp_path, **{"run-name": "old"}, **options))
+    assert again.path == folder.path
+    assert with_choices(again.config).exchange == before
+
+
+def test_an_older_run_of_averages_does_not_go_on_in_pairs(tmp_path, refused):
+    of_an_older_version(tmp_path)
+    with refused(
+        RunError, "topology was 'auto' and is now 'pairs'", "leave topology out", "averaged over all"
+    ):
+        RunFolder.create(config(tmp_path, **{"run-name": "old", "topology": "pairs"}))
+    assert RunFolder.create(config(tmp_path, **{"run-name": "old", "topology": "all"}))
+
+
+def test_a_run_goes_on_with_options_that_mean_the_same(tmp_path):
+    RunFolder.create(config(tmp_path, **{"run-name": "one", "mix": "average"}))
+    RunFolder.create(config(tmp_path, **{"run-name": "one", "mix": "auto", "topology": "all"}))
 
 
 def another_value(option: str) -> Any:

@@ -8,7 +8,8 @@ Three questions, each of which a fault could answer with no:
 3. Did the last exchange conserve the values? What the members offered (their files keep it as it was before
    the run's dtype left something out) is what the journal says it settled; the permutation, made again, is
    what it says it delivered, value for value the same multiset at each coordinate; and who applied its
-   delivery and has not trained since holds it, and besides what its offer left out.
+   delivery and has not trained since holds it (in an average between pairs the mean of it and of its own
+   offer), and besides what its offer left out.
 """
 
 from collections.abc import Iterable, Mapping
@@ -239,9 +240,11 @@ class _LastExchange:
         terms = Terms.from_json(settings)
         members = sorted(offers)
         ordered = [offers[member] for member in members]
-        outputs = mix(ordered, seed=terms.seed, exchange=exchange, config=terms.exchange)
+        options = terms.schedule.options_at(exchange)
+        outputs = mix(ordered, seed=terms.seed, exchange=exchange, config=options)
         before, after = (np.sort(np.stack(each).view(np.uint32), axis=0) for each in (ordered, outputs))
-        if terms.exchange.mix == "shuffle" and not np.array_equal(before, after):
+        passed_on = options.mix == "shuffle" or options.members_average
+        if passed_on and not np.array_equal(before, after):
             self._result.problems.append(f"exchange {exchange} does not conserve the values")
         received = dict(zip(members, outputs, strict=True))
         for member, values in received.items():
@@ -302,6 +305,7 @@ class _LastExchange:
                     offered=exchange,
                     offer=expected,
                     dtype=self._dtype,
+                    mean=terms.schedule.options_at(exchange).members_average,
                 )
             if expected is None or values_hash(member.offer(exchange)) != values_hash(expected):
                 what = "got" if applied else "offered"
