@@ -14,6 +14,7 @@ from typing import Any, Final, Self
 
 from wash_fl.errors import ConfigError, DataError
 from wash_fl.files import write_text
+from wash_fl.lab.compare.budget import OverBudgetError, Run
 from wash_fl.lab.compare.methods import METHODS
 from wash_fl.lab.compare.row import Row, judged, run_row
 from wash_fl.lab.compare.rows import PLAN, Figures, Key, read_rows, together, write_rows
@@ -68,11 +69,17 @@ class Comparison:
         What is compared.
     seeds : tuple of int
         Every variant is trained with each.
+    budget : float
+        The part of FedAvg's bytes that each variant was to have, up and down; 0 for none.
+    unable : dict of str to str
+        The methods that cannot meet the budget, and why.
     """
 
     options: dict[str, Any]
     variants: tuple[Variant, ...]
     seeds: tuple[int, ...]
+    budget: float = 0.0
+    unable: dict[str, str] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if not self.variants or not self.seeds:
@@ -92,7 +99,7 @@ class Comparison:
             raise ConfigError(f"{', '.join(sorted(twice))} is asked for twice.")
         for seed in self.seeds:
             for variant in self.variants:
-                _ = self.row(variant, seed).config  # says what is wrong before anything is trained
+                _ = self.row(variant, seed).knobs  # says what is wrong before anything is trained
 
     def row(self, variant: Variant, seed: int) -> Row:
         """Return what a variant trains with a seed."""
@@ -141,20 +148,29 @@ class Folder:
                     f"{path} has rows of other options ({_difference(before.options, comparison.options)}): "
                     "choose another folder, or the same options."
                 )
+            if before.budget != comparison.budget:
+                raise ConfigError(
+                    f"{path} has rows of {_budget(before)}, and {_budget(comparison)} is given: choose "
+                    "another folder, or the same."
+                )
             known = {each.name for each in before.variants}
             comparison = Comparison(
                 comparison.options,
                 (*before.variants, *(each for each in comparison.variants if each.name not in known)),
                 tuple(dict.fromkeys((*before.seeds, *comparison.seeds))),
+                comparison.budget,
+                before.unable | comparison.unable,
             )
         elif path.exists() and any(path.iterdir()):
             raise DataError(f"{path} has files that are of no comparison: choose another folder.")
-        plan = {
+        plan: dict[str, Any] = {
             "format": FORMAT,
             "options": comparison.options,
             "seeds": list(comparison.seeds),
             "variants": [dataclasses.asdict(each) for each in comparison.variants],
         }
+        if comparison.budget:
+            plan |= {"budget": comparison.budget, "unable": comparison.unable}
         write_text(path / PLAN, json.dumps(plan, indent=1) + "\n")
         return cls(path, comparison, read_rows(path / ROWS))
 
@@ -172,7 +188,8 @@ class Folder:
             if plan["format"] != FORMAT:
                 raise DataError(f"{path} has the format {plan['format']!r}, this version reads {FORMAT!r}.")
             variants = tuple(Variant(**each) for each in plan["variants"])
-            comparison = Comparison(plan["options"], variants, tuple(plan["seeds"]))
+            budget, unable = float(plan.get("budget", 0.0)), dict(plan.get("unable", {}))
+            comparison = Comparison(plan["options"], variants, tuple(plan["seeds"]), budget, unable)
             return cls(path, comparison, read_rows(path / ROWS))
         except FileNotFoundError:
             raise DataError(f"{path} holds no comparison: it has no {PLAN}.") from None
@@ -192,7 +209,7 @@ class Folder:
         """
         first, *others = (cls.open(path) for path in paths)
         variants = {each.name: each for each in first.comparison.variants}
-        seeds = dict.fromkeys(first.comparison.seeds)
+        seeds, unable = dict.fromkeys(first.comparison.seeds), dict(first.comparison.unable)
         for other in others:
             before, now = first.comparison.options, other.comparison.options
             if before != now:
@@ -200,10 +217,17 @@ class Folder:
                     f"{first.path} and {other.path} are of other options ({_difference(before, now)}): only "
                     "rows of the same can be put together."
                 )
+            if first.comparison.budget != other.comparison.budget:
+                raise ConfigError(
+                    f"{first.path} has rows of {_budget(first.comparison)}, {other.path} of "
+                    f"{_budget(other.comparison)}: only rows of the same can be put together."
+                )
+            unable |= other.comparison.unable
             variants = {each.name: each for each in other.comparison.variants} | variants
             seeds |= dict.fromkeys(other.comparison.seeds)
         rows = together((each.path, each._rows) for each in (first, *others))
-        comparison = Comparison(first.comparison.options, tuple(variants.values()), tuple(seeds))
+        options, budget = first.comparison.options, first.comparison.budget
+        comparison = Comparison(options, tuple(variants.values()), tuple(seeds), budget, unable)
         return cls(first.path, comparison, rows)
 
     def figures(self, variant: Variant, seed: int) -> Figures | None:
@@ -297,12 +321,62 @@ def variants_of(methods: Sequence[str], vary: Sequence[str], dropout: Sequence[f
     )
 
 
+def within(
+    budget: float, options: dict[str, Any], variants: Sequence[Variant], seed: int
+) -> tuple[tuple[Variant, ...], dict[str, str]]:
+    """Return variants with the knobs that their methods choose for a budget, and why others cannot meet it.
+
+    Parameters
+    ----------
+    budget : float
+        Part of FedAvg's bytes, up and down.
+    options : dict of str to object
+        Of all runs.
+    variants : sequence of Variant
+        Without what the methods choose.
+    seed : int
+        A slice's size varies a little with the seed; this one's is taken.
+
+    Raises
+    ------
+    ConfigError
+        If what a method chooses is given.
+    """
+    able: list[Variant] = []
+    unable: dict[str, str] = {}
+    for variant in variants:
+        method = METHODS.get(variant.method)
+        if method is None:
+            able.append(variant)  # the comparison says what is wrong with it
+            continue
+        if method.fit is None:
+            unable[variant.name] = "it sends nothing while it trains"
+            continue
+        own = {key.replace("_", "-"): value for key, value in {**options, **variant.changes}.items()}
+        if twice := sorted(own.keys() & set(method.fit.keys)):
+            raise ConfigError(
+                f"{', '.join(twice)} is given, and {method.name} chooses it for the budget: leave one of the "
+                "two out."
+            )
+        try:
+            choice = method.fit.to(Run.of(method.config({**own, "seed": seed})), budget)
+        except OverBudgetError as error:
+            unable[variant.name] = str(error)
+        else:
+            able.append(dataclasses.replace(variant, changes={**variant.changes, **choice.changes}))
+    return tuple(able), unable
+
+
 def parsed(text: str) -> Any:
     """Return an option's value from text: a number or a truth value where it looks like one."""
     try:
         return json.loads(text)
     except ValueError:
         return text
+
+
+def _budget(comparison: Comparison) -> str:
+    return f"the budget {comparison.budget:g}" if comparison.budget else "no budget"
 
 
 def _difference(before: dict[str, Any], now: dict[str, Any]) -> str:
