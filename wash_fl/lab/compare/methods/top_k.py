@@ -8,11 +8,10 @@ from typing import ClassVar, Final
 import numpy as np
 
 from wash_fl.config import RunConfig
-from wash_fl.core.codec import Values, encoded_size, rounded
+from wash_fl.core.codec import Values
 from wash_fl.core.layout import Layout
-from wash_fl.errors import ConfigError
 from wash_fl.lab.compare.budget import Choice, Fit, Run, nearest
-from wash_fl.lab.compare.methods.compressed import DTYPES, Compressed
+from wash_fl.lab.compare.methods.compressed import Compressed
 from wash_fl.lab.compare.methods.method import Method
 from wash_fl.lab.compare.methods.rival import Often
 from wash_fl.lab.compare.post import Post
@@ -26,25 +25,23 @@ DECAY: Final = 0.95
 """What members kept is multiplied by it. In the paper this takes the place of an outer momentum."""
 
 BITS: Final = 2
+"""Of a value: its sign, and which of its chunk's two magnitudes it has."""
+
+MAGNITUDES: Final = 2 * np.dtype(np.float16).itemsize
+"""Bytes of a chunk's two magnitudes."""
+
+REFINEMENTS: Final = 3
 
 
 @dataclass(frozen=True, kw_only=True)
 class TopKKnobs(Often):
-    """How many values travel, in how many bits, and how often."""
+    """How many values travel, and how often."""
 
     top: float = option(0.05, "Part of each chunk that travels; at least one value", above=0, high=1)
-    bits: int = option(BITS, "Bits of a value: 32, 8, 4, 3 or 2")
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.bits not in DTYPES:
-            raise ConfigError(
-                f"bits = {self.bits} is not allowed: it is one of {', '.join(map(str, DTYPES))}."
-            )
 
 
 class LargestOfChunks:
-    """Takes the largest values of each chunk.
+    """Takes the largest values of each chunk, in 2 bits each.
 
     Parameters
     ----------
@@ -52,12 +49,9 @@ class LargestOfChunks:
         Of the values; a chunk is within one tensor.
     top : float
         The part of a chunk that is taken.
-    bits : int
-        Of a value.
     """
 
-    def __init__(self, layout: Layout, top: float, bits: int) -> None:
-        self._dtype = DTYPES[bits]
+    def __init__(self, layout: Layout, top: float) -> None:
         self._chunks = list(_chunks(layout))
         self._counts = [max(1, int(top * length + 0.5)) for _, length in self._chunks]
 
@@ -67,32 +61,49 @@ class LargestOfChunks:
         for (start, length), count in zip(self._chunks, self._counts, strict=True):
             chunk = values[start : start + length]
             # Stable, so that of equal values the first is taken, on every machine.
-            largest = np.sort(np.argsort(-np.abs(chunk), kind="stable")[:count])
-            arrived[start + largest] = rounded(chunk[np.newaxis, largest], self._dtype)[0]
+            largest = np.argsort(-np.abs(chunk), kind="stable")[:count]
+            arrived[start + largest] = two_bits(chunk[largest])
         return arrived
 
     @cached_property
     def payload(self) -> int:
-        """The bytes of the values, each chunk with its own scale, and of where they are.
+        """The bytes of the values, of each chunk's magnitudes, and of where the values are.
 
         A place takes as many bits as the chunk's length needs (12 of 4096), or all places of a chunk one bit
         for each of its values, if that is less.
         """
-        values = sum(encoded_size(self._dtype, 1, count) for count in self._counts)
         places = sum(
             min(count * max(1, (length - 1).bit_length()), length)
             for (_, length), count in zip(self._chunks, self._counts, strict=True)
         )
-        return values + -(-places // 8)
+        return MAGNITUDES * len(self._chunks) + -(-(BITS * sum(self._counts) + places) // 8)
+
+
+def two_bits(values: Values) -> Values:
+    """Return values as one of two magnitudes, each with its own sign, shape (count,).
+
+    The magnitudes are the means of the smaller and of the larger values, as binary16. Where one ends and the
+    other begins is refined a few times, each time to the middle between them (Lloyd 1982).
+    """
+    magnitudes = np.abs(values).astype(np.float64)
+    border = magnitudes.mean()
+    for _ in range(REFINEMENTS):
+        large = magnitudes > border
+        high = magnitudes[large].mean() if large.any() else border
+        low = magnitudes[~large].mean()
+        border = (low + high) / 2
+    limit = float(np.finfo(np.float16).max)
+    levels = np.clip([low, high], 0.0, limit).astype(np.float16).astype(np.float32)
+    return np.copysign(np.where(large, levels[1], levels[0]), values)
 
 
 class TopK(Compressed):
     """Members that send the largest values of their differences, as in SparseLoCo.
 
     Sarfi et al. 2025, "Communication Efficient LLM Pre-training with SparseLoCo" (arXiv 2508.15706): of each
-    chunk the k values largest in magnitude, in 2 bits with a scale per chunk, and error feedback whose decay
-    takes the place of an outer momentum. Members there send to each other; here the server's answer is
-    compressed like an offer, with what it leaves out kept, too. The quantizer is that of slices.
+    chunk the k values largest in magnitude, in 2 bits, and error feedback whose decay takes the place of an
+    outer momentum. Members there send to each other; here the server's answer is compressed like what members
+    send, with what it leaves out kept, too.
     """
 
     Knobs: ClassVar[type[Often]] = TopKKnobs
@@ -103,12 +114,12 @@ class TopK(Compressed):
 
     @cached_property
     def _largest(self) -> LargestOfChunks:
-        return LargestOfChunks(self.layout, self._top.top, self._top.bits)
+        return LargestOfChunks(self.layout, self._top.top)
 
     @property
     def knob(self) -> str:
         """How often, how many values, in how many bits."""
-        return f"{super().knob}, the largest {100 * self._top.top:.3g} %, {self._top.bits} bits"
+        return f"{super().knob}, the largest {100 * self._top.top:.3g} %, {BITS} bits"
 
     def compress(self, values: Values) -> Values:
         """Return the largest values of each chunk, in few bits."""
@@ -134,7 +145,7 @@ def _chunks(layout: Layout) -> Iterator[tuple[int, int]]:
 
 def _choose(run: Run, allowed: float) -> Choice:
     def spend(top: float) -> float:
-        payload = LargestOfChunks(run.layout, top, BITS).payload
+        payload = LargestOfChunks(run.layout, top).payload
         return 2.0 * run.rounds * run.packet(payload)
 
     top, spent = nearest(allowed, 1.0, spend)
@@ -143,7 +154,7 @@ def _choose(run: Run, allowed: float) -> Choice:
 
 FIT: Final = Fit(
     f"in every round, in {BITS} bits; the part of the values by bisection",
-    ("top", "bits", "every-rounds"),
+    ("top", "every-rounds"),
     _choose,
 )
 
