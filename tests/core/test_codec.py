@@ -16,8 +16,8 @@ from wash_fl.core.codec import (
     rounded,
     taken_over,
 )
+from wash_fl.core.dtypes import DTYPES
 from wash_fl.core.mix import mix
-from wash_fl.core.packet import DTYPES
 
 ALWAYS_THE_SAME = settings(derandomize=True, deadline=None, database=None, max_examples=150)
 
