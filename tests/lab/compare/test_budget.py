@@ -35,6 +35,7 @@ def counted(name: str, options: dict[str, Any]) -> float:
     cohort = method.make(config, load_task("digits"), 0.0, post, knobs)
     for number in range(1, config.training.rounds + 1):
         cohort.round(number)
+    cohort.settle()
     post.finish()
     sent = post.per_member(config.training.members)
     size = sum(each.nbytes for each in cohort.weights(0).values())
@@ -66,7 +67,7 @@ def test_slices_in_few_bits_have_as_many_bytes(name: str, dtype: str) -> None:
 def test_fedavg_takes_its_bits_from_a_table_and_its_rounds_by_division(
     budget: float, bits: int, averages: int
 ) -> None:
-    run = Run.of(METHODS["fedavg"].config(OPTIONS))
+    run = Run.of(METHODS["fedavg"].config({**OPTIONS, "local-steps": 4}))
     fit = METHODS["fedavg"].fit
     assert fit is not None and fit is METHODS["fedavg-outer-step"].fit
     choice = fit.choose(run, budget * run.fedavg_bytes)
@@ -130,13 +131,11 @@ def test_what_does_not_go_with_a_budget_is_refused(tmp_path: Path, arguments: li
 def test_a_comparison_with_a_budget_shows_what_was_met_the_knobs_and_the_rules(
     tmp_path: Path, refused: Any
 ) -> None:
-    options = [text for key, value in OPTIONS.items() for text in (f"--{key}", str(value))]
-    given = ["compare", "-o", str(tmp_path / "x"), *options, "--seeds", "0", "--workers", "1"]
-    methods = ["--methods", "isolated,fedavg,wash", "--budget", "0.05"]
-    said = CliRunner().invoke(app, [*given, *methods])
-    assert said.exit_code == 0, said.output
+    variants, unable = within(0.05, OPTIONS, variants_of(["isolated", "fedavg", "wash"], [], []), 0)
+    planned = Comparison(OPTIONS, variants, (0,), 0.05, unable)
+    Folder.begin(tmp_path / "x", planned).run(workers=1, on_row=lambda variant, seed, figures: None)
     folder = Folder.open(tmp_path / "x")
-    assert folder.comparison.budget == 0.05 and list(folder.comparison.unable) == ["isolated"]
+    assert folder.comparison == planned and list(unable) == ["isolated"]
     for line in table(folder):
         assert line.of_fedavg is not None and near(line.of_fedavg.mean, 0.05) and line.knob
         assert part_of_fedavg(line, 0.05).startswith("0.0") and "missed" in part_of_fedavg(line, 0.5)
@@ -144,6 +143,7 @@ def test_a_comparison_with_a_budget_shows_what_was_met_the_knobs_and_the_rules(
     assert told[0].startswith("budget 0.05 of FedAvg's bytes") and "5%" in told[0]
     assert any(each.startswith("fedavg chooses bits by the budget") for each in told)
     assert told[-1] == "isolated cannot meet it: it sends nothing while it trains"
+    said = CliRunner().invoke(app, ["compare", "--table", str(tmp_path / "x")])
     flat = " ".join(said.stdout.split())
     assert all(each in flat for each in told) and "3 bits" in flat
     shown = CliRunner().invoke(app, ["compare", "--table", "--markdown", str(tmp_path / "x")])

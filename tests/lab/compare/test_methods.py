@@ -87,13 +87,13 @@ def test_papa_all_averages_every_five_epochs_in_a_longer_run(cohort):
 
 
 @pytest.mark.parametrize("position", [10, 30])
-@pytest.mark.parametrize("name", ["papa", "papa-0.9"])
-def test_papa_pulls_every_value_and_buffer_by_what_the_learning_rate_says(cohort, name, position):
-    config, knobs = METHODS[name].settings(OPTIONS)
-    together = cohort(lambda *arguments: METHODS[name].make(*arguments, knobs))
+@pytest.mark.parametrize("method", ["papa", "papa-0.9"])
+def test_papa_pulls_every_value_and_buffer_by_what_the_learning_rate_says(cohort, method, position):
+    config, knobs = METHODS[method].settings(OPTIONS)
+    together = cohort(lambda *arguments: METHODS[method].make(*arguments, knobs))
     before = held(together)
     together.after_step(position)
-    alpha = 0.9 if name == "papa-0.9" else ALPHA
+    alpha = 0.9 if method == "papa-0.9" else ALPHA
     assert together.knob == f"alpha {alpha}, 4 pulls"
     training = config.training
     pull = (1 - alpha) * learning_rate(training, position / 40) / training.learning_rate

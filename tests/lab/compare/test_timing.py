@@ -18,6 +18,7 @@ def trained(name, make_task, **options):
         cohort.round(number)
         if cohort.escrow.settled > before:
             rounds.append(number)
+    cohort.settle()
     post.finish()
     return cohort, rounds, post.per_member(3)
 
