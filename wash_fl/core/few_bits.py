@@ -93,7 +93,8 @@ class FewBits:
     def _decode_slot(self, row: NDArray[np.uint8], blocks: Values) -> None:
         scales, rest = np.split(row, [_SCALE.itemsize * len(blocks)])
         each = scales.view(_SCALE).astype(np.float32)
-        packed = _whole(rest, len(blocks) * BLOCK * self.bits // 8).reshape(len(blocks), -1)
+        bytes_each = BLOCK * self.bits // 8
+        packed = _whole(rest, len(blocks) * bytes_each).reshape(-1, bytes_each)
         with np.errstate(invalid="ignore"):
             for first in range(0, len(blocks), _TOGETHER):
                 here = slice(first, first + _TOGETHER)
