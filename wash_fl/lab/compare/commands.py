@@ -53,7 +53,9 @@ def compare(  # noqa: PLR0917 (the command line gives them by name)
     seeds: Annotated[str, typer.Option(help="Run seeds, with commas between.")] = "0,1,2",
     vary: Annotated[
         list[str] | None,
-        typer.Option(help="An option and values, like local-steps=1,8,64; may be given again."),
+        typer.Option(
+            help="An option of the run or a method, and values, like local-steps=1,8,64; may be repeated."
+        ),
     ] = None,
     dropout: Annotated[
         str, typer.Option(help="Probabilities that a member is away in a round, with commas between.")

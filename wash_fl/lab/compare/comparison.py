@@ -97,6 +97,8 @@ class Comparison:
             raise ConfigError("a comparison has several seeds: write --seeds 0,1,2 in place of seed.")
         if twice := {each.name for each in self.variants if self.variants.count(each) > 1}:
             raise ConfigError(f"{', '.join(sorted(twice))} is asked for twice.")
+        for variant in self.variants:
+            _refuse_knobs_of_others(variant, self.options)
         for seed in self.seeds:
             for variant in self.variants:
                 _ = self.row(variant, seed).knobs  # says what is wrong before anything is trained
@@ -373,6 +375,17 @@ def parsed(text: str) -> Any:
         return json.loads(text)
     except ValueError:
         return text
+
+
+def _refuse_knobs_of_others(variant: Variant, options: dict[str, Any]) -> None:
+    """Refuse an option that another method has, and this one has not: it is none of the run's either."""
+    for key in (each.replace("_", "-") for each in (*options, *variant.changes)):
+        others = [name for name, method in METHODS.items() if key in method.keys]
+        if others and key not in METHODS[variant.method].keys:
+            raise ConfigError(
+                f"{key} is no option of the method {variant.method}: give it to {', '.join(others)} only, by "
+                "--methods."
+            )
 
 
 def _budget(comparison: Comparison) -> str:

@@ -60,6 +60,11 @@ class Method:
     knobs: type[Checked] = NoKnobs
     fit: Fit | None = None
 
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """The names of its knobs."""
+        return tuple(spec.name.replace("_", "-") for spec in fields(self.knobs))  # type: ignore[arg-type]
+
     def config(self, options: Mapping[str, Any]) -> RunConfig:
         """Return the options of a run by this method, without its knobs.
 
@@ -86,8 +91,7 @@ class Method:
                     f"{key} = {own}: leave one of the two out."
                 )
         every = {**given, **self.options}
-        names = {spec.name.replace("_", "-"): spec.name for spec in fields(self.knobs)}  # type: ignore[arg-type]
-        knobs = self.knobs(**{name: every.pop(key) for key, name in names.items() if key in every})
+        knobs = self.knobs(**{key.replace("-", "_"): every.pop(key) for key in self.keys if key in every})
         return RunConfig.from_mapping(every), knobs
 
 
