@@ -81,7 +81,7 @@ def test_who_cannot_meet_a_budget_says_why() -> None:
         *("fedavg", "fedavg-outer-step", "top-k", "wash", "wash-opt", "sparta", "early", "late"),
     }
     assert unable["isolated"] == "it sends nothing while it trains"
-    assert unable["papa"] == "the nearest it can send is 0.0667 of FedAvg's bytes (every-rounds = 15.0)"
+    assert unable["papa"] == "the nearest it can send is 0.0667 of FedAvg's bytes (every-rounds = 15)"
     assert unable["single-merge"] == "the nearest it can send is 0.0333 of FedAvg's bytes"
     fit = METHODS["top-k"].fit
     assert fit is not None
@@ -141,9 +141,11 @@ def test_a_comparison_with_a_budget_shows_what_was_met_the_knobs_and_the_rules(
         assert part_of_fedavg(line, 0.05).startswith("0.0") and "missed" in part_of_fedavg(line, 0.5)
     told = budget_lines(folder)
     assert told[0].startswith("budget 0.05 of FedAvg's bytes") and "5%" in told[0]
-    assert any(each.startswith("fedavg chooses bits by the budget") for each in told)
+    assert any(each.startswith("fedavg: bits by the budget") for each in told)
     assert told[-1] == "isolated cannot meet it: it sends nothing while it trains"
     said = CliRunner().invoke(app, ["compare", "--table", str(tmp_path / "x")])
+    assert all(line.variant.name in said.stdout for line in table(folder))
+    assert max(map(len, said.stdout.partition("fedavg every-rounds=2 bits=3:")[0].splitlines())) <= 80
     flat = " ".join(said.stdout.split())
     assert all(each in flat for each in told) and "3 bits" in flat
     shown = CliRunner().invoke(app, ["compare", "--table", "--markdown", str(tmp_path / "x")])

@@ -166,7 +166,8 @@ def times(run: Run, allowed: float, each: float) -> Choice:
     """Return how often something of ``each`` bytes can be sent: at least once, at most after every step."""
     most = run.rounds * run.config.training.local_steps
     count = max(1, min(most, round(allowed / each)))
-    return Choice({"every-rounds": float(f"{run.rounds / count:.6g}")}, count * each)
+    every = float(f"{run.rounds / count:.6g}")
+    return Choice({"every-rounds": int(every) if every.is_integer() else every}, count * each)
 
 
 def nearest(allowed: float, most: float, spend: Callable[[float], float]) -> tuple[float, float]:

@@ -113,20 +113,22 @@ def part_of_fedavg(line: Line, budget: float) -> str:
     if line.of_fedavg is None:
         return ""
     text = f"{line.of_fedavg.mean:.3g}"
-    return text if not budget or near(line.of_fedavg.mean, budget) else f"{text} (missed)"
+    return text if not budget or near(line.of_fedavg.mean, budget) else f"{text}, missed"
 
 
 def budget_lines(folder: Folder) -> list[str]:
-    """Return each method's rule for a comparison's budget, a line each, and why others cannot meet it."""
+    """Return the rules by which a comparison's budget is met, and why some methods cannot, in lines."""
     comparison = folder.comparison
     if not comparison.budget:
         return []
-    names = dict.fromkeys(each.method for each in comparison.variants)
-    fits = {name: METHODS[name].fit for name in names}
+    rules: dict[str, list[str]] = {}
+    for name in dict.fromkeys(each.method for each in comparison.variants):
+        if (fit := METHODS[name].fit) is not None:
+            rules.setdefault(fit.rule, []).append(name)
     return [
         f"budget {comparison.budget:g} of FedAvg's bytes (every round, all values, float32), packets up and "
-        f"down; met within {NEAR:.0%}",
-        *(f"{name} chooses {fit.rule}" for name, fit in fits.items() if fit is not None),
+        f"down; met within {NEAR:.0%}, or marked as missed; by these rules:",
+        *(f"{', '.join(names)}: {rule}" for rule, names in rules.items()),
         *(f"{name} cannot meet it: {why}" for name, why in comparison.unable.items()),
     ]
 

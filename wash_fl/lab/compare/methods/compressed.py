@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from typing import Final
 
 from wash_fl.config import RunConfig
-from wash_fl.core.codec import FLOAT32, Values, encoded_size
+from wash_fl.core.codec import Values, encoded_size
+from wash_fl.core.dtypes import FLOAT32
 from wash_fl.lab.compare.methods.feedback import Agreed
 from wash_fl.lab.compare.methods.outer_step import OuterStep
 from wash_fl.lab.compare.methods.rival import Rival

@@ -92,7 +92,7 @@ class Agreed:
     def average(self, values: Mapping[int, Values]) -> None:
         """Move the model by the mean difference of some members, by index."""
         arrived = [self.members[index].send(each - self.model) for index, each in values.items()]
-        mean: Values = np.mean(np.stack(arrived), axis=0, dtype=np.float64).astype(np.float32)
+        mean: Values = np.asarray(np.mean(arrived, axis=0, dtype=np.float64), dtype=np.float32)
         if self._outer_step is not None:
             mean = self._outer_step.step(mean)
         self.model = self.model + self.server.send(mean)

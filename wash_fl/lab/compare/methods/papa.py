@@ -52,7 +52,7 @@ class Papa(Rival):
     @property
     def knob(self) -> str:
         """The constant and the number of pulls."""
-        return f"alpha {self.alpha:g}, {self.times} pulls"
+        return f"alpha {self.alpha:g}, {self.times} {'pull' if self.times == 1 else 'pulls'}"
 
     def communicate(self, indices: Sequence[int], position: int) -> None:
         """Pull each member towards the mean."""

@@ -72,7 +72,9 @@ class Rival(Cohort):
         """What a reader has to know of how often."""
         if not self.times:
             return ""
-        return f"every {self._length / self.config.training.local_steps:.3g} rounds ({self.times} times)"
+        rounds = self._length / self.config.training.local_steps
+        how_often = "every round" if rounds == 1 else f"every {rounds:.3g} rounds"
+        return f"{how_often} ({self.times} {'time' if self.times == 1 else 'times'})"
 
     def next_stop(self, position: int) -> int:
         """Return the step of the next communication."""

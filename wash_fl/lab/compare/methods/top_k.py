@@ -94,7 +94,8 @@ def two_bits(values: Values) -> Values:
         border = (low + high) / 2
     limit = float(np.finfo(np.float16).max)
     levels = np.clip([low, high], 0.0, limit).astype(np.float16).astype(np.float32)
-    return np.copysign(np.where(large, levels[1], levels[0]), values)
+    signed: Values = np.copysign(np.where(large, levels[1], levels[0]), values)
+    return signed
 
 
 class TopK(Compressed):
