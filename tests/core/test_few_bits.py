@@ -190,7 +190,7 @@ def test_what_is_larger_than_the_largest_scale_can_hold_becomes_its_largest(dtyp
 
 
 @EACH
-@pytest.mark.parametrize("count", [1, 63, 64, 65, 999 * 64 + 5, 1000 * 64, 1001 * 64 + 1])
+@pytest.mark.parametrize("count", [1, 63, 64, 65, 1499 * 64 + 5, 1500 * 64, 1501 * 64 + 1])
 def test_a_block_does_not_depend_on_what_is_beside_it(dtype, count):
     values = np.random.default_rng(count).standard_normal((2, count)).astype(np.float32)
     together = rounded(values, dtype)

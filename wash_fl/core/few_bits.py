@@ -28,7 +28,7 @@ _LARGEST_SCALE: Final = np.float32(65504)
 _SMALLEST_SCALE: Final = np.float32(2.0**-21)
 _GROUP: Final = 8
 """Levels that are packed together: of so many, any number of bits is whole bytes."""
-_TOGETHER: Final = 1000
+_TOGETHER: Final = 1500
 """Blocks that are worked on at a time: as many as a cache holds, and no power of two, for a cache has few
 places for what lies so far apart."""
 
