@@ -9,10 +9,11 @@ from typer.testing import CliRunner
 from wash_fl.cli.main import app
 from wash_fl.errors import ConfigError
 from wash_fl.lab.compare.budget import NEAR, OverBudgetError, Run, fedavg_bytes, near, nearest, times
-from wash_fl.lab.compare.comparison import Comparison, Folder, Variant, variants_of, within
+from wash_fl.lab.compare.comparison import Comparison, Folder, Variant, variants_of
 from wash_fl.lab.compare.methods import METHODS
 from wash_fl.lab.compare.post import Post
 from wash_fl.lab.compare.table import budget_lines, part_of_fedavg, table
+from wash_fl.lab.compare.within import within
 from wash_fl.tasks.task import load_task
 
 OPTIONS: dict[str, Any] = {

@@ -131,8 +131,9 @@ def _comparison(
     options: dict[str, Any], *, methods: str, seeds: str, vary: list[str], dropout: str, budget: float
 ) -> Any:
     """Return what is to be compared; with a budget, with the knobs that the methods choose for it."""
-    from wash_fl.lab.compare.comparison import Comparison, variants_of, within
+    from wash_fl.lab.compare.comparison import Comparison, variants_of
     from wash_fl.lab.compare.methods import METHODS
+    from wash_fl.lab.compare.within import within
 
     names = list(METHODS) if methods == "all" else [each.strip() for each in methods.split(",")]
     given = {key.replace("_", "-"): value for key, value in options.items()}
