@@ -97,6 +97,11 @@ class Cohort(ABC):
         self.end_round()
         return losses
 
+    @property
+    def knob(self) -> str:
+        """What decides how much is sent, in words; empty if nothing is."""
+        return ""
+
     def begin_round(self) -> None:  # noqa: B027 (most have nothing to do there)
         """Do what is done before a round's first step."""
 

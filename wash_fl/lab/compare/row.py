@@ -12,6 +12,7 @@ from wash_fl.consensus.evaluate import accuracy, logits_of
 from wash_fl.consensus.finish import Arrays, Evaluator
 from wash_fl.consensus.soup import greedy_soup
 from wash_fl.core.auto import with_choices
+from wash_fl.lab.compare.budget import fedavg_bytes
 from wash_fl.lab.compare.cohort import Cohort
 from wash_fl.lab.compare.held_out import hold_out
 from wash_fl.lab.compare.line import Line, between
@@ -50,12 +51,21 @@ class Row:
     @property
     def config(self) -> RunConfig:
         """All options of the run."""
-        return METHODS[self.method].config({**self.options, "seed": self.seed})
+        return METHODS[self.method].config(self._given)
+
+    @property
+    def knobs(self) -> Any:
+        """The method's own options."""
+        return METHODS[self.method].settings(self._given)[1]
 
     @property
     def training(self) -> Hashable:
         """What the members' weights follow from: rows of the same differ in their product alone."""
-        return METHODS[self.method].make, self.config, self.dropout
+        return METHODS[self.method].make, self.config, self.knobs, self.dropout
+
+    @property
+    def _given(self) -> dict[str, Any]:
+        return {**self.options, "seed": self.seed}
 
 
 def run_row(row: Row, progress: Callable[[int], None] = lambda number: None) -> dict[str, Any]:
@@ -74,17 +84,18 @@ def run_row(row: Row, progress: Callable[[int], None] = lambda number: None) -> 
         ``accuracy`` on the test data: ``members`` (each), ``member`` (their mean), ``ensemble``,
         ``averaged``, ``recalibrated`` (BatchNorm re-estimated), ``soup`` (greedy, re-estimated too), and
         ``product``, that of the model the method is judged by; ``bytes`` of a member while it trains;
-        ``distance`` of the members to their mean by round, to nine digits; ``lines`` between members 0 and 1
-        and from member 0 to the mean, with the ``barrier``; ``soup_members``; ``sha256`` of the averaged
-        model; ``seconds``; ``machine``: what trained it, for PyTorch rounds otherwise on another kind of
-        processor.
+        ``of_fedavg``, what part of FedAvg's these are, packets up and down; ``knob``, what decided it, in
+        words; ``distance`` of the members to their mean by round, to nine digits; ``lines`` between members
+        0 and 1 and from member 0 to the mean, with the ``barrier``; ``soup_members``; ``sha256`` of the
+        averaged model; ``seconds``; ``machine``: what trained it, for PyTorch rounds otherwise on another
+        kind of processor.
     """
     began = time.perf_counter()
     config, method = row.config, METHODS[row.method]
     task, held = hold_out(load_task(config.task.task), row.seed, config.training.members)
     config = with_choices(config)
     post = Post(config)
-    cohort = method.make(config, task, row.dropout, post)
+    cohort = method.make(config, task, row.dropout, post, row.knobs)
     distances: list[float] = []
 
     def on_round(number: int, losses: dict[int, float]) -> None:
@@ -106,9 +117,14 @@ def run_row(row: Row, progress: Callable[[int], None] = lambda number: None) -> 
         "recalibrated": outcome.recalibrated,
         "soup": soup_accuracy,
     }
+    sent = post.per_member(config.training.members)
+    model_bytes = sum(each.nbytes for each in cohort.weights(0).values())
     figures = {
         "accuracy": found,
-        "bytes": post.per_member(config.training.members),
+        "bytes": sent,
+        "of_fedavg": (sent["up_packets"] + sent["down_packets"])
+        / fedavg_bytes(config.training.rounds, model_bytes),
+        "knob": cohort.knob,
         "distance": distances,
         "lines": {
             name: {"places": line.places, "losses": line.losses, "accuracies": line.accuracies}
