@@ -128,15 +128,25 @@ class ExchangeConfig(Checked):
     warmup: int = option(0, "Exchanges at the start over which p rises linearly to its value", low=0)
     stop_after: int = option(0, "The last exchange that moves anything; 0 exchanges to the end", low=0)
     mix: str = option(
-        "average",
-        "What becomes of slices: shuffle (WASH: values change places) or average",
-        choices=("shuffle", "average"),
+        AUTO,
+        "What becomes of slices: shuffle (WASH: values change places) or average; auto averages, unless "
+        "another option is a shuffle's",
+        choices=(AUTO, "shuffle", "average"),
         recipe=True,
     )
     topology: str = option(
-        "pairs",
-        "How shuffle permutes: a random matching of members, or a permutation per coordinate (the paper)",
-        choices=("pairs", "permutation"),
+        AUTO,
+        "Among whom: pairs (slices swap, or both members take the mean), permutation (a shuffle per "
+        "coordinate, the paper), all (an average); auto is pairs to shuffle, all to average",
+        choices=(AUTO, "pairs", "permutation", "all"),
+        recipe=True,
+    )
+    average_from: float = option(
+        0.0,
+        "Part of the run's exchanges after which a shuffle's exchanges average instead, such as 0.75; 0 "
+        "never does",
+        low=0,
+        below=1,
         recipe=True,
     )
     exchange_optimizer: bool = option(False, "WASH+Opt: optimizer state travels with the values")
@@ -162,8 +172,34 @@ class ExchangeConfig(Checked):
         """Whether members exchange over streams while they train."""
         return self.exchange_plane == "stream"
 
+    @property
+    def members_average(self) -> bool:
+        """Whether each member takes the mean itself, of what it offered and what its partner did."""
+        return self.mix == "average" and self.topology == "pairs"
+
     def __post_init__(self) -> None:
         super().__post_init__()
+        given = f"average-from = {self.average_from:g}" if self.mix == AUTO else f"mix = {self.mix}"
+        if self.mix == AUTO:
+            shuffles = self.topology == "permutation" or self.average_from
+            object.__setattr__(self, "mix", "shuffle" if shuffles else "average")
+        if self.topology == AUTO:
+            object.__setattr__(self, "topology", "all" if self.mix == "average" else "pairs")
+        if self.mix == "average" and self.topology == "permutation":
+            raise ConfigError(
+                "topology = permutation is how a shuffle permutes, and mix = average permutes nothing: use "
+                "topology = pairs or all, or mix = shuffle."
+            )
+        if self.mix == "average" and self.average_from:
+            raise ConfigError(
+                f"average-from = {self.average_from:g} says when a shuffle begins to average, and mix = "
+                "average does from the first exchange: leave average-from out, or use mix = shuffle."
+            )
+        if self.topology == "all" and self.mix == "shuffle":
+            raise ConfigError(
+                f"topology = all is of averages, and {given} is a shuffle: use topology = pairs or "
+                "permutation, or mix = average without average-from."
+            )
         for name, unused in (("every", 1), ("overlap", False)):
             if not self.streams and getattr(self, name) != unused:
                 raise ConfigError(

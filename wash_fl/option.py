@@ -24,6 +24,7 @@ def option(
     low: float = -math.inf,
     high: float = math.inf,
     above: float = -math.inf,
+    below: float = math.inf,
     hint: str = "",
     recipe: bool = False,
 ) -> Any:
@@ -31,30 +32,31 @@ def option(
 
     With ``recipe``, a recipe decides its value where none is given, and the default is that without a recipe.
     """
-    limits = {"help": text, "choices": choices, "low": low, "high": high, "above": above, "hint": hint}
-    return dataclasses.field(default=default, metadata=limits | {"recipe": recipe})
+    bounds = {"low": low, "high": high, "above": above, "below": below}
+    rest = {"help": text, "choices": choices, "hint": hint, "recipe": recipe}
+    return dataclasses.field(default=default, metadata=rest | bounds)
 
 
 def shown_default(spec: dataclasses.Field[Any]) -> Value:
     """Return the default of an option as it is shown to people."""
-    default: Value = AUTO if spec.metadata["recipe"] else spec.default
-    return default
+    default: Any = AUTO if spec.metadata["recipe"] else spec.default
+    return default  # type: ignore[no-any-return]
 
 
 def _typed(key: str, value: Any, spec: dataclasses.Field[Any]) -> Value:
-    wanted = type(spec.default)
+    kind = type(spec.default)
     if type(value) is int and abs(value) > LARGEST_INTEGER:
         raise ConfigError(f"{key} = {value} is not allowed: it must be at most {LARGEST_INTEGER} in size.")
-    if wanted is float and type(value) is int:
+    if kind is float and type(value) is int:
         return float(value)
-    if type(value) is not wanted:
+    if type(value) is not kind:
         raise ConfigError(
-            f"{key} = {value!r} is {_a(type(value).__name__)}; it must be {_a(wanted.__name__)}, "
+            f"{key} = {value!r} is {_a(type(value).__name__)}; it must be {_a(kind.__name__)}, "
             f"like {spec.default!r}."
         )
     if isinstance(value, str):
         _check_text(key, value)
-    return wanted(value)  # type: ignore[no-any-return]
+    return kind(value)  # type: ignore[no-any-return]
 
 
 def _check_text(key: str, text: str) -> None:
@@ -84,12 +86,13 @@ def _check(key: str, value: Value, spec: dataclasses.Field[Any]) -> None:
             + (f" Did you mean {near[0]}?" if near else "")
         )
     if isinstance(value, (int, float)) and not isinstance(value, bool):
-        low, high, above = limits["low"], limits["high"], limits["above"]
-        if not (math.isfinite(value) and low <= value <= high and value > above):
+        low, high, above, below = (limits[bound] for bound in ("low", "high", "above", "below"))
+        if not (math.isfinite(value) and low <= value <= high and above < value < below):
             bounds = [
                 f"above {above}" if above > -math.inf else "",
                 f"at least {low}" if low > -math.inf else "",
                 f"at most {high}" if high < math.inf else "",
+                f"below {below}" if below < math.inf else "",
             ]
             allowed = " and ".join(filter(None, bounds)) or "a finite number"
             raise ConfigError(f"{key} = {value!r} is not allowed: it must be {allowed}.{hint}")

@@ -33,7 +33,35 @@ def test_auto_goes_by_whether_members_have_data_of_their_own():
     assert resolved(divided=False).exchange.recipe == "wash"
     assert resolved(divided=True, mix="shuffle").exchange.recipe == "wash"
     assert resolved(divided=False, mix="average").exchange.recipe == "frugal"
-    assert resolved(divided=True, topology="permutation").exchange.mix == "shuffle"
+
+
+@pytest.mark.parametrize(
+    ("options", "mix", "topology"),
+    [
+        ({"mix": "shuffle"}, "shuffle", "pairs"),
+        ({"mix": "average"}, "average", "all"),
+        ({"mix": "average", "topology": "pairs"}, "average", "pairs"),
+        ({"topology": "all"}, "average", "all"),
+        ({"topology": "permutation"}, "shuffle", "permutation"),
+        ({"average_from": 0.75}, "shuffle", "pairs"),
+        ({"average_from": 0.75, "topology": "permutation"}, "shuffle", "permutation"),
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("divided", [False, True])
+def test_what_is_open_is_decided_to_go_with_what_is_given(divided, options, mix, topology):
+    exchange = resolved(divided=divided, **options).exchange
+    assert (exchange.mix, exchange.topology) == (mix, topology)
+
+
+def test_pairs_swap_or_average_by_whose_the_data_are():
+    assert resolved(divided=False, topology="pairs").exchange.mix == "shuffle"
+    assert resolved(divided=True, topology="pairs").exchange.recipe == "pairs"
+
+
+def test_options_that_do_not_go_with_the_recipe_are_refused_with_what_it_has():
+    with pytest.raises(ConfigError, match=r"average-from = 0.75 says when a shuffle .*recipe = wash has"):
+        resolved(recipe="wash", mix="average")
 
 
 def test_what_is_given_wins_over_the_recipe():
@@ -77,7 +105,8 @@ def test_the_cost_is_what_the_draws_come_to(name, dtype):
 
 def test_a_sentence_says_what_a_run_does():
     assert sentence(exchange_of("wash", local_steps=24)) == (
-        "each round 20 % of the parameters change places between pairs of members, as int8"
+        "each round 20 % of the parameters change places between pairs of members, and are averaged "
+        "from 75 % of the run on, as int8"
     )
     assert sentence(exchange_of("paper", local_steps=24)).startswith("after every optimizer step 0.5 % of")
     assert "averaged over all members" in sentence(exchange_of("frugal", local_steps=24))

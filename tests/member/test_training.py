@@ -13,7 +13,6 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.optim import SGD, Adam, AdamW, Optimizer
 from torch.utils.data import TensorDataset
-from wash_fl.core.auto import with_choices
 
 from wash_fl.config import RunConfig, TrainingConfig
 from wash_fl.core.schedule import Schedule
@@ -38,7 +37,7 @@ from wash_fl.tasks import Task, initial_model, load_task, member_examples
 
 
 def training_of(task: Task, member: int = 0, size: int | None = None, **options: Any) -> LocalTraining:
-    config = with_choices(RunConfig.from_mapping({"learning-rate": 0.1, "batch-size": 8, **options}))
+    config = RunConfig.from_mapping({"learning-rate": 0.1, "batch-size": 8, "recipe": "none", **options})
     if size is None:
         return LocalTraining(config, task, member_examples(task, config, member), member)
     examples = TensorDataset(torch.arange(size, dtype=torch.float32), torch.zeros(size, dtype=torch.int64))

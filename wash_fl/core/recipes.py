@@ -45,12 +45,23 @@ RECIPES: Final[Mapping[str, Recipe]] = MappingProxyType(
             },
         ),
         "wash": Recipe(
-            "members that see the same data: slices change places between pairs",
-            {"mix": "shuffle", "topology": "pairs", "schedule": "size-aware", "p": 0.2, "dtype": "int8"},
+            "members that see the same data: slices change places between pairs, and at last are averaged",
+            {
+                "mix": "shuffle",
+                "topology": "pairs",
+                "average_from": 0.75,
+                "schedule": "size-aware",
+                "p": 0.2,
+                "dtype": "int8",
+            },
+        ),
+        "pairs": Recipe(
+            "the same, or a server that does no arithmetic on values: pairs of members take their mean",
+            {"mix": "average", "topology": "pairs", "schedule": "size-aware", "p": 0.4, "dtype": "int4"},
         ),
         "frugal": Recipe(
             "data that belongs to the devices: slices are averaged over all, in few bits",
-            {"mix": "average", "schedule": "size-aware", "p": 0.2, "dtype": "int8"},
+            {"mix": "average", "topology": "all", "schedule": "size-aware", "p": 0.2, "dtype": "int8"},
         ),
     }
 )
@@ -69,11 +80,13 @@ def recipe_of(config: RunConfig, *, divided: bool) -> str:
     exchange = config.exchange
     if exchange.recipe != AUTO:
         return exchange.recipe
-    if "mix" not in config.open:
-        return "wash" if exchange.mix == "shuffle" else "frugal"
-    if "topology" not in config.open and exchange.topology == "permutation":
-        return "wash"  # only a shuffle has it
-    return "frugal" if divided else "wash"
+    given = {name for name in ("mix", "topology", "average-from") if name not in config.open}
+    shuffles = "mix" in given and exchange.mix == "shuffle"
+    if shuffles or ("topology" in given and exchange.topology == "permutation") or exchange.average_from:
+        return "wash"
+    if "topology" in given and exchange.topology == "pairs":
+        return "pairs" if divided or "mix" in given else "wash"
+    return "frugal" if divided or given else "wash"
 
 
 def resolve(config: RunConfig, *, divided: bool) -> RunConfig:
@@ -100,10 +113,12 @@ def resolve(config: RunConfig, *, divided: bool) -> RunConfig:
     recipe = RECIPES[name].options
     names = {key.replace("-", "_") for key in config.open}
     decided = {key: value for key, value in recipe.items() if key in names}
+    given = {each.name: getattr(config.exchange, each.name) for each in dataclasses.fields(config.exchange)}
+    given = {key: value for key, value in given.items() if key not in names}
     if "p" in decided and "exchange_plane" not in recipe:
         decided["p"] = float(f"{float(decided['p']) / _parts(config):.2g}")
     try:
-        exchange = dataclasses.replace(config.exchange, recipe=name, **decided)
+        exchange = ExchangeConfig(**{**given, **decided, "recipe": name})
     except ConfigError as error:
         raise ConfigError(f"{error} (recipe = {name} has {_in_words(decided)}.)") from error
     return dataclasses.replace(config, exchange=exchange, open=frozenset())
@@ -134,11 +149,13 @@ def sentence(exchange: ExchangeConfig) -> str:
     if exchange.p_per == "step":
         part += " per optimizer step"
     if exchange.mix == "average":
-        what = "are averaged over all members"
+        what = "are averaged " + ("in pairs of members" if exchange.members_average else "over all members")
     elif exchange.topology == "pairs":
         what = "change places between pairs of members"
     else:
         what = "change places, each for itself, among all members"
+    if exchange.average_from:
+        what += f", and are averaged from {100 * exchange.average_from:g} % of the run on"
     return f"{when} {part} {what}, as {exchange.dtype}"
 
 

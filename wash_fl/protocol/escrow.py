@@ -20,6 +20,7 @@ from wash_fl.config import ExchangeConfig
 from wash_fl.core.draw import Draw
 from wash_fl.core.gauge import Gauge, measure
 from wash_fl.core.mix import mix
+from wash_fl.core.schedule import options_at
 from wash_fl.errors import ExchangeError
 from wash_fl.protocol.journal import Journal
 from wash_fl.protocol.journal_rows import Delivery
@@ -66,7 +67,7 @@ class Escrow:
     draw : Draw
         The coordinates of the run's exchanges.
     config : ExchangeConfig
-        Its ``mix`` and ``topology``.
+        Its ``mix`` and ``topology``, and ``average_from``, when they change.
     journal : Journal, optional
         Where decisions are recorded, and from where they are restored; in memory by default.
     outlier_factor : float
@@ -175,7 +176,8 @@ class Escrow:
             values = list(offers.values())
             if exchange % self._gauge_every == 0 or exchange == 1:
                 gauge = measure(self._draw.layout, self._draw.coordinates(exchange), values)
-            received = mix(values, seed=self._draw.seed, exchange=exchange, config=self._config)
+            options = options_at(self._config, exchange, self._draw.schedule.exchanges)
+            received = mix(values, seed=self._draw.seed, exchange=exchange, config=options)
             deliveries = {
                 member: Delivery(exchange, each) for member, each in zip(members, received, strict=True)
             }

@@ -190,9 +190,12 @@ class RunFolder:
             if key not in (*PLACES, *MAY_CHANGE) and now[key] != AUTO and before[key] != now[key]
         ]
         if changed:
+            advice = "give the options it began with"
+            if before["topology"] != now["topology"] != AUTO and "recipe" not in self._written_options():
+                advice = "leave topology out: the version that began it averaged over all, whatever that was"
             raise RunError(
                 f"the run {name!r} in {root} is not finished, and cannot go on with other options: "
-                f"{'; '.join(changed)}. Choose another run-name, or give the options it began with."
+                f"{'; '.join(changed)}. Choose another run-name, or {advice}."
             )
 
     def check_is_runs(self) -> None:
@@ -210,12 +213,12 @@ class RunFolder:
                 f"{self.path} exists and is not the folder of a run ({error.strerror}): choose another "
                 "run-name."
             ) from error
-        left = {each for each in names if not each.endswith(".part")}
-        if CONFIG not in names and not left <= {LOG, MEMBERS, COMMAND, SERVER}:
+        others = {each for each in names if not each.endswith(".part")}
+        if CONFIG not in names and not others <= {LOG, MEMBERS, COMMAND, SERVER}:
             raise RunError(f"{self.path} exists and is not the folder of a run: choose another run-name.")
 
     @property
-    def begun(self) -> bool:
+    def has_journal(self) -> bool:
         """Whether a server has worked on this run before."""
         return (self.path / JOURNAL).exists()
 
@@ -234,8 +237,14 @@ class RunFolder:
 
     @property
     def config(self) -> RunConfig:
-        """The run's options."""
-        return RunConfig.from_mapping(_as_written(read_options(self.path / CONFIG)))
+        """The run's options.
+
+        Of an older version's run they are what it meant: its averages were over all, whatever topology was.
+        """
+        return RunConfig.from_mapping(_as_written(self._written_options()))
+
+    def _written_options(self) -> dict[str, Any]:
+        return read_options(self.path / CONFIG)
 
     def log(self, event: str, **fields: Any) -> None:
         """Append an event to the metrics file: one line, written at once."""
@@ -253,11 +262,11 @@ class RunFolder:
 
     def last(self, event: str) -> dict[str, Any]:
         """Return the last event of a kind, or an empty one."""
-        found: dict[str, Any] = {}
+        latest: dict[str, Any] = {}
         for each in self.events():
             if each.get("event") == event:
-                found = each
-        return found
+                latest = each
+        return latest
 
     def save_weights(self, weights: Mapping[str, NDArray[Any]]) -> None:
         """Write the averaged model."""
@@ -330,8 +339,10 @@ def _as_written(options: dict[str, Any]) -> dict[str, Any]:
     paper = options.get("schedule") == "paper"
     if paper or options.get("schedule") == AUTO:
         options["schedule"] = "decreasing" if paper else "size-aware"
-    if options.get("mix") == AUTO:
+    if options.get("mix", AUTO) == AUTO:
         options["mix"] = "shuffle" if paper else "average"
+    if options["mix"] == "average":
+        options["topology"] = "all"
     return options | {"recipe": "none"}
 
 

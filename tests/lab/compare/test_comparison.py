@@ -238,6 +238,11 @@ def test_options_and_dropout_are_varied_together() -> None:
         (["--dropout", "1.5"], ["dropout = 1.5", "below 1"]),
         (["--p", "7"], ["p = 7.0", "at most 1"]),
         (["--seed", "7"], ["several seeds", "--seeds"]),
+        (
+            ["--methods", "fedavg,papa", "--vary", "bits=8"],
+            ["bits is no option of the method papa", "fedavg, fedavg-outer-step only"],
+        ),
+        (["--methods", "fedavg", "--vary", "bits=7"], ["bits = 7", "one of 32, 8, 4, 3, 2"]),
         (["--vary", "seed=1,2"], ["several seeds", "--seeds"]),
         (["--methods", "sparta", "--schedule", "size-aware"], ["sparta", "defined by schedule = constant"]),
         (["--methods", "dart", "--vary", "augment=none,grid"], ["dart", "defined by augment = grid"]),

@@ -1,6 +1,6 @@
 """Each method does what its source says, on members that are known."""
 
-from dataclasses import replace
+from dataclasses import fields, replace
 
 import numpy as np
 import pytest
@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from wash_fl.config import RunConfig
+from wash_fl.config import fields as options_of_a_run
 from wash_fl.lab.compare.methods import METHODS
 from wash_fl.lab.compare.methods.dart import Dart
 from wash_fl.lab.compare.methods.fedavg import FedAvg
@@ -42,9 +43,16 @@ def held(cohort):
     return [{name: each.copy() for name, each in cohort.weights(index).items()} for index in range(3)]
 
 
-def test_there_are_ten_methods_each_with_a_source():
-    assert len(METHODS) == 10
+def test_the_methods_are_those_of_the_folders_files_each_with_a_source():
+    assert list(METHODS)[:2] == ["isolated", "fedavg"]
+    assert METHODS.keys() == {
+        *("isolated", "greedy-soup", "fedavg", "fedavg-outer-step", "top-k", "single-merge", "early", "late"),
+        *("papa", "papa-0.9", "papa-all", "dart", "fedmr", "sparta", "wash", "wash-opt"),
+    }
     assert all(method.source and name == method.name for name, method in METHODS.items())
+    # What is a method's own is no option of a run.
+    own = {spec.name for method in METHODS.values() for spec in fields(method.knobs)}
+    assert own and not own & {key.replace("-", "_") for key in options_of_a_run()}
 
 
 def test_isolated_members_never_communicate(cohort, make_task):
@@ -79,13 +87,17 @@ def test_papa_all_averages_every_five_epochs_in_a_longer_run(cohort):
 
 
 @pytest.mark.parametrize("position", [10, 30])
-def test_papa_pulls_every_value_and_buffer_by_what_the_learning_rate_says(cohort, position):
-    together = cohort(Papa)
+@pytest.mark.parametrize("method", ["papa", "papa-0.9"])
+def test_papa_pulls_every_value_and_buffer_by_what_the_learning_rate_says(cohort, method, position):
+    config, knobs = METHODS[method].settings(OPTIONS)
+    together = cohort(lambda *arguments: METHODS[method].make(*arguments, knobs))
     before = held(together)
     together.after_step(position)
-    training = together.config.training
-    pull = (1 - ALPHA) * learning_rate(training, position / 40) / training.learning_rate
-    assert pull < 0.01 if position == 30 else pull <= 0.01
+    alpha = 0.9 if method == "papa-0.9" else ALPHA
+    assert together.knob == f"alpha {alpha}, 4 pulls"
+    training = config.training
+    pull = (1 - alpha) * learning_rate(training, position / 40) / training.learning_rate
+    assert pull < 1 - alpha if position == 30 else pull <= 1 - alpha
     for name in ("last.bias", "norm.running_var"):
         mean = np.mean([each[name].astype(np.float64) for each in before], axis=0)
         for old, new in zip(before, held(together), strict=True):
@@ -127,8 +139,8 @@ def test_every_method_trains_and_repeats_hash_for_hash(make_task, name):
     task = load_task("digits") if name == "dart" else make_task()
 
     def run():
-        config = method.config(OPTIONS | {"local-steps": 3, "train-examples": 200})
-        return method.make(config, task, 0.0, Post(config)).run()
+        config, knobs = method.settings(OPTIONS | {"local-steps": 3, "train-examples": 200})
+        return method.make(config, task, 0.0, Post(config), knobs).run()
 
     first = run()
     assert first.sha256 == run().sha256

@@ -7,7 +7,7 @@ import pytest
 from wash_fl.config import RunConfig
 from wash_fl.flower.in_process import InProcessGrid
 from wash_fl.lab.compare.methods import METHODS
-from wash_fl.lab.compare.post import Post
+from wash_fl.lab.compare.post import Post, packet_size
 from wash_fl.lab.compare.trainer import Trainer
 from wash_fl.runs.folder import RunFolder
 from wash_fl.runs.job import run_job
@@ -48,12 +48,30 @@ def test_a_whole_model_is_all_its_arrays() -> None:
     post = Post(config)
     from wash_fl.tasks.task import load_task
 
-    cohort = method.make(config, load_task("digits"), 0.0, post)
+    cohort = method.make(config, load_task("digits"), 0.0, post, method.knobs())
     size = sum(each.nbytes for each in cohort.weights(0).values())
     cohort.run()
     found = post.per_member(3)
     assert found["up_values"] == found["down_values"] == 5 * size
+    assert found["up_packets"] == found["up_values"]
     assert 1.0 < found["up_messages"] / found["up_values"] < 1.3
+
+
+def test_a_packet_of_any_payload_is_as_large_as_that_of_a_slice() -> None:
+    config = RunConfig.from_mapping({**OPTIONS, "rounds": 1})
+    post = Post(config)
+    trainer = Trainer(config, post=post)
+    layout = trainer.members[0].layout
+    trainer.run()
+    found = post.per_member(3)
+    # One offer each; member 0 and the numbers of an exchange take a byte or two less or more.
+    expected = packet_size(layout, int(found["up_values"]))
+    assert expected - 2 <= found["up_packets"] <= expected
+    own = Post(config)
+    own.payload(0, 1, layout, up=100, down=0)
+    counted = own.per_member(1)
+    assert (counted["up_values"], counted["down_values"], counted["down_packets"]) == (100, 0, 0)
+    assert 100 < counted["up_packets"] == packet_size(layout, 100) < counted["up_messages"]
 
 
 def test_streams_are_counted_by_their_messages() -> None:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from wash_fl.config import RunConfig
 from wash_fl.consensus.averaging import ModelAverage, constants_of
 from wash_fl.consensus.batchnorm import estimate, pool
-from wash_fl.consensus.finish import Arrays, Examination, Outcome
+from wash_fl.consensus.finish import Arrays, Evaluator, Outcome
 from wash_fl.core import philox
 from wash_fl.core.recipes import resolve
 from wash_fl.core.schedule import Schedule
@@ -97,6 +97,11 @@ class Cohort(ABC):
         self.end_round()
         return losses
 
+    @property
+    def knob(self) -> str:
+        """What decides how much is sent, in words; empty if nothing is."""
+        return ""
+
     def begin_round(self) -> None:  # noqa: B027 (most have nothing to do there)
         """Do what is done before a round's first step."""
 
@@ -117,7 +122,7 @@ class Cohort(ABC):
     def finish(self) -> Outcome:
         """Average the members as they are, re-estimate BatchNorm as the options say, and evaluate."""
         self.settle()
-        examination = Examination(self.task, self.config)
+        examination = Evaluator(self.task, self.config)
         for index in self.active():
             examination.add_member(index, self.weights(index))
         averaged = self.mean(self.active())
@@ -135,7 +140,7 @@ class Cohort(ABC):
             average.add(index, self.weights(index))
         return average.mean()
 
-    def recalibrated(self, weights: Arrays, examination: Examination) -> Arrays:
+    def recalibrated(self, weights: Arrays, examination: Evaluator) -> Arrays:
         """Return weights with BatchNorm statistics re-estimated as the options say, by all active members."""
         model = examination.model(weights)
         where = self.config.finish.batchnorm

@@ -52,11 +52,22 @@ def compare(  # noqa: PLR0917 (the command line gives them by name)
     seeds: Annotated[str, typer.Option(help="Run seeds, with commas between.")] = "0,1,2",
     vary: Annotated[
         list[str] | None,
-        typer.Option(help="An option and values, like local-steps=1,8,64; may be given again."),
+        typer.Option(
+            help="An option of the run or a method, and values, like local-steps=1,8,64; may be repeated."
+        ),
     ] = None,
     dropout: Annotated[
         str, typer.Option(help="Probabilities that a member is away in a round, with commas between.")
     ] = "",
+    budget: Annotated[
+        str | None,
+        typer.Option(
+            help="Train every method with this part of FedAvg's bytes (every round, all values, float32), up "
+            "and down together, such as 0.05: each chooses its knob by a rule, which is printed, or says why "
+            "it cannot.",
+            metavar="PART",
+        ),
+    ] = None,
     workers: Annotated[int, typer.Option(help="Rows at a time; 0 for one per core.", min=0)] = 0,
     table_only: Annotated[bool, typer.Option("--table", help="Train nothing: show what is there.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead.")] = False,
@@ -72,13 +83,14 @@ def compare(  # noqa: PLR0917 (the command line gives them by name)
     All methods have the same members, data order, learning rates and number of steps, in this process and
     without Flower. It can be interrupted; the same command goes on.
     """
+    from wash_fl.lab.compare.budget import read_budget
     from wash_fl.lab.compare.claims import answers
-    from wash_fl.lab.compare.comparison import Comparison, Folder, variants_of
-    from wash_fl.lab.compare.methods import METHODS
+    from wash_fl.lab.compare.comparison import Folder
     from wash_fl.lab.compare.rivals import rivals
-    from wash_fl.lab.compare.table import markdown, table
+    from wash_fl.lab.compare.table import budget_lines, markdown, table
     from wash_fl.lab.machine import cores
 
+    part = 0.0 if budget is None else read_budget(budget)
     shown = [*([out] if out else []), *(folders or [])]
     if not shown:
         raise ConfigError("no folder is given: write -o FOLDER, or --table FOLDER to see what is there.")
@@ -87,29 +99,58 @@ def compare(  # noqa: PLR0917 (the command line gives them by name)
     elif folders:
         raise ConfigError("only --table takes several folders; what is trained goes into one: -o FOLDER.")
     else:
-        names = list(METHODS) if methods == "all" else [each.strip() for each in methods.split(",")]
-        given = {key.replace("_", "-"): value for key, value in options.items()}
-        rates = _numbers("dropout", dropout, float)
-        variants = variants_of(names, vary or [], rates)
-        comparison = Comparison(given, variants, tuple(_numbers("seeds", seeds, int)))
+        comparison = _comparison(
+            options, methods=methods, seeds=seeds, vary=vary or [], dropout=dropout, budget=part
+        )
         for settings in _tasks(comparison):
             refuse_bad_task(settings, exports=False)
         folder = Folder.begin(shown[0], comparison)
         _train(folder, workers or cores())
     lines, beside, claims = table(folder), rivals(folder), answers(folder)
+    rules = budget_lines(folder)
     if as_json:
-        told = {
+        told: dict[str, Any] = {
             "comparison": " ".join(map(str, shown)),
             "lines": [dataclasses.asdict(each) for each in lines],
             "rivals": [each.to_json() for each in beside],
             "claims": [dataclasses.asdict(each) for each in claims],
         }
+        if folder.comparison.budget:
+            told |= {"budget": folder.comparison.budget, "rules": rules}
         print(json.dumps(told))
     elif as_markdown:
         said = [(each.claim, each.verdict, each.why) for each in claims]
-        print(markdown(lines, [each.texts() for each in beside], said))
+        print(markdown(lines, [each.texts() for each in beside], said, folder.comparison.budget, rules))
     else:
-        _show(" and ".join(each.name for each in shown), lines)
+        _show(" and ".join(each.name for each in shown), lines, folder.comparison.budget)
+        for each in rules:
+            print(each)
+
+
+def _comparison(
+    options: dict[str, Any], *, methods: str, seeds: str, vary: list[str], dropout: str, budget: float
+) -> Any:
+    """Return what is to be compared; with a budget, with the knobs that the methods choose for it."""
+    from wash_fl.lab.compare.comparison import Comparison, variants_of
+    from wash_fl.lab.compare.methods import METHODS
+    from wash_fl.lab.compare.within import within
+
+    names = list(METHODS) if methods == "all" else [each.strip() for each in methods.split(",")]
+    given = {key.replace("_", "-"): value for key, value in options.items()}
+    rates, runs = _numbers("dropout", dropout, float), tuple(_numbers("seeds", seeds, int))
+    variants = variants_of(names, vary, rates)
+    if not budget:
+        return Comparison(given, variants, runs)
+    if rates:
+        raise ConfigError(
+            "dropout does not go with budget, for what is sent then depends on who is away: leave one of the "
+            "two out."
+        )
+    able, unable = within(budget, given, variants, next(iter(runs), 0))
+    if not able:
+        why = "; ".join(f"{name}: {each}" for name, each in unable.items())
+        raise ConfigError(f"no method can meet the budget {budget:g} ({why}): choose another.")
+    return Comparison(given, able, runs, budget, unable)
 
 
 def _numbers(name: str, text: str, kind: type) -> list[Any]:
@@ -149,23 +190,31 @@ def _train(folder: Any, workers: int) -> None:
         raise typer.Exit(INTERRUPTED) from None
 
 
-def _show(name: str, lines: Any) -> None:
-    from wash_fl.lab.compare.table import COLUMNS
+def _show(name: str, lines: Any, budget: float) -> None:
+    from wash_fl.lab.compare.table import COLUMNS, part_of_fedavg
 
     shown = Table(
         title=f"{escape(name)}: test accuracy in percent (of the product ± its spread over seeds)",
         box=box.SIMPLE_HEAD,
         padding=(0, 1, 0, 0),
     )
-    for heading, width in HEADINGS.items():
+    # Eighty columns hold one more figure: with a budget it is the bytes, as a part of FedAvg's.
+    last = {"of FedAvg": 9} if budget else {name: HEADINGS[name] for name in ("kB up", "s")}
+    headings = {name: width for name, width in HEADINGS.items() if name not in ("kB up", "s")} | last
+    for heading, width in headings.items():
         first = heading == "method"
-        shown.add_column(heading, justify="left" if first else "right", min_width=width, no_wrap=not first)
+        shown.add_column(
+            heading, justify="left" if first else "right", min_width=width, no_wrap=not first, overflow="fold"
+        )
     for line in lines:
+        sent = [f"{line.up.mean / 1e3:.0f}", f"{line.seconds.mean:.0f}"]
         shown.add_row(
             escape(line.variant.name),
             line.accuracy["product"].percent(),
             *(f"{100 * line.accuracy[each].mean:.2f}" for each in COLUMNS[1:]),
-            f"{line.up.mean / 1e3:.0f}",
-            f"{line.seconds.mean:.0f}",
+            *([part_of_fedavg(line, budget)] if budget else sent),
         )
     Console().print(shown)
+    for line in lines:
+        if line.knob:
+            print(f"{line.variant.name}: {line.knob}; {part_of_fedavg(line, budget)} of FedAvg's bytes")

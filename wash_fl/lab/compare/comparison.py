@@ -68,11 +68,17 @@ class Comparison:
         What is compared.
     seeds : tuple of int
         Every variant is trained with each.
+    budget : float
+        The part of FedAvg's bytes that each variant was to have, up and down; 0 for none.
+    unable : dict of str to str
+        The methods that cannot meet the budget, and why.
     """
 
     options: dict[str, Any]
     variants: tuple[Variant, ...]
     seeds: tuple[int, ...]
+    budget: float = 0.0
+    unable: dict[str, str] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if not self.variants or not self.seeds:
@@ -90,9 +96,11 @@ class Comparison:
             raise ConfigError("a comparison has several seeds: write --seeds 0,1,2 in place of seed.")
         if twice := {each.name for each in self.variants if self.variants.count(each) > 1}:
             raise ConfigError(f"{', '.join(sorted(twice))} is asked for twice.")
+        for variant in self.variants:
+            _refuse_knobs_of_others(variant, self.options)
         for seed in self.seeds:
             for variant in self.variants:
-                _ = self.row(variant, seed).config  # says what is wrong before anything is trained
+                _ = self.row(variant, seed).knobs  # says what is wrong before anything is trained
 
     def row(self, variant: Variant, seed: int) -> Row:
         """Return what a variant trains with a seed."""
@@ -141,20 +149,29 @@ class Folder:
                     f"{path} has rows of other options ({_difference(before.options, comparison.options)}): "
                     "choose another folder, or the same options."
                 )
+            if before.budget != comparison.budget:
+                raise ConfigError(
+                    f"{path} has rows of {_budget(before)}, and {_budget(comparison)} is given: choose "
+                    "another folder, or the same."
+                )
             known = {each.name for each in before.variants}
             comparison = Comparison(
                 comparison.options,
                 (*before.variants, *(each for each in comparison.variants if each.name not in known)),
                 tuple(dict.fromkeys((*before.seeds, *comparison.seeds))),
+                comparison.budget,
+                before.unable | comparison.unable,
             )
         elif path.exists() and any(path.iterdir()):
             raise DataError(f"{path} has files that are of no comparison: choose another folder.")
-        plan = {
+        plan: dict[str, Any] = {
             "format": FORMAT,
             "options": comparison.options,
             "seeds": list(comparison.seeds),
             "variants": [dataclasses.asdict(each) for each in comparison.variants],
         }
+        if comparison.budget:
+            plan |= {"budget": comparison.budget, "unable": comparison.unable}
         write_text(path / PLAN, json.dumps(plan, indent=1) + "\n")
         return cls(path, comparison, read_rows(path / ROWS))
 
@@ -172,7 +189,8 @@ class Folder:
             if plan["format"] != FORMAT:
                 raise DataError(f"{path} has the format {plan['format']!r}, this version reads {FORMAT!r}.")
             variants = tuple(Variant(**each) for each in plan["variants"])
-            comparison = Comparison(plan["options"], variants, tuple(plan["seeds"]))
+            budget, unable = float(plan.get("budget", 0.0)), dict(plan.get("unable", {}))
+            comparison = Comparison(plan["options"], variants, tuple(plan["seeds"]), budget, unable)
             return cls(path, comparison, read_rows(path / ROWS))
         except FileNotFoundError:
             raise DataError(f"{path} holds no comparison: it has no {PLAN}.") from None
@@ -192,7 +210,7 @@ class Folder:
         """
         first, *others = (cls.open(path) for path in paths)
         variants = {each.name: each for each in first.comparison.variants}
-        seeds = dict.fromkeys(first.comparison.seeds)
+        seeds, unable = dict.fromkeys(first.comparison.seeds), dict(first.comparison.unable)
         for other in others:
             before, now = first.comparison.options, other.comparison.options
             if before != now:
@@ -200,10 +218,17 @@ class Folder:
                     f"{first.path} and {other.path} are of other options ({_difference(before, now)}): only "
                     "rows of the same can be put together."
                 )
+            if first.comparison.budget != other.comparison.budget:
+                raise ConfigError(
+                    f"{first.path} has rows of {_budget(first.comparison)}, {other.path} of "
+                    f"{_budget(other.comparison)}: only rows of the same can be put together."
+                )
+            unable |= other.comparison.unable
             variants = {each.name: each for each in other.comparison.variants} | variants
             seeds |= dict.fromkeys(other.comparison.seeds)
         rows = together((each.path, each._rows) for each in (first, *others))
-        comparison = Comparison(first.comparison.options, tuple(variants.values()), tuple(seeds))
+        options, budget = first.comparison.options, first.comparison.budget
+        comparison = Comparison(options, tuple(variants.values()), tuple(seeds), budget, unable)
         return cls(first.path, comparison, rows)
 
     def figures(self, variant: Variant, seed: int) -> Figures | None:
@@ -303,6 +328,21 @@ def parsed(text: str) -> Any:
         return json.loads(text)
     except ValueError:
         return text
+
+
+def _refuse_knobs_of_others(variant: Variant, options: dict[str, Any]) -> None:
+    """Refuse an option that another method has, and this one has not: it is none of the run's either."""
+    for key in (each.replace("_", "-") for each in (*options, *variant.changes)):
+        others = [name for name, method in METHODS.items() if key in method.keys]
+        if others and key not in METHODS[variant.method].keys:
+            raise ConfigError(
+                f"{key} is no option of the method {variant.method}: give it to {', '.join(others)} only, by "
+                "--methods."
+            )
+
+
+def _budget(comparison: Comparison) -> str:
+    return f"the budget {comparison.budget:g}" if comparison.budget else "no budget"
 
 
 def _difference(before: dict[str, Any], now: dict[str, Any]) -> str:

@@ -85,6 +85,8 @@ def bytes_up(figures: dict[str, Any]) -> float:
 
 
 def plain(folder: Folder, method: str) -> Variant | None:
-    """Return a method as it is, with nothing changed, or None if it is not compared."""
-    found = Variant(method)
-    return found if found in folder.comparison.variants else None
+    """Return a method as it is, with nothing changed but for a budget, or None if it is not compared."""
+    own = [each for each in folder.comparison.variants if each.method == method and not each.dropout]
+    if folder.comparison.budget:
+        return own[0] if len(own) == 1 else None
+    return next((each for each in own if not each.changes), None)

@@ -9,7 +9,7 @@ from wash_fl.lab.compare.comparison import Folder
 from wash_fl.lab.compare.figures import comparison_figures
 from wash_fl.lab.compare.methods import METHODS
 from wash_fl.lab.compare.rivals import HEAD, rivals
-from wash_fl.lab.compare.table import COLUMNS, Line, table
+from wash_fl.lab.compare.table import COLUMNS, Line, budget_lines, part_of_fedavg, table
 from wash_fl.report.amounts import percent, size
 from wash_fl.report.page import Column, Html, Page, Section, code, figure, figures, paragraph, strong
 from wash_fl.report.page import table as listed
@@ -38,7 +38,7 @@ def comparison_page(folder: Folder) -> Page:
         answer=list(_answer(lines)),
         sections=[
             Section("Curves", list(_curves(folder, lines))),
-            Section("Methods", list(_table(lines))),
+            Section("Methods", [*_table(folder, lines), *_budget(folder)]),
             *_beside(folder),
             Section("Claims", list(_claims(folder))),
             Section("Options", list(_options(folder))),
@@ -81,13 +81,14 @@ def _curves(folder: Folder, lines: Sequence[Line]) -> Iterator[Html]:
         yield paragraph("No run is done.", kind="soft")
 
 
-def _table(lines: Sequence[Line]) -> Iterator[Html]:
+def _table(folder: Folder, lines: Sequence[Line]) -> Iterator[Html]:
     columns = [
         Column("method"),
         *(Column(HEADINGS[name], number=True) for name in COLUMNS),
         Column("up", number=True),
         Column("of messages", number=True),
         Column("down", number=True),
+        Column("of FedAvg", number=True),
         Column("barrier", number=True),
         Column("seconds", number=True),
     ]
@@ -98,6 +99,7 @@ def _table(lines: Sequence[Line]) -> Iterator[Html]:
             size(line.up.mean),
             size(line.messages.mean),
             size(line.down.mean),
+            part_of_fedavg(line, folder.comparison.budget),
             f"{line.barrier.mean:.3f}",
             f"{line.seconds.mean:.0f}",
         ]
@@ -106,13 +108,21 @@ def _table(lines: Sequence[Line]) -> Iterator[Html]:
     yield listed(columns, rows, "Test accuracy in percent: mean ± standard deviation over the seeds.")
     yield paragraph(
         "The product is the one model that a method ships. Bytes are a member's while it trains: values up, "
-        "the messages they are in, values down.",
+        "the messages they are in, values down; and what part of FedAvg's (every round, all values, float32) "
+        "the packets are, up and down.",
         kind="soft",
     )
+    if knobs := [[line.variant.name, line.knob] for line in lines if line.knob]:
+        yield listed([Column("method"), Column("knob")], knobs, "What decided how much was sent")
     names = dict.fromkeys(line.variant.method for line in lines)
     yield listed(
         [Column("method"), Column("from")], [[name, METHODS[name].source] for name in names], "Sources"
     )
+
+
+def _budget(folder: Folder) -> Iterator[Html]:
+    for each in budget_lines(folder):
+        yield paragraph(each, kind="soft")
 
 
 def _beside(folder: Folder) -> Iterator[Section]:

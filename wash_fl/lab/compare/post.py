@@ -12,7 +12,10 @@ from numpy.typing import NDArray
 
 from wash_fl.config import RunConfig
 from wash_fl.core.codec import Values
+from wash_fl.core.layout import Layout
+from wash_fl.core.packet import RUN_BYTES, VERSION, Direction
 from wash_fl.core.plane import plane_of
+from wash_fl.core.wire import exchange_pb2
 from wash_fl.flower import records
 from wash_fl.flower.in_process import give_id, identify_process
 from wash_fl.flower.traffic import Bytes, Traffic
@@ -29,6 +32,23 @@ _TTL = 60.0
 _ID = "0" * 64
 
 
+def packet_size(layout: Layout, payload: int) -> int:
+    """Return the bytes of a packet that carries so many, whatever they stand for: those of a slice."""
+    # What the frame takes does not depend on what is in it, but for numbers: these are of the usual size.
+    slice_ = exchange_pb2.Slice(
+        version=VERSION,
+        direction=Direction.OFFER.value,
+        run=bytes(RUN_BYTES),
+        layout=layout.fingerprint,
+        exchange=1,
+        member=1,
+        dtype=exchange_pb2.DTYPE_FLOAT32,
+        values=bytes(payload),
+        checksum=2**64 - 1,
+    )
+    return slice_.ByteSize()
+
+
 class NoPost:
     """Counts nothing."""
 
@@ -42,6 +62,9 @@ class NoPost:
         self, member: int, number: int, up: Mapping[str, NDArray[Any]], down: Mapping[str, NDArray[Any]]
     ) -> None:
         """Take note of whole models."""
+
+    def payload(self, member: int, number: int, layout: Layout, *, up: int = 0, down: int = 0) -> None:
+        """Take note of packets with so many bytes each; 0 for none."""
 
 
 class Post(NoPost):
@@ -67,10 +90,12 @@ class Post(NoPost):
         identify_process()
         self._traffic = Traffic(streams=None if plane_of(config.exchange).once_per_round else Counted())
         self._waiting: dict[int, bytes] = {}
+        self._packets = {"up": 0, "down": 0}
 
     def offered(self, member: Member, exchange: int, values: Values) -> None:
         """Count an offer, and on the round plane the request that brought the delivery before it."""
         packet = RunPackets(self._run, member.draw).offer(member.index, exchange, values)
+        self._packets["up"] += len(packet)
         if self._traffic.streams is not None:
             messages = wire.offer_messages(exchange, member.applied, packet)
             self._traffic.streams.up(member.index, packet, sum(map(len, messages)))
@@ -91,6 +116,7 @@ class Post(NoPost):
     def delivered(self, member: Member, delivery: Delivery) -> None:
         """Count a delivery; on the round plane with the next request."""
         packet = RunPackets(self._run, member.draw).delivery(member.index, delivery)
+        self._packets["down"] += len(packet)
         if self._traffic.streams is None:
             self._waiting[member.index] = packet
             return
@@ -106,10 +132,30 @@ class Post(NoPost):
         sent = self._request(records.TRAIN, fields, records.array_record(dict(down)))
         given = Answer(Status.DONE, member, round=number)
         reply = records.answer(sent, given, arrays=records.array_record(dict(up)), metrics={"loss": 0.0})
-        for side, arrays, message in ((self._traffic.down, down, sent), (self._traffic.up, up, reply)):
-            counted = side.setdefault(member, Bytes())
-            counted.values += sum(each.nbytes for each in arrays.values())
-            counted.messages += records.message_bytes(message)
+        for way, arrays, message in (("down", down, sent), ("up", up, reply)):
+            size = sum(each.nbytes for each in arrays.values())
+            self._count(way, member, size, size, message)
+
+    def payload(self, member: int, number: int, layout: Layout, *, up: int = 0, down: int = 0) -> None:
+        """Count a request with a packet, and its reply with one, of so many bytes in their frames."""
+        packets = {
+            "up": packet_size(layout, up) if up else 0,
+            "down": packet_size(layout, down) if down else 0,
+        }
+        sent = self._request(
+            records.TRAIN, {"run": self._run, "round": number, "delivery": bytes(packets["down"])}
+        )
+        answer = Answer(Status.DONE, member, round=number, offer=bytes(packets["up"]))
+        reply = records.answer(sent, answer, metrics={"loss": 0.0})
+        self._count("down", member, down, packets["down"], sent)
+        self._count("up", member, up, packets["up"], reply)
+
+    def _count(self, way: str, member: int, values: int, packet: int, message: Message) -> None:
+        side = self._traffic.up if way == "up" else self._traffic.down
+        counted = side.setdefault(member, Bytes())
+        counted.values += values
+        counted.messages += records.message_bytes(message)
+        self._packets[way] += packet
 
     def finish(self) -> None:
         """Count the last deliveries, which on a fleet come with the request for the whole model."""
@@ -126,14 +172,15 @@ class Post(NoPost):
         return message
 
     def per_member(self, members: int) -> dict[str, float]:
-        """Return the mean bytes of a member: ``up_values``, ``up_messages`` and the same down.
+        """Return the mean bytes of a member: ``up_values``, ``up_packets``, ``up_messages``, the same down.
 
-        Values are what the method itself has to move, messages all that they travel in; the initial model
-        and the final one, the same for all methods, are not among them.
+        Values are what the method itself has to move, packets these in their frames (arrays of whole models
+        have none), messages all that they travel in; the initial model and the final one, the same for all
+        methods, are not among them.
         """
-        total = self._traffic.total()
+        total = self._traffic.total() | {f"{way}_packets": size for way, size in self._packets.items()}
         return {
             f"{way}_{kind}": total[f"{way}_{kind}"] / members
             for way in ("up", "down")
-            for kind in ("values", "messages")
+            for kind in ("values", "packets", "messages")
         }

@@ -9,9 +9,10 @@ import torch
 
 from wash_fl.config import RunConfig
 from wash_fl.consensus.evaluate import accuracy, logits_of
-from wash_fl.consensus.finish import Arrays, Examination
+from wash_fl.consensus.finish import Arrays, Evaluator
 from wash_fl.consensus.soup import greedy_soup
 from wash_fl.core.recipes import resolve
+from wash_fl.lab.compare.budget import fedavg_bytes
 from wash_fl.lab.compare.cohort import Cohort
 from wash_fl.lab.compare.held_out import hold_out
 from wash_fl.lab.compare.line import Line, between
@@ -50,12 +51,21 @@ class Row:
     @property
     def config(self) -> RunConfig:
         """All options of the run."""
-        return METHODS[self.method].config({**self.options, "seed": self.seed})
+        return METHODS[self.method].config(self._given)
+
+    @property
+    def knobs(self) -> Any:
+        """The method's own options."""
+        return METHODS[self.method].settings(self._given)[1]
 
     @property
     def training(self) -> Hashable:
         """What the members' weights follow from: rows of the same differ in their product alone."""
-        return METHODS[self.method].make, self.config, self.dropout
+        return METHODS[self.method].make, self.config, self.knobs, self.dropout
+
+    @property
+    def _given(self) -> dict[str, Any]:
+        return {**self.options, "seed": self.seed}
 
 
 def run_row(row: Row, progress: Callable[[int], None] = lambda number: None) -> dict[str, Any]:
@@ -74,17 +84,18 @@ def run_row(row: Row, progress: Callable[[int], None] = lambda number: None) -> 
         ``accuracy`` on the test data: ``members`` (each), ``member`` (their mean), ``ensemble``,
         ``averaged``, ``recalibrated`` (BatchNorm re-estimated), ``soup`` (greedy, re-estimated too), and
         ``product``, that of the model the method is judged by; ``bytes`` of a member while it trains;
-        ``distance`` of the members to their mean by round, to nine digits; ``lines`` between members 0 and 1
-        and from member 0 to the mean, with the ``barrier``; ``soup_members``; ``sha256`` of the averaged
-        model; ``seconds``; ``machine``: what trained it, for PyTorch rounds otherwise on another kind of
-        processor.
+        ``of_fedavg``, what part of FedAvg's these are, packets up and down; ``knob``, what decided it, in
+        words; ``distance`` of the members to their mean by round, to nine digits; ``lines`` between members
+        0 and 1 and from member 0 to the mean, with the ``barrier``; ``soup_members``; ``sha256`` of the
+        averaged model; ``seconds``; ``machine``: what trained it, for PyTorch rounds otherwise on another
+        kind of processor.
     """
     began = time.perf_counter()
     config, method = row.config, METHODS[row.method]
     task, held = hold_out(load_task(config.task.task), row.seed, config.training.members)
     config = resolve(config, divided=is_divided(task, config))
     post = Post(config)
-    cohort = method.make(config, task, row.dropout, post)
+    cohort = method.make(config, task, row.dropout, post, row.knobs)
     distances: list[float] = []
 
     def on_round(number: int, losses: dict[int, float]) -> None:
@@ -93,7 +104,7 @@ def run_row(row: Row, progress: Callable[[int], None] = lambda number: None) -> 
 
     outcome = cohort.run(on_round)
     post.finish()
-    examination = Examination(task, config)
+    examination = Evaluator(task, config)
     with one_thread():
         soup, weights = _soup(cohort, examination, tensors_of(held))
         soup_accuracy = outcome.members[soup[0]] if len(soup) == 1 else _accuracy(examination, weights)
@@ -106,9 +117,14 @@ def run_row(row: Row, progress: Callable[[int], None] = lambda number: None) -> 
         "recalibrated": outcome.recalibrated,
         "soup": soup_accuracy,
     }
+    sent = post.per_member(config.training.members)
+    model_bytes = sum(each.nbytes for each in cohort.weights(0).values())
     figures = {
         "accuracy": found,
-        "bytes": post.per_member(config.training.members),
+        "bytes": sent,
+        "of_fedavg": (sent["up_packets"] + sent["down_packets"])
+        / fedavg_bytes(config.training.rounds, model_bytes),
+        "knob": cohort.knob,
         "distance": distances,
         "lines": {
             name: {"places": line.places, "losses": line.losses, "accuracies": line.accuracies}
@@ -130,12 +146,12 @@ def judged(figures: Mapping[str, Any], method: str) -> dict[str, Any]:
     return {**figures, "accuracy": {**found, "product": product}}
 
 
-def _accuracy(examination: Examination, weights: Arrays) -> float:
+def _accuracy(examination: Evaluator, weights: Arrays) -> float:
     return accuracy(logits_of(examination.model(weights), examination.inputs), examination.targets)
 
 
 def _soup(
-    cohort: Cohort, examination: Examination, held: tuple[torch.Tensor, torch.Tensor]
+    cohort: Cohort, examination: Evaluator, held: tuple[torch.Tensor, torch.Tensor]
 ) -> tuple[list[int], Arrays]:
     """Return who is in the greedy soup, and its weights, BatchNorm re-estimated for every mean."""
     inputs, targets = held[0], held[1].numpy()
@@ -151,7 +167,7 @@ def _soup(
     return greedy_soup(scores, blend, score)
 
 
-def _lines(cohort: Cohort, examination: Examination) -> dict[str, Line]:
+def _lines(cohort: Cohort, examination: Evaluator) -> dict[str, Line]:
     inputs, targets = examination.inputs[:LINE_EXAMPLES], examination.targets[:LINE_EXAMPLES]
 
     def evaluate(weights: Arrays) -> tuple[float, float]:

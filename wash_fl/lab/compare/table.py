@@ -5,7 +5,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
+from wash_fl.lab.compare.budget import NEAR, near
 from wash_fl.lab.compare.comparison import Folder, Variant
+from wash_fl.lab.compare.methods import METHODS
 from wash_fl.lab.compare.rivals import HEAD
 
 COLUMNS: Final = ("product", "member", "ensemble", "averaged", "recalibrated", "soup")
@@ -50,6 +52,10 @@ class Line:
         Of the members to their mean at the end, over its norm.
     seconds : Spread
         Of the training and all measurements.
+    of_fedavg : Spread, optional
+        The bytes of its packets, up and down, as a part of FedAvg's; None for rows that are older.
+    knob : str
+        What decided how much was sent, in words; empty for rows that are older.
     """
 
     variant: Variant
@@ -61,6 +67,8 @@ class Line:
     barrier: Spread
     distance: Spread
     seconds: Spread
+    of_fedavg: Spread | None = None
+    knob: str = ""
 
 
 def table(folder: Folder) -> list[Line]:
@@ -95,24 +103,61 @@ def _line(variant: Variant, rows: list[dict[str, Any]]) -> Line:
         barrier=spread("lines", "members", "barrier"),
         distance=spread("distance", -1),
         seconds=spread("seconds"),
+        of_fedavg=spread("of_fedavg") if all("of_fedavg" in row for row in rows) else None,
+        knob=str(rows[0].get("knob", "")),
     )
 
 
-def markdown(lines: Sequence[Line], rivals: Sequence[Sequence[str]], claims: Sequence[Sequence[str]]) -> str:
+def part_of_fedavg(line: Line, budget: float) -> str:
+    """Return a variant's bytes as a part of FedAvg's, in words; says so if they do not meet a budget."""
+    if line.of_fedavg is None:
+        return ""
+    text = f"{line.of_fedavg.mean:.3g}"
+    return text if not budget or near(line.of_fedavg.mean, budget) else f"{text}, missed"
+
+
+def budget_lines(folder: Folder) -> list[str]:
+    """Return the rules by which a comparison's budget is met, and why some methods cannot, in lines."""
+    comparison = folder.comparison
+    if not comparison.budget:
+        return []
+    rules: dict[str, list[str]] = {}
+    for name in dict.fromkeys(each.method for each in comparison.variants):
+        if (fit := METHODS[name].fit) is not None:
+            rules.setdefault(fit.rule, []).append(name)
+    return [
+        f"budget {comparison.budget:g} of FedAvg's bytes (every round, all values, float32), packets up and "
+        f"down; met within {NEAR:.0%}, or marked as missed; by these rules:",
+        *(f"{', '.join(names)}: {rule}" for rule, names in rules.items()),
+        *(f"{name} cannot meet it: {why}" for name, why in comparison.unable.items()),
+    ]
+
+
+def markdown(
+    lines: Sequence[Line],
+    rivals: Sequence[Sequence[str]],
+    claims: Sequence[Sequence[str]],
+    budget: float = 0.0,
+    rules: Sequence[str] = (),
+) -> str:
     """Return the table for a document, WASH beside its rivals, and the claims, as far as there are any."""
-    head = ("method", *COLUMNS, "kB up", "kB down", "barrier", "seconds")
+    head = ("method", "knob", *COLUMNS, "kB up", "kB down", "of FedAvg", "barrier", "seconds")
     rows = [
         [
             line.variant.name,
+            line.knob,
             *(line.accuracy[name].percent() for name in COLUMNS),
             f"{line.up.mean / 1e3:.0f}",
             f"{line.down.mean / 1e3:.0f}",
+            part_of_fedavg(line, budget),
             f"{line.barrier.mean:.3f}",
             f"{line.seconds.mean:.0f}",
         ]
         for line in lines
     ]
     parts = [_rows(head, rows)]
+    if rules:
+        parts.append("\n".join(f"- {each}" for each in rules))
     if rivals:
         parts.append(_rows(HEAD, rivals))
     if claims:

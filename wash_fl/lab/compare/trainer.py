@@ -88,10 +88,19 @@ class Trainer(Cohort):
     def after_step(self, position: int) -> None:
         """Take what waits, and exchange if it is time."""
         self._deliver_all(self.here)
-        if position % self._every == 0:
+        if self.is_time(position):
             self._exchange()
             if position % self.config.training.local_steps:
                 self._deliver_before_training()
+
+    def is_time(self, position: int) -> bool:
+        """Return whether members exchange after so many steps of the run."""
+        return position % self._every == 0
+
+    @property
+    def knob(self) -> str:
+        """How probable an exchange is, and in which dtype."""
+        return f"p {self.config.exchange.p:.4g}, {self._dtype}"
 
     def end_round(self) -> None:
         """Take what waits, where a round does not end with an offer."""

@@ -36,7 +36,9 @@ class Setting:
     late : int
         How many of them are not there at the beginning.
     topology : str
-        ``pairs`` or ``permutation``.
+        ``pairs``, ``permutation`` or ``all``; ``auto`` is the mix's usual one.
+    average_from : float
+        Part of the exchanges after which a shuffle's average instead; 0 never.
     p : float
         Probability of a coordinate.
     optimizer : bool
@@ -56,7 +58,8 @@ class Setting:
     seed: int
     members: int
     late: int = 0
-    topology: str = "pairs"
+    topology: str = "auto"
+    average_from: float = 0.0
     p: float = 0.5
     optimizer: bool = False
     mix: str = "shuffle"
@@ -67,6 +70,13 @@ class Setting:
     every: int = 1
     overlap: bool = False
 
+    @property
+    def mixing(self) -> str:
+        """How offers are mixed, in words."""
+        if self.average_from:
+            return "shuffle, then average"
+        return "average in pairs" if (self.mix, self.topology) == ("average", "pairs") else self.mix
+
     def run(self) -> Run:
         """Return what server and members agree on."""
         exchange = ExchangeConfig(
@@ -75,6 +85,7 @@ class Setting:
             mix=self.mix,
             dtype=self.dtype,
             topology=self.topology,
+            average_from=self.average_from,
             exchange_optimizer=self.optimizer,
             exchange_plane=self.plane,
             every=self.every,

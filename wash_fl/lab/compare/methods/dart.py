@@ -2,8 +2,10 @@
 
 from typing import Final
 
+from wash_fl.lab.compare.budget import WHOLE
 from wash_fl.lab.compare.methods.method import Method
 from wash_fl.lab.compare.methods.papa import PapaAll
+from wash_fl.lab.compare.methods.rival import Often
 
 PARTS: Final = 10
 """The authors' examples average every 1,000 of 10,001 steps."""
@@ -23,4 +25,4 @@ class Dart(PapaAll):
         return max(1, training.rounds * training.local_steps // PARTS)
 
 
-DART = Method("dart", "Jain et al. 2023", Dart, {"augment": "grid"})
+DART = Method("dart", "Jain et al. 2023", Dart, {"augment": "grid"}, knobs=Often, fit=WHOLE)

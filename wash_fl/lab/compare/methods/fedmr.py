@@ -3,8 +3,9 @@
 from collections.abc import Sequence
 
 from wash_fl.core import philox
+from wash_fl.lab.compare.budget import WHOLE
 from wash_fl.lab.compare.methods.method import Method
-from wash_fl.lab.compare.methods.rival import Rival
+from wash_fl.lab.compare.methods.rival import Often, Rival
 
 
 class FedMR(Rival):
@@ -33,4 +34,4 @@ class FedMR(Rival):
             self.give(index, mixed[index])  # type: ignore[arg-type]
 
 
-FEDMR = Method("fedmr", "Hu et al. 2023", FedMR)
+FEDMR = Method("fedmr", "Hu et al. 2023", FedMR, knobs=Often, fit=WHOLE)

@@ -1,12 +1,69 @@
 """WASH and its nearest relations: slices change places, or are averaged."""
 
+import dataclasses
+from typing import Final
+
+from wash_fl.core.codec import delivery_dtype, encoded_size
+from wash_fl.core.draw import Draw
+from wash_fl.core.plane import plane_of
+from wash_fl.core.schedule import Schedule
+from wash_fl.lab.compare.budget import Choice, Fit, Run, nearest
 from wash_fl.lab.compare.methods.method import Method, shuffled
 
-WASH = Method("wash", "Fournier et al. 2024; slices between pairs, once per round", shuffled)
-WASH_OPT = Method("wash-opt", "Fournier et al. 2024, WASH+Opt", shuffled, {"exchange-optimizer": True})
+KEYS: Final = ("p",)
+MOST_DRAWS: Final = 64
+"""Exchanges whose sizes are looked at: they are alike, and a run may have very many."""
+
+
+def part_for(p: float, part: float) -> float:
+    """Return the part of a run that holds the slices of p over all of it: the one given, or a larger one."""
+    return max(p, part)
+
+
+def choose_p(run: Run, allowed: float, part: float = 1.0) -> Choice:
+    """Return the p whose slices are nearest to some bytes per member, up and down.
+
+    Parameters
+    ----------
+    run : Run
+        What is trained.
+    allowed : float
+        The bytes.
+    part : float
+        In which part of the run slices are exchanged, with p over it.
+    """
+    training, exchange = run.config.training, run.config.exchange
+    exchanges = plane_of(exchange).exchanges(exchange, training.rounds, training.local_steps)
+    slots = len(run.layout.slots)
+
+    def spend(p: float) -> float:
+        own_part = part_for(p, part)
+        own = dataclasses.replace(exchange, p=p / own_part)
+        count = round(own_part * exchanges)
+        numbers = {1 + index * count // MOST_DRAWS for index in range(MOST_DRAWS if count else 0)}
+        draw = Draw(training.seed, run.layout, Schedule.between(own, training.rounds, training.local_steps))
+        sizes = [
+            run.packet(encoded_size(dtype, slots, values))
+            for values in map(draw.count, sorted(numbers))
+            if values
+            for dtype in (own.dtype, delivery_dtype(own))
+        ]
+        return sum(sizes) * count / max(1, len(numbers))
+
+    p, spent = nearest(allowed, 1.0, spend)
+    return Choice({"p": p}, spent)
+
+
+FIT: Final = Fit("p by bisection, at the run's dtype", KEYS, choose_p)
+
+WASH = Method("wash", "Fournier et al. 2024; slices between pairs, once per round", shuffled, fit=FIT)
+WASH_OPT = Method(
+    "wash-opt", "Fournier et al. 2024, WASH+Opt", shuffled, {"exchange-optimizer": True}, fit=FIT
+)
 SPARTA = Method(
     "sparta",
     "Exo Labs 2025: random coordinates, everywhere equally probable, are averaged",
     shuffled,
-    {"mix": "average", "schedule": "constant"},
+    {"mix": "average", "topology": "all", "schedule": "constant"},
+    fit=FIT,
 )
