@@ -126,6 +126,12 @@ class ExchangeConfig(Checked):
         "How shuffle permutes: a random matching of members, or a permutation per coordinate (the paper)",
         choices=("pairs", "permutation"),
     )
+    run_length: int = option(
+        0,
+        "Consecutive values that are drawn together, where a tensor has enough of them: longer runs are less "
+        "work; 0 takes 1 for shuffle and 16 for average",
+        choices=(0, 1, 16, 64),
+    )
     exchange_optimizer: bool = option(False, "WASH+Opt: optimizer state travels with the values")
     dtype: str = option(
         "float32",

@@ -19,7 +19,7 @@ TERMS = Terms(
     members=4,
     rounds=30,
     local_steps=24,
-    exchange=ExchangeConfig(p=0.1, schedule="size-aware", mix="average"),
+    exchange=ExchangeConfig(p=0.1, schedule="size-aware", mix="average", run_length=1),
 )
 
 
@@ -30,6 +30,8 @@ def changed(**fields):
         part = content["exchange"] if name in content["exchange"] else content
         if value is None:
             del part[name]
+        elif isinstance(value, dict):
+            part[name].update(value)
         else:
             part[name] = value
     return json.dumps(content, sort_keys=True)
@@ -59,6 +61,7 @@ def possible_name(name):
             mix=st.sampled_from(["shuffle", "average"]),
             topology=st.sampled_from(["pairs", "permutation"]),
             exchange_optimizer=st.booleans(),
+            run_length=st.sampled_from([0, 1, 16, 64]),
         ),
     )
 )
@@ -125,6 +128,9 @@ def test_text_that_is_no_terms_is_refused(text):
         ({"topology": "ring"}, "topology = 'ring' is not allowed"),
         ({"warmup": -1}, "warmup = -1 is not allowed"),
         ({"exchange_optimizer": 1}, "exchange-optimizer = 1 is an int"),
+        ({"exchange": {"run_length": 2}}, "run-length = 2 is not allowed: it is one of 0, 1, 16, 64"),
+        ({"exchange": {"run_length": "16"}}, "run-length = '16' is a str"),
+        ({"exchange": {"run_length": 0}}, "they leave a choice open"),
     ],
     ids=str,
 )
@@ -144,11 +150,32 @@ OF_THE_FIRST_VERSION = [field.name for field in dataclasses.fields(ExchangeConfi
 
 
 def test_terms_say_of_later_options_only_what_the_run_uses():
-    exchange = dataclasses.replace(TERMS.exchange, exchange_plane="stream", every=3, dtype="int8")
+    exchange = dataclasses.replace(
+        TERMS.exchange, exchange_plane="stream", every=3, dtype="int8", run_length=64
+    )
     used = dataclasses.replace(TERMS, exchange=exchange)
     assert LATER.keys() & json.loads(TERMS.to_json())["exchange"].keys() == set()
     assert LATER.keys() - json.loads(used.to_json())["exchange"].keys() == {"overlap"}
     assert (Terms.from_json(TERMS.to_json()), Terms.from_json(used.to_json())) == (TERMS, used)
+
+
+@pytest.mark.parametrize(("mix", "length"), [("shuffle", 1), ("average", 16)])
+def test_a_run_length_that_is_left_open_is_filled_in_and_travels(mix, length):
+    exchange = ExchangeConfig(p=0.1, schedule="constant", mix=mix)
+    terms = dataclasses.replace(TERMS, exchange=exchange)
+    assert terms.exchange == dataclasses.replace(exchange, run_length=length)
+    assert json.loads(terms.to_json())["exchange"].get("run_length", 1) == length
+    assert Terms.from_json(terms.to_json()) == terms
+
+
+def test_terms_of_a_version_without_runs_are_of_single_values_whatever_is_the_default_here():
+    text = TERMS.to_json()
+    assert "run_length" not in text
+    assert Terms.from_json(text).exchange.run_length == 1
+    open_to = dataclasses.replace(TERMS, exchange=dataclasses.replace(TERMS.exchange, run_length=0))
+    assert open_to.exchange.run_length == 16
+    assert run_identity(open_to) != run_identity(TERMS)
+    assert run_identity(open_to.of_single_values) == run_identity(TERMS)
 
 
 @pytest.mark.parametrize("option", OF_THE_FIRST_VERSION)

@@ -1,4 +1,4 @@
-"""What ``auto`` and ``paper`` stand for: a schedule over depth and a mix.
+"""What ``auto``, ``paper`` and a run length of 0 stand for: a schedule over depth, a mix, a run length.
 
 ``auto`` is what gave the best averaged model for equal bytes in ``docs/evidence.md``: the same for every
 way of dividing the data.
@@ -16,6 +16,15 @@ nearly no bytes."""
 MIX: Final = "average"
 """Where labels are skewed, what one member has unlearned is better averaged away. Where they are not,
 shuffled slices keep the members different, and more of them are needed to keep the members together."""
+
+
+RUN_LENGTHS: Final = {"shuffle": 1, "average": 16}
+"""By mix: an average loses nothing by runs, and 16 values of float32 are a cache line."""
+
+
+def run_length(exchange: ExchangeConfig) -> int:
+    """Return how many consecutive values are drawn together, where 0 leaves it open."""
+    return exchange.run_length or RUN_LENGTHS[chosen(exchange).mix]
 
 
 def chosen(exchange: ExchangeConfig) -> ExchangeConfig:

@@ -183,7 +183,8 @@ class WashStrategy(NoHooks):
         del initial_arrays
         self._model = initial_spec(arrays, self._rules)
         self._outcome = Outcome(self._model, self._watcher)
-        with TemporaryDirectory(prefix="wash-fl-") as folder, closing(self._open_journal(terms)) as journal:
+        journal, terms = self._open_journal(terms)
+        with TemporaryDirectory(prefix="wash-fl-") as folder, closing(journal):
             # On disk, so that the server holds no model while the members train.
             self._initial = Path(folder) / "initial.safetensors"
             write_weights(self._initial, arrays)
@@ -233,13 +234,20 @@ class WashStrategy(NoHooks):
         """Return the weights that a request names: the averaged model's, or the initial ones."""
         return self._outcome.averaged if name == AVERAGED else read_weights(self._initial)
 
-    def _open_journal(self, terms: Terms) -> Journal:
+    def _open_journal(self, terms: Terms) -> tuple[Journal, Terms]:
+        """Return the run's journal, and the terms with which it was begun."""
         if self._options.journal is None:
-            return Journal.in_memory()
-        sync = plane_of(terms.exchange).synchronous
-        layout = self._layout.fingerprint
-        path = self._options.journal
-        return Journal(SqliteStore.open(path, run_identity(terms), layout, synchronous=sync))
+            return Journal.in_memory(), terms
+        # Who leaves the run length open goes on with a run that was begun before there was a choice.
+        older = terms if self._exchange.run_length else terms.of_single_values
+        store = SqliteStore.open(
+            self._options.journal,
+            run_identity(terms),
+            self._layout.fingerprint,
+            older=run_identity(older),
+            synchronous=plane_of(terms.exchange).synchronous,
+        )
+        return Journal(store), terms if store.run == run_identity(terms) else older
 
     def _carrier_of(self, terms: Terms) -> Carrier:
         if plane_of(terms.exchange).once_per_round:

@@ -1,7 +1,6 @@
-"""A model's exchanged parameters, read and written at flat coordinates without copying the model."""
+"""A model's exchanged parameters, read and written where an exchange selects, without copying the model."""
 
-import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -10,11 +9,11 @@ from torch import nn
 
 from wash_fl.core.identity import weights_sha256
 from wash_fl.core.layout import PARAMETER, Layout, layout_of
+from wash_fl.core.selection import Part, Selection
 from wash_fl.errors import LayoutError
 from wash_fl.member.sharing import Memory, memory_of
 from wash_fl.member.state_dict import refuse_lazy, state_arrays, state_rules
 
-Coordinates = NDArray[np.int64]
 Values = NDArray[np.float32]
 
 
@@ -96,41 +95,48 @@ class FlatViews:
 
 
 def gather(
-    tensors: Sequence[torch.Tensor],
-    layout: Layout,
-    coordinates: Coordinates,
-    views: Sequence[Values | None] | None = None,
+    tensors: Sequence[torch.Tensor], selection: Selection, views: Sequence[Values | None] | None = None
 ) -> Values:
-    """Return a copy of the values at sorted flat coordinates, shape (count,), wherever the tensors live.
+    """Return a copy of the selected values, shape (count,), wherever the tensors live.
 
     ``views`` are those of :class:`FlatViews`, if there are any.
     """
-    values = np.empty(coordinates.size, dtype=np.float32)
-    for tensor, view, places, part in _parts(tensors, layout, coordinates, views):
-        if view is not None:
+    values = np.empty(selection.count, dtype=np.float32)
+    for part in selection.parts:
+        tensor, into = tensors[part.tensor], values[part.begin : part.end]
+        view = _flat_view(tensor) if views is None else views[part.tensor]
+        if view is None:
+            _gather_by_torch(tensor, part, into)
+        elif part.length == 1:
             # All places exist; to clip them is the mode that does not check it again.
-            view.take(places, out=values[part], mode="clip")
+            view.take(part.runs, out=into, mode="clip")
         else:
-            index = torch.from_numpy(places).to(tensor.device)
-            values[part] = torch.take(tensor.detach(), index).cpu().numpy()
+            runs, rows, rest = _rows(part, view, into)
+            rows[0].take(runs, axis=0, out=rows[1], mode="clip")
+            if rest is not None:
+                rest[1][:] = rest[0]
     return values
 
 
 def scatter(
     tensors: Sequence[torch.Tensor],
-    layout: Layout,
-    coordinates: Coordinates,
+    selection: Selection,
     values: Values,
     views: Sequence[Values | None] | None = None,
 ) -> None:
-    """Write ``values``, shape (count,), at sorted flat coordinates, in place."""
-    for tensor, view, places, part in _parts(tensors, layout, coordinates, views):
-        if view is not None:
-            view[places] = values[part]
+    """Write ``values``, shape (count,), where they are selected, in place."""
+    for part in selection.parts:
+        tensor, source = tensors[part.tensor], values[part.begin : part.end]
+        view = _flat_view(tensor) if views is None else views[part.tensor]
+        if view is None:
+            _scatter_by_torch(tensor, part, source)
+        elif part.length == 1:
+            view[part.runs] = source
         else:
-            index = torch.from_numpy(places).to(tensor.device)
-            # A copy, for the values may be a read-only view of a packet, which torch would warn about.
-            tensor.detach().put_(index, torch.from_numpy(values[part].copy()).to(tensor.device))
+            runs, rows, rest = _rows(part, view, source)
+            rows[0][runs] = rows[1]
+            if rest is not None:
+                rest[0][:] = rest[1]
 
 
 def _flat_view(tensor: torch.Tensor) -> Values | None:
@@ -141,20 +147,27 @@ def _flat_view(tensor: torch.Tensor) -> Values | None:
     return None
 
 
-def _parts(
-    tensors: Sequence[torch.Tensor],
-    layout: Layout,
-    coordinates: Coordinates,
-    views: Sequence[Values | None] | None,
-) -> Iterator[tuple[torch.Tensor, Values | None, Coordinates, slice]]:
-    """Yield each tensor that is hit, its view, the places within it, and where they are in the slice."""
-    bounds = layout.boundaries(coordinates)
-    places = coordinates - np.repeat(layout.offsets, np.diff(bounds))
-    for index, (begin, end) in enumerate(itertools.pairwise(bounds.tolist())):
-        if begin < end:
-            tensor = tensors[index]
-            view = _flat_view(tensor) if views is None else views[index]
-            yield tensor, view, places[begin:end], slice(begin, end)
+def _rows(
+    part: Part, view: Values, values: Values
+) -> tuple[NDArray[np.int64], tuple[Values, Values], tuple[Values, Values] | None]:
+    """Return a part's whole runs, tensor and values as rows of that length, and both beyond these rows."""
+    length, whole = part.length, part.whole
+    inside, among = view.size - view.size % length, whole * length
+    rows = view[:inside].reshape(-1, length), values[:among].reshape(-1, length)
+    if whole == part.runs.size:
+        return part.runs, rows, None
+    return part.runs[:whole], rows, (view[inside:], values[among:])
+
+
+def _gather_by_torch(tensor: torch.Tensor, part: Part, into: Values) -> None:
+    index = torch.from_numpy(part.elements()).to(tensor.device)
+    into[:] = torch.take(tensor.detach(), index).cpu().numpy()
+
+
+def _scatter_by_torch(tensor: torch.Tensor, part: Part, values: Values) -> None:
+    index = torch.from_numpy(part.elements()).to(tensor.device)
+    # A copy, for the values may be a read-only view of a packet, which torch would warn about.
+    tensor.detach().put_(index, torch.from_numpy(values.copy()).to(tensor.device))
 
 
 def flatten(tensors: Sequence[torch.Tensor]) -> Values:

@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from typing import Final, Self
 
 from wash_fl.config import ExchangeConfig, RunConfig
-from wash_fl.core.auto import chosen
+from wash_fl.core.auto import chosen, run_length
 from wash_fl.core.packet import RUN_BYTES
 from wash_fl.core.schedule import Schedule
 from wash_fl.errors import ConfigError
 
-LATER: Final = {"dtype": "float32", "exchange_plane": "round", "every": 1, "overlap": False}
+LATER: Final = {"dtype": "float32", "exchange_plane": "round", "every": 1, "overlap": False, "run_length": 1}
 """Options of the exchange that runs of the first version did not have, as they were without them."""
 
 
@@ -33,7 +33,7 @@ class Terms:
     local_steps : int
         Optimizer steps of a member per round.
     exchange : ExchangeConfig
-        What is exchanged and how it is mixed.
+        What is exchanged and how it is mixed; a run length that it leaves open is filled in.
     """
 
     run_name: str
@@ -42,6 +42,16 @@ class Terms:
     rounds: int
     local_steps: int
     exchange: ExchangeConfig
+
+    def __post_init__(self) -> None:
+        if not self.exchange.run_length:
+            exchange = dataclasses.replace(self.exchange, run_length=run_length(self.exchange))
+            object.__setattr__(self, "exchange", exchange)
+
+    @property
+    def of_single_values(self) -> Self:
+        """The same terms with a run length of 1: the only one that versions without this option know."""
+        return dataclasses.replace(self, exchange=dataclasses.replace(self.exchange, run_length=1))
 
     @property
     def schedule(self) -> Schedule:
@@ -67,7 +77,7 @@ class Terms:
         """
         try:
             content = json.loads(text)
-            exchange = ExchangeConfig(**content["exchange"])
+            exchange = ExchangeConfig(**{**LATER, **content["exchange"]})
             terms = cls(**{**content, "exchange": exchange})
             given = dataclasses.asdict(terms)
         except ConfigError as error:
@@ -80,8 +90,8 @@ class Terms:
         options = {**given, **given["exchange"]}
         del options["exchange"]
         try:
-            if chosen(exchange) != exchange:
-                raise ConfigError("they leave a choice open (schedule, mix).")
+            if chosen(exchange) != exchange or not exchange.run_length:
+                raise ConfigError("they leave a choice open (schedule, mix, run_length).")
             RunConfig.from_mapping(options)
         except ConfigError as error:
             raise ConfigError(f"the run's terms are not possible: {error}") from error

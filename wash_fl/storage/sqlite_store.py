@@ -58,7 +58,9 @@ class SqliteStore:
         self.layout: bytes = self._meta["layout"]
 
     @classmethod
-    def open(cls, path: Path, run: bytes, layout: bytes, *, synchronous: str = "FULL") -> Self:
+    def open(
+        cls, path: Path, run: bytes, layout: bytes, *, older: bytes = b"", synchronous: str = "FULL"
+    ) -> Self:
         """Open the journal of a run, or begin it; no other server can open it until it is closed.
 
         Parameters
@@ -67,6 +69,8 @@ class SqliteStore:
             Its file; the folder is made.
         run, layout : bytes
             Identity of the run, and fingerprint of what it exchanges: those of the journal must be the same.
+        older : bytes
+            The identity that the run has if an older version began it: a journal may be of that, too.
         synchronous : str
             SQLite's word for what survives a power cut: ``FULL`` all that was written, ``NORMAL`` and ``OFF``
             may lose the newest transactions. A killed process loses nothing with any.
@@ -88,7 +92,7 @@ class SqliteStore:
                 database.execute("PRAGMA locking_mode=EXCLUSIVE")
                 database.execute(f"PRAGMA synchronous={synchronous}")
                 store = cls(path, database)
-            if store.run != run:
+            if store.run not in (run, older):
                 raise StateError(
                     f"{path} is the journal of run {store.run.hex()}, this run is {run.hex()}: use another "
                     "run-name, or the options this run began with."

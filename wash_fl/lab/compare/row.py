@@ -49,8 +49,8 @@ class Row:
 
     @property
     def config(self) -> RunConfig:
-        """All options of the run."""
-        return METHODS[self.method].config({**self.options, "seed": self.seed})
+        """All options of the run; values are drawn one by one, as in all of the evidence, unless they say."""
+        return METHODS[self.method].config({"run-length": 1, **self.options, "seed": self.seed})
 
     @property
     def training(self) -> Hashable:

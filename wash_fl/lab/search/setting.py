@@ -51,6 +51,8 @@ class Setting:
         Optimizer steps per round, and between two exchanges on streams.
     overlap : bool
         Whether members train on while a slice is on its way.
+    run_length : int
+        Consecutive values that are drawn together.
     """
 
     seed: int
@@ -66,6 +68,7 @@ class Setting:
     steps: int = 1
     every: int = 1
     overlap: bool = False
+    run_length: int = 1
 
     def run(self) -> Run:
         """Return what server and members agree on."""
@@ -79,6 +82,7 @@ class Setting:
             exchange_plane=self.plane,
             every=self.every,
             overlap=self.overlap,
+            run_length=self.run_length,
         )
         terms = Terms(
             run_name="faults",
