@@ -152,9 +152,9 @@ def test_a_tensor_that_is_too_small_for_runs_is_drawn_as_without(length):
     sizes = [length * length - 1, 5, length * length]
     without = draw_of(sizes, 0.3, seed=4).selection(1)
     within = draw_of(sizes, 0.3, seed=4, length=length).selection(1)
-    small = int(without.bounds[2])
+    small = without.parts[1].end
     assert within.coordinates[:small].tolist() == without.coordinates[:small].tolist()
-    assert within.lengths.tolist() == [1, 1, length]
+    assert [part.length for part in within.parts] == [1, 1, length]
 
 
 @pytest.mark.parametrize("size", [256, 257, 271, 272, 300])
@@ -171,7 +171,7 @@ def test_over_all_rotations_every_coordinate_is_selected_exactly_as_often(monkey
         monkeypatch.setattr(philox, "words", lambda *args, index, at=stream: at[: args[2]])
         selection = draw_of([size], p, length=16).selection(1)
         selected[selection.coordinates] += 1
-        counts.add(int(selection.counts[0]))
+        counts.add(selection.parts[0].runs.size)
     assert len(counts) == 1
     assert set(selected.tolist()) == counts
 
@@ -184,7 +184,8 @@ def test_every_run_is_selected_with_exactly_its_probability(size, p):
     chosen = np.zeros((2000, 100 * runs), dtype=bool)
     for exchange, row in enumerate(chosen, start=1):
         selection = draw.selection(exchange)
-        row[np.repeat(np.arange(100) * runs, selection.counts) + selection.runs] = True
+        for part in selection.parts:
+            row[part.tensor * runs + part.runs] = True
     assert suspicions(chosen.reshape(-1, runs), p) == []
 
 

@@ -19,6 +19,7 @@ from wash_fl.core.layout import Layout
 from wash_fl.core.schedule import Schedule
 from wash_fl.core.selection import Selection
 
+_1 = np.uint64(1)
 _32 = np.uint64(32)
 _LOW32 = np.uint64(2**32 - 1)
 _HEADER_WORDS = 2
@@ -77,7 +78,8 @@ class Draw:
         """
         found = self._drawn.get(exchange)
         if found is None:
-            found = Selection(self.layout, self._lengths, self._counts(exchange), self._draw(exchange))
+            runs = self._draw(exchange)
+            found = Selection(self.layout, self._lengths.tolist(), self._counts(exchange).tolist(), runs)
             self._keep(self._drawn, exchange, found)
         return found
 
@@ -99,49 +101,46 @@ class Draw:
 
     def _draw(self, exchange: int) -> NDArray[np.int64]:
         """Return the numbers of the runs within their tensor, sorted, tensor after tensor."""
-        counts = self._counts(exchange)
-        total = int(counts.sum())
-        if total == 0:
-            return np.empty(0, dtype=np.int64)
-        header_words = _HEADER_WORDS * len(self.layout.tensors)
-        words = philox.words(self.seed, "coords", header_words + total, index=exchange)
-        header, drawn = words[:header_words], words[header_words:]
-
-        # One entry per selected run from here on: its tensor's size in runs, count, rotation.
-        sizes = self._runs
-        hit = counts > 0
+        headers = _HEADER_WORDS * len(self.layout.tensors)
+        # A stream's first words are the same however many are drawn: with at most so many it is drawn once.
+        most = int((self._expectation(exchange) >> _32).sum()) + len(self.layout.tensors)
+        words = philox.words(self.seed, "coords", headers + most, index=exchange)
+        counts = self._counts(exchange, words[:headers])
         ends = np.cumsum(counts)
-        size, count = np.repeat(sizes, counts), np.repeat(counts, counts)
-        first_of_tensor = np.repeat(ends - counts, counts)
-        stratum = np.arange(total) - first_of_tensor
-        start = stratum.astype(np.uint64) * size // count.astype(np.uint64)
-        # A stratum ends where the next begins, and the last where its tensor does.
-        end = np.empty_like(start)
-        end[:-1] = start[1:]
-        end[ends[hit] - 1] = sizes[hit]
-        rotation = philox.below(header[1::_HEADER_WORDS], sizes)
-        place = start + philox.below(drawn, end - start) + np.repeat(rotation, counts)
+        total = int(ends[-1])
+        firsts = ends - counts
+        rotation = philox.below(words[1:headers:_HEADER_WORDS], self._runs)
+
+        # One column per selected run from here on: its tensor's runs, their count, the first, the rotation.
+        columns = np.array([self._runs, counts, firsts, rotation], dtype=np.uint64)
+        size, count, first, turn = np.repeat(columns, counts, axis=1)
+        stratum = np.arange(total, dtype=np.uint64) - first
+        start = stratum * size // count
+        end = (stratum + _1) * size // count
+        place = start + philox.below(words[headers : headers + total], end - start) + turn
         beyond = place >= size
         place -= size * beyond
         # Within a tensor the strata are in order but for those that the rotation took beyond its end, which
         # come first: so many places each one moves.
-        moved = np.zeros(len(counts), dtype=np.int64)
-        moved[hit] = np.add.reduceat(beyond, (ends - counts)[hit], dtype=np.int64)
+        before = np.zeros(total + 1, dtype=np.uint64)
+        np.cumsum(beyond, out=before[1:])
+        moved = before[ends] - before[firsts]
         order = stratum + np.repeat(moved, counts)
-        order -= np.where(order >= count, count, 0)
+        order -= count * (order >= count)
         runs = np.empty(total, dtype=np.int64)
-        runs[first_of_tensor + order] = place
+        runs[(first + order).astype(np.int64)] = place
         return runs
 
-    def _header(self, exchange: int) -> philox.Words:
-        """Return two words per tensor: one decides the count, one the rotation."""
-        return philox.words(self.seed, "coords", _HEADER_WORDS * len(self.layout.tensors), index=exchange)
+    def _counts(self, exchange: int, header: philox.Words | None = None) -> NDArray[np.int64]:
+        """Return the number of selected runs per tensor; ``header`` are the exchange's first words.
 
-    def _counts(self, exchange: int) -> NDArray[np.int64]:
-        """Return the number of selected runs per tensor."""
+        Of a header's two words per tensor one decides the count, one the rotation.
+        """
         found = self._counted.get(exchange)
         if found is None:
-            header = self._header(exchange)
+            if header is None:
+                words = _HEADER_WORDS * len(self.layout.tensors)
+                header = philox.words(self.seed, "coords", words, index=exchange)
             expected = self._expectation(exchange)
             one_more = (header[0::_HEADER_WORDS] >> _32) < (expected & _LOW32)
             found = ((expected >> _32) + one_more).astype(np.int64)

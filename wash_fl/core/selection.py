@@ -1,7 +1,6 @@
 """The coordinates of one exchange, tensor by tensor: what values are read from, and written to."""
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Sequence
 from functools import cached_property
 from typing import NamedTuple
 
@@ -45,7 +44,6 @@ class Part(NamedTuple):
         return every.reshape(-1)[: self.end - self.begin]
 
 
-@dataclass(frozen=True, eq=False)
 class Selection:
     """The coordinates of one exchange.
 
@@ -53,73 +51,50 @@ class Selection:
     ----------
     layout : Layout
         What they index.
-    lengths : ndarray of int64, shape (tensors,)
-        Values of a run, per tensor.
-    counts : ndarray of int64, shape (tensors,)
-        Runs that are selected, per tensor.
+    lengths, counts : sequence of int
+        Values of a run, and runs that are selected, per tensor.
     runs : ndarray of int64, shape (sum of counts,)
         Their numbers within their tensor, tensor after tensor, sorted within each.
+
+    Attributes
+    ----------
+    layout : Layout
+        What they index.
+    parts : list of Part
+        What is selected of each tensor that is hit.
+    count : int
+        Number of coordinates.
     """
 
-    layout: Layout
-    lengths: Indices
-    counts: Indices
-    runs: Indices
+    def __init__(self, layout: Layout, lengths: Sequence[int], counts: Sequence[int], runs: Indices) -> None:
+        self.layout = layout
+        self.parts: list[Part] = []
+        first = begin = 0
+        for tensor, (count, length, size) in enumerate(
+            zip(counts, lengths, layout.sizes.tolist(), strict=True)
+        ):
+            if count:
+                mine = runs[first : first + count]
+                end, whole = begin + count * length, count
+                if size % length and (missing := (int(mine[-1]) + 1) * length - size) > 0:
+                    end, whole = end - missing, count - 1
+                self.parts.append(Part(tensor, length, mine, whole, begin, end))
+                first, begin = first + count, end
+        self.count = begin
 
     @classmethod
     def of(cls, layout: Layout, coordinates: Indices) -> "Selection":
-        """Return the selection of distinct sorted coordinates, value by value."""
+        """Return the selection of distinct sorted coordinates, one by one."""
         counts = np.diff(layout.boundaries(coordinates))
         places = coordinates - np.repeat(layout.offsets, counts)
-        return cls(layout, np.ones_like(counts), counts, places)
-
-    @property
-    def count(self) -> int:
-        """Number of coordinates."""
-        return int(self.bounds[-1])
-
-    @cached_property
-    def bounds(self) -> Indices:
-        """Where each tensor's values begin among those of the exchange, and the end, shape (tensors + 1,)."""
-        bounds = np.zeros(self.counts.size + 1, dtype=np.int64)
-        np.cumsum(self.counts * self.lengths - self._missing, out=bounds[1:])
-        return bounds
-
-    @cached_property
-    def parts(self) -> tuple[Part, ...]:
-        """What is selected of each tensor that is hit."""
-        return tuple(self._parts())
+        return cls(layout, [1] * len(counts), counts.tolist(), places)
 
     @cached_property
     def coordinates(self) -> Indices:
         """The coordinates, sorted, shape (count,); not to be written to."""
-        starts = np.repeat(self.layout.offsets, self.counts)
-        starts += self.runs * np.repeat(self.lengths, self.counts)
-        if self.count > starts.size:
-            sizes = np.repeat(self.lengths, self.counts)
-            hit = self.counts > 0
-            sizes[np.cumsum(self.counts)[hit] - 1] -= self._missing[hit]
-            starts = np.repeat(starts - np.cumsum(sizes) + sizes, sizes)
-            starts += np.arange(starts.size)
-        starts.flags.writeable = False
-        return starts
-
-    @cached_property
-    def _missing(self) -> Indices:
-        """By how much each tensor's last selected run is shorter than the others, shape (tensors,)."""
-        missing = np.zeros_like(self.counts)
-        hit = self.counts > 0
-        last = self.runs[np.cumsum(self.counts)[hit] - 1]
-        missing[hit] = np.maximum((last + 1) * self.lengths[hit] - self.layout.sizes[hit], 0)
-        return missing
-
-    def _parts(self) -> Iterator[Part]:
-        hit = np.flatnonzero(self.counts)
-        ends = np.cumsum(self.counts)[hit]
-        first = 0
-        columns = (hit, self.lengths[hit], ends, self._missing[hit], self.bounds[hit], self.bounds[hit + 1])
-        for tensor, length, last, missing, begin, end in zip(
-            *(each.tolist() for each in columns), strict=True
-        ):
-            yield Part(tensor, length, self.runs[first:last], last - first - bool(missing), begin, end)
-            first = last
+        coordinates = np.empty(self.count, dtype=np.int64)
+        offsets = self.layout.offsets.tolist()
+        for part in self.parts:
+            np.add(part.elements(), offsets[part.tensor], out=coordinates[part.begin : part.end])
+        coordinates.flags.writeable = False
+        return coordinates

@@ -159,14 +159,14 @@ class Member:
         """Take over a flat vector of exchanged parameters, shape (layout.size,)."""
         unflatten(vector, self._parameters)
 
-    def _slots(self) -> list[tuple[Sequence[torch.Tensor], Sequence[Values | None] | None]]:
-        """Return the tensors of each slot, and views of those that stay where they are.
+    def _slots(self) -> list[tuple[Sequence[torch.Tensor], FlatViews]]:
+        """Return the tensors of each slot, and their views.
 
         Optimizer state is looked up anew: optimizers replace its tensors.
         """
         state = [slot for slot in self.layout.slots if slot != PARAMETER]
         others = slot_tensors(self.optimizer, self._parameters, state)
-        return [(self._parameters, self._views()), *((tensors, None) for tensors in others)]
+        return [(self._parameters, self._views), *((tensors, FlatViews(tensors)) for tensors in others)]
 
 
 def _kinds_of(model: nn.Module) -> dict[str, str]:

@@ -1,6 +1,8 @@
 """A model's exchanged parameters, read and written where an exchange selects, without copying the model."""
 
+import functools
 from collections.abc import Sequence
+from typing import Final
 
 import numpy as np
 import torch
@@ -9,12 +11,15 @@ from torch import nn
 
 from wash_fl.core.identity import weights_sha256
 from wash_fl.core.layout import PARAMETER, Layout, layout_of
-from wash_fl.core.selection import Part, Selection
+from wash_fl.core.selection import Selection
 from wash_fl.errors import LayoutError
 from wash_fl.member.sharing import Memory, memory_of
 from wash_fl.member.state_dict import refuse_lazy, state_arrays, state_rules
 
 Values = NDArray[np.float32]
+Runs = NDArray[np.void]
+
+_NO_ROWS: Final[tuple[int, Runs]] = 0, np.empty(0, dtype="V4")
 
 
 def exchanged_parameters(model: nn.Module) -> list[tuple[str, nn.Parameter]]:
@@ -69,7 +74,7 @@ def model_layout(model: nn.Module, slots: Sequence[str] = ()) -> Layout:
 
 
 class FlatViews:
-    """Flat views of the memory of tensors, made again when one has moved.
+    """Flat views of the memory of tensors, each made when it is asked for, and again when a tensor has moved.
 
     A model has dozens of tensors of which an exchange touches a few values each, so the fixed cost per tensor
     is what counts.
@@ -81,62 +86,75 @@ class FlatViews:
     """
 
     def __init__(self, tensors: Sequence[torch.Tensor]) -> None:
-        self._tensors = tensors
-        self._moved_from: list[int] = []
-        self._views: list[Values | None] = []
+        self.tensors = tensors
+        # The old views keep the old memory, so that no other tensor can be there.
+        self._moved_from = [0] * len(tensors)
+        self._views: list[Values | None] = [None] * len(tensors)
+        self._rows: list[tuple[int, Runs]] = [_NO_ROWS] * len(tensors)
 
-    def __call__(self) -> list[Values | None]:
-        """Return a view of each tensor; None for one that is not contiguous memory of the CPU."""
-        pointers = [each.data_ptr() for each in self._tensors]
-        if pointers != self._moved_from:
-            # The old views keep the old memory, so that no other tensor can be there.
-            self._moved_from, self._views = pointers, [_flat_view(each) for each in self._tensors]
-        return self._views
+    def flat(self, number: int) -> Values | None:
+        """Return a view of a tensor, shape (size,); None if it is not contiguous memory of the CPU."""
+        pointer = self.tensors[number].data_ptr()
+        if pointer != self._moved_from[number]:
+            self._moved_from[number], self._rows[number] = pointer, _NO_ROWS
+            self._views[number] = _flat_view(self.tensors[number])
+        return self._views[number]
+
+    def runs(self, number: int, view: Values, length: int) -> Runs:
+        """Return the whole runs of so many values in a tensor's flat view, each as one item."""
+        kept, rows = self._rows[number]
+        if kept != length:
+            rows = _runs(view, view.size // length, length)
+            self._rows[number] = length, rows
+        return rows
 
 
-def gather(
-    tensors: Sequence[torch.Tensor], selection: Selection, views: Sequence[Values | None] | None = None
-) -> Values:
+def gather(tensors: Sequence[torch.Tensor], selection: Selection, views: FlatViews | None = None) -> Values:
     """Return a copy of the selected values, shape (count,), wherever the tensors live.
 
-    ``views`` are those of :class:`FlatViews`, if there are any.
+    ``views`` are those of the tensors, if they are kept.
     """
+    views = FlatViews(tensors) if views is None else views
     values = np.empty(selection.count, dtype=np.float32)
     for part in selection.parts:
-        tensor, into = tensors[part.tensor], values[part.begin : part.end]
-        view = _flat_view(tensor) if views is None else views[part.tensor]
+        number, length, runs, whole, begin, end = part
+        view = views.flat(number)
         if view is None:
-            _gather_by_torch(tensor, part, into)
-        elif part.length == 1:
-            # All places exist; to clip them is the mode that does not check it again.
-            view.take(part.runs, out=into, mode="clip")
+            index = torch.from_numpy(part.elements()).to(tensors[number].device)
+            values[begin:end] = torch.take(tensors[number].detach(), index).cpu().numpy()
+        # All places exist; to clip them is the mode that does not check it again.
+        elif length == 1:
+            view.take(runs, out=values[begin:end], mode="clip")
         else:
-            runs, rows, rest = _rows(part, view, into)
-            rows[0].take(runs, axis=0, out=rows[1], mode="clip")
-            if rest is not None:
-                rest[1][:] = rest[0]
+            into = _runs(values[begin:end], whole, length)
+            views.runs(number, view, length).take(runs[:whole], out=into, mode="clip")
+            if whole < runs.size:
+                shorter = view.size % length
+                values[end - shorter : end] = view[-shorter:]
     return values
 
 
 def scatter(
-    tensors: Sequence[torch.Tensor],
-    selection: Selection,
-    values: Values,
-    views: Sequence[Values | None] | None = None,
+    tensors: Sequence[torch.Tensor], selection: Selection, values: Values, views: FlatViews | None = None
 ) -> None:
     """Write ``values``, shape (count,), where they are selected, in place."""
+    views = FlatViews(tensors) if views is None else views
+    values = np.ascontiguousarray(values, dtype=np.float32)
     for part in selection.parts:
-        tensor, source = tensors[part.tensor], values[part.begin : part.end]
-        view = _flat_view(tensor) if views is None else views[part.tensor]
+        number, length, runs, whole, begin, end = part
+        view = views.flat(number)
         if view is None:
-            _scatter_by_torch(tensor, part, source)
-        elif part.length == 1:
-            view[part.runs] = source
+            index = torch.from_numpy(part.elements()).to(tensors[number].device)
+            # A copy, for the values may be a read-only view of a packet, which torch would warn about.
+            source = torch.from_numpy(values[begin:end].copy()).to(tensors[number].device)
+            tensors[number].detach().put_(index, source)
+        elif length == 1:
+            view[runs] = values[begin:end]
         else:
-            runs, rows, rest = _rows(part, view, source)
-            rows[0][runs] = rows[1]
-            if rest is not None:
-                rest[0][:] = rest[1]
+            views.runs(number, view, length)[runs[:whole]] = _runs(values[begin:end], whole, length)
+            if whole < runs.size:
+                shorter = view.size % length
+                view[-shorter:] = values[end - shorter : end]
 
 
 def _flat_view(tensor: torch.Tensor) -> Values | None:
@@ -147,27 +165,18 @@ def _flat_view(tensor: torch.Tensor) -> Values | None:
     return None
 
 
-def _rows(
-    part: Part, view: Values, values: Values
-) -> tuple[NDArray[np.int64], tuple[Values, Values], tuple[Values, Values] | None]:
-    """Return a part's whole runs, tensor and values as rows of that length, and both beyond these rows."""
-    length, whole = part.length, part.whole
-    inside, among = view.size - view.size % length, whole * length
-    rows = view[:inside].reshape(-1, length), values[:among].reshape(-1, length)
-    if whole == part.runs.size:
-        return part.runs, rows, None
-    return part.runs[:whole], rows, (view[inside:], values[among:])
+@functools.cache
+def _item(length: int) -> "np.dtype[np.void]":
+    """Return the dtype of a run as one item."""
+    return np.dtype((np.void, 4 * length))
 
 
-def _gather_by_torch(tensor: torch.Tensor, part: Part, into: Values) -> None:
-    index = torch.from_numpy(part.elements()).to(tensor.device)
-    into[:] = torch.take(tensor.detach(), index).cpu().numpy()
+def _runs(values: Values, whole: int, length: int) -> Runs:
+    """Return a view of so many runs of values at the beginning, each as one item, shape (whole,).
 
-
-def _scatter_by_torch(tensor: torch.Tensor, part: Part, values: Values) -> None:
-    index = torch.from_numpy(part.elements()).to(tensor.device)
-    # A copy, for the values may be a read-only view of a packet, which torch would warn about.
-    tensor.detach().put_(index, torch.from_numpy(values.copy()).to(tensor.device))
+    NumPy copies such items as they are, and several times as fast as rows of a matrix.
+    """
+    return values[: whole * length].view(_item(length))
 
 
 def flatten(tensors: Sequence[torch.Tensor]) -> Values:

@@ -53,11 +53,11 @@ def _resnet() -> dict[str, Any]:
 
     def exchange(draw: Draw, number: int) -> dict[str, float]:
         """Return what the parts of an exchange take, done as a member does them."""
-        times = {"draw": _milliseconds(lambda: draw.selection(number).parts)}
+        times = {"draw": _milliseconds(lambda: draw.selection(number))}
         selection = draw.selection(number)
-        times["gather"] = _milliseconds(lambda: gather(parameters, selection, views()))
-        values = gather(parameters, selection, views())
-        times["scatter"] = _milliseconds(lambda: scatter(parameters, selection, values, views()))
+        times["gather"] = _milliseconds(lambda: gather(parameters, selection, views))
+        values = gather(parameters, selection, views)
+        times["scatter"] = _milliseconds(lambda: scatter(parameters, selection, values, views))
         return times
 
     steps: list[float] = []
@@ -94,7 +94,7 @@ def _medians(times: list[dict[str, float]]) -> dict[str, float]:
 
 
 def _draws() -> dict[str, Any]:
-    """Return the cost of drawing one by one by number of parameters: at p, and with a fixed number selected."""
+    """Return the cost of drawing one by one by number of parameters: at p, and at a fixed number selected."""
     return {
         "sizes": list(SIZES),
         "draw_ms_by_size": [_draw_milliseconds(size, P) for size in SIZES],
@@ -106,11 +106,11 @@ def _draw_milliseconds(size: int, p: float) -> float:
     layout = layout_of([(f"tensor{index}", (size // TENSORS,)) for index in range(TENSORS)])
     draw = Draw(1, layout, _schedule(p, 1))
     return statistics.median(
-        _milliseconds(lambda number=number: draw.selection(number).parts) for number in range(1, 2 * REPEATS)
+        _milliseconds(lambda number=number: draw.selection(number)) for number in range(1, 2 * REPEATS)
     )
 
 
 def _milliseconds(action: Callable[[], object]) -> float:
-    begin = time.perf_counter()
+    begin = time.thread_time()
     action()
-    return 1000.0 * (time.perf_counter() - begin)
+    return 1000.0 * (time.thread_time() - begin)
