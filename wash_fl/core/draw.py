@@ -7,6 +7,7 @@ of a matrix and, in memory, lines of the cache. ``docs/protocol.md`` writes the 
 language can implement it; golden vectors are in ``tests/core/golden``.
 """
 
+import itertools
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TypeVar
@@ -24,6 +25,9 @@ _32 = np.uint64(32)
 _LOW32 = np.uint64(2**32 - 1)
 _HEADER_WORDS = 2
 _KEPT = 2
+_NO_EXCHANGE = 2**64
+_MOST_AT_ONCE = 16
+_RUNS_AT_ONCE = 8192
 
 _Key = TypeVar("_Key")
 _Kept = TypeVar("_Kept")
@@ -78,10 +82,23 @@ class Draw:
         """
         found = self._drawn.get(exchange)
         if found is None:
-            runs = self._draw(exchange)
-            found = Selection(self.layout, self._lengths.tolist(), self._counts(exchange).tolist(), runs)
-            self._keep(self._drawn, exchange, found)
+            drawn = self._draw(range(exchange, min(exchange + self._at_once, _NO_EXCHANGE)))
+            found = drawn[0]
+            for number, each in enumerate(drawn, start=exchange):
+                self._keep(self._drawn, number, each, _KEPT + self._at_once)
         return found
+
+    @cached_property
+    def _at_once(self) -> int:
+        """How many exchanges are drawn together: who asks for one asks for the next.
+
+        What drawing a few hundred runs costs is mostly that of some forty calls of NumPy, however many runs
+        each is for.
+        """
+        if self.schedule.run_length == 1:
+            return 1
+        runs = int(self.schedule.config.p * float(self._runs.sum()))
+        return max(1, min(_MOST_AT_ONCE, _RUNS_AT_ONCE // (runs + 1)))
 
     @cached_property
     def _lengths(self) -> NDArray[np.int64]:
@@ -99,37 +116,48 @@ class Draw:
         """Runs per tensor, the shorter one at its end included."""
         return (-(-self.layout.sizes // self._lengths)).astype(np.uint64)
 
-    def _draw(self, exchange: int) -> NDArray[np.int64]:
-        """Return the numbers of the runs within their tensor, sorted, tensor after tensor."""
-        headers = _HEADER_WORDS * len(self.layout.tensors)
-        # A stream's first words are the same however many are drawn: with at most so many it is drawn once.
-        most = int((self._expectation(exchange) >> _32).sum()) + len(self.layout.tensors)
-        words = philox.words(self.seed, "coords", headers + most, index=exchange)
-        counts = self._counts(exchange, words[:headers])
-        ends = np.cumsum(counts)
-        total = int(ends[-1])
-        firsts = ends - counts
-        rotation = philox.below(words[1:headers:_HEADER_WORDS], self._runs)
+    def _draw(self, exchanges: range) -> list[Selection]:
+        """Return the coordinates of exchanges, drawn together."""
+        tensors = len(self.layout.tensors)
+        headers = _HEADER_WORDS * tensors
+        counts = np.empty((len(exchanges), tensors), dtype=np.int64)
+        rotations, words = [], []
+        for exchange, row in zip(exchanges, counts, strict=True):
+            # A stream's first words are the same however many are drawn: at most so many are needed.
+            most = int((self._expectation(exchange) >> _32).sum()) + tensors
+            drawn = philox.words(self.seed, "coords", headers + most, index=exchange)
+            row[:] = self._counts(exchange, drawn[:headers])
+            rotations.append(drawn[1:headers:_HEADER_WORDS])
+            words.append(drawn[headers : headers + int(row.sum())])
 
-        # One column per selected run from here on: its tensor's runs, their count, the first, the rotation.
-        columns = np.array([self._runs, counts, firsts, rotation], dtype=np.uint64)
-        size, count, first, turn = np.repeat(columns, counts, axis=1)
+        # One entry per exchange and tensor, and then one per selected run.
+        sizes = np.tile(self._runs, len(exchanges))
+        per_tensor = counts.reshape(-1)
+        ends = np.cumsum(per_tensor)
+        firsts, total = ends - per_tensor, int(ends[-1])
+        rotation = philox.below(np.concatenate(rotations), sizes)
+        columns = np.array([sizes, per_tensor, firsts, rotation], dtype=np.uint64)
+        size, count, first, turn = np.repeat(columns, per_tensor, axis=1)
         stratum = np.arange(total, dtype=np.uint64) - first
         start = stratum * size // count
         end = (stratum + _1) * size // count
-        place = start + philox.below(words[headers : headers + total], end - start) + turn
+        place = start + philox.below(np.concatenate(words), end - start) + turn
         beyond = place >= size
         place -= size * beyond
         # Within a tensor the strata are in order but for those that the rotation took beyond its end, which
         # come first: so many places each one moves.
         before = np.zeros(total + 1, dtype=np.uint64)
         np.cumsum(beyond, out=before[1:])
-        moved = before[ends] - before[firsts]
-        order = stratum + np.repeat(moved, counts)
+        order = stratum + np.repeat(before[ends] - before[firsts], per_tensor)
         order -= count * (order >= count)
         runs = np.empty(total, dtype=np.int64)
         runs[(first + order).astype(np.int64)] = place
-        return runs
+
+        lengths, bounds = self._lengths.tolist(), [0, *ends[tensors - 1 :: tensors].tolist()]
+        return [
+            Selection(self.layout, lengths, row.tolist(), runs[begin:end])
+            for row, (begin, end) in zip(counts, itertools.pairwise(bounds), strict=True)
+        ]
 
     def _counts(self, exchange: int, header: philox.Words | None = None) -> NDArray[np.int64]:
         """Return the number of selected runs per tensor; ``header`` are the exchange's first words.
@@ -158,7 +186,7 @@ class Draw:
         return found
 
     @staticmethod
-    def _keep(kept: dict[_Key, _Kept], key: _Key, found: _Kept) -> None:
-        if len(kept) >= _KEPT:
+    def _keep(kept: dict[_Key, _Kept], key: _Key, found: _Kept, most: int = _KEPT) -> None:
+        if len(kept) >= most:
             kept.pop(next(iter(kept)), None)
         kept[key] = found

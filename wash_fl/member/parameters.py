@@ -19,7 +19,7 @@ from wash_fl.member.state_dict import refuse_lazy, state_arrays, state_rules
 Values = NDArray[np.float32]
 Runs = NDArray[np.void]
 
-_NO_ROWS: Final[tuple[int, Runs]] = 0, np.empty(0, dtype="V4")
+_NO_ITEMS: Final[tuple[int, Runs]] = 0, np.empty(0, dtype="V4")
 
 
 def exchanged_parameters(model: nn.Module) -> list[tuple[str, nn.Parameter]]:
@@ -90,23 +90,26 @@ class FlatViews:
         # The old views keep the old memory, so that no other tensor can be there.
         self._moved_from = [0] * len(tensors)
         self._views: list[Values | None] = [None] * len(tensors)
-        self._rows: list[tuple[int, Runs]] = [_NO_ROWS] * len(tensors)
+        self._items: list[tuple[int, Runs]] = [_NO_ITEMS] * len(tensors)
 
     def flat(self, number: int) -> Values | None:
         """Return a view of a tensor, shape (size,); None if it is not contiguous memory of the CPU."""
         pointer = self.tensors[number].data_ptr()
         if pointer != self._moved_from[number]:
-            self._moved_from[number], self._rows[number] = pointer, _NO_ROWS
+            self._moved_from[number], self._items[number] = pointer, _NO_ITEMS
             self._views[number] = _flat_view(self.tensors[number])
         return self._views[number]
 
     def runs(self, number: int, view: Values, length: int) -> Runs:
-        """Return the whole runs of so many values in a tensor's flat view, each as one item."""
-        kept, rows = self._rows[number]
+        """Return the whole runs of so many values in a tensor's flat view, each as one item.
+
+        NumPy copies such items as they are, and several times as fast as rows of a matrix.
+        """
+        kept, items = self._items[number]
         if kept != length:
-            rows = _runs(view, view.size // length, length)
-            self._rows[number] = length, rows
-        return rows
+            items = view[: view.size - view.size % length].view(_item(length))
+            self._items[number] = length, items
+        return items
 
 
 def gather(tensors: Sequence[torch.Tensor], selection: Selection, views: FlatViews | None = None) -> Values:
@@ -126,11 +129,13 @@ def gather(tensors: Sequence[torch.Tensor], selection: Selection, views: FlatVie
         elif length == 1:
             view.take(runs, out=values[begin:end], mode="clip")
         else:
-            into = _runs(values[begin:end], whole, length)
-            views.runs(number, view, length).take(runs[:whole], out=into, mode="clip")
             if whole < runs.size:
                 shorter = view.size % length
-                values[end - shorter : end] = view[-shorter:]
+                end -= shorter
+                runs = runs[:whole]
+                values[end : end + shorter] = view[-shorter:]
+            into = values[begin:end].view(_item(length))
+            views.runs(number, view, length).take(runs, out=into, mode="clip")
     return values
 
 
@@ -151,10 +156,12 @@ def scatter(
         elif length == 1:
             view[runs] = values[begin:end]
         else:
-            views.runs(number, view, length)[runs[:whole]] = _runs(values[begin:end], whole, length)
             if whole < runs.size:
                 shorter = view.size % length
-                view[-shorter:] = values[end - shorter : end]
+                end -= shorter
+                runs = runs[:whole]
+                view[-shorter:] = values[end : end + shorter]
+            views.runs(number, view, length)[runs] = values[begin:end].view(_item(length))
 
 
 def _flat_view(tensor: torch.Tensor) -> Values | None:
@@ -169,14 +176,6 @@ def _flat_view(tensor: torch.Tensor) -> Values | None:
 def _item(length: int) -> "np.dtype[np.void]":
     """Return the dtype of a run as one item."""
     return np.dtype((np.void, 4 * length))
-
-
-def _runs(values: Values, whole: int, length: int) -> Runs:
-    """Return a view of so many runs of values at the beginning, each as one item, shape (whole,).
-
-    NumPy copies such items as they are, and several times as fast as rows of a matrix.
-    """
-    return values[: whole * length].view(_item(length))
 
 
 def flatten(tensors: Sequence[torch.Tensor]) -> Values:
