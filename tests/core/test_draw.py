@@ -158,7 +158,7 @@ def test_a_tensor_that_is_too_small_for_runs_is_drawn_as_without(length):
 
 
 @pytest.mark.parametrize("size", [256, 257, 271, 272, 300])
-@pytest.mark.parametrize("p", [1 / 17, 0.3, 0.77])
+@pytest.mark.parametrize("p", [0.13, 0.3, 0.77])
 def test_over_all_rotations_every_coordinate_is_selected_exactly_as_often(monkeypatch, size, p):
     runs = len(cut(size, 16))
     drawn = philox.words(3, "strata", runs)
@@ -212,6 +212,21 @@ def test_a_run_length_that_is_left_open_goes_by_the_mix(mix, length):
     found = [Draw(1, layout, Schedule(each)).coordinates(1).tolist() for each in (config, said)]
     assert found[0] == found[1]
     assert Schedule(config).run_length == length
+
+
+def test_any_number_of_an_exchange_that_fits_in_a_packet_can_be_drawn():
+    draw = draw_of([5003], 0.3, length=16)
+    alone = draw.selection(2**64 - 1).coordinates.tolist()
+    assert alone and draw.count(2**64 - 1) == len(alone)
+
+
+def test_exchanges_that_are_drawn_together_are_drawn_as_alone():
+    together = draw_of([5003, 300, 7, 4096], 0.1, seed=9, length=16, schedule="size-aware")
+    forward = [together.coordinates(number).tolist() for number in range(1, 60)]
+    for number in (58, 3, 17, 1, 16):
+        alone = draw_of([5003, 300, 7, 4096], 0.1, seed=9, length=16, schedule="size-aware")
+        assert alone.coordinates(number).tolist() == forward[number - 1]
+        assert alone.count(number + 1) == len(forward[number])
 
 
 # A pure function
