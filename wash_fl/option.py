@@ -65,10 +65,10 @@ def _check(key: str, value: Value, spec: dataclasses.Field[Any]) -> None:
     limits = spec.metadata
     hint = f" {limits['hint']}" if limits["hint"] else ""
     if limits["choices"] and value not in limits["choices"]:
-        allowed = [str(choice) for choice in limits["choices"]]
-        near = difflib.get_close_matches(value, allowed, n=1) if isinstance(value, str) else []
+        choices = [str(choice) for choice in limits["choices"]]
+        near = difflib.get_close_matches(value, choices, n=1) if isinstance(value, str) else []
         raise ConfigError(
-            f"{key} = {value!r} is not allowed: it is one of {', '.join(allowed)}."
+            f"{key} = {value!r} is not allowed: it is one of {', '.join(choices)}."
             + (f" Did you mean {near[0]}?" if near else "")
         )
     if isinstance(value, (int, float)) and not isinstance(value, bool):
