@@ -122,7 +122,7 @@ class BenchMember:
 
 
 def exchange_config(p: float, *, overlap: bool = False) -> ExchangeConfig:
-    """Return the options of the exchange: after every step, the same probability everywhere."""
+    """Return the options of the exchange: after every step, the same probability everywhere, runs of 16."""
     return ExchangeConfig(
         p=p,
         schedule="constant",
