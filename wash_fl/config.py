@@ -149,6 +149,13 @@ class ExchangeConfig(Checked):
         below=1,
         recipe=True,
     )
+    run_length: int = option(
+        1,
+        "Consecutive values that are drawn together, where a tensor has enough of them: longer runs are less "
+        "work, and as good for averages",
+        choices=(1, 16, 64),
+        recipe=True,
+    )
     exchange_optimizer: bool = option(False, "WASH+Opt: optimizer state travels with the values")
     dtype: str = option(
         "float32",

@@ -20,7 +20,7 @@ def option(
     default: Value,
     text: str,
     *,
-    choices: tuple[str, ...] = (),
+    choices: tuple[str, ...] | tuple[int, ...] = (),
     low: float = -math.inf,
     high: float = math.inf,
     above: float = -math.inf,
@@ -80,9 +80,10 @@ def _check(key: str, value: Value, spec: dataclasses.Field[Any]) -> None:
     limits = spec.metadata
     hint = f" {limits['hint']}" if limits["hint"] else ""
     if limits["choices"] and value not in limits["choices"]:
-        near = difflib.get_close_matches(str(value), limits["choices"], n=1)
+        choices = [str(choice) for choice in limits["choices"]]
+        near = difflib.get_close_matches(value, choices, n=1) if isinstance(value, str) else []
         raise ConfigError(
-            f"{key} = {value!r} is not allowed: it is one of {', '.join(limits['choices'])}."
+            f"{key} = {value!r} is not allowed: it is one of {', '.join(choices)}."
             + (f" Did you mean {near[0]}?" if near else "")
         )
     if isinstance(value, (int, float)) and not isinstance(value, bool):

@@ -27,8 +27,9 @@ def layout_with(sizes):
     return layout_of([(f"tensor{number}", (size,)) for number, size in enumerate(sizes)])
 
 
-def draw_of(sizes, p, *, seed=0, schedule="constant"):
-    return Draw(seed, layout_with(sizes), Schedule(ExchangeConfig(p=p, mix="shuffle", schedule=schedule)))
+def draw_of(sizes, p, *, seed=0, schedule="constant", length=1):
+    config = ExchangeConfig(p=p, mix="shuffle", schedule=schedule, run_length=length)
+    return Draw(seed, layout_with(sizes), Schedule(config))
 
 
 def counts_of(draw, coordinates):
@@ -102,6 +103,120 @@ def test_one_more_is_drawn_if_the_word_is_below_the_fraction_and_not_if_it_is_eq
     # A fraction of 0 is never exceeded by a word of 0.
     assert draw_of([3], 0.0).count(1) == 0
     assert draw_of([3], 1.0).count(1) == 3
+
+
+# In runs
+
+LENGTHS = (16, 64)
+AROUND = (15, 16, 17, 255, 256, 257, 260, 700, 4095, 4096, 4097, 4100, 9000)
+"""Sizes around those from which on tensors are drawn in runs of 16 and 64 values."""
+
+
+def cut(size, length):
+    """Return the runs of a tensor as lists of its elements."""
+    length = length if size >= length * length else 1
+    return [range(first, min(first + length, size)) for first in range(0, size, length)]
+
+
+@pytest.mark.parametrize("length", LENGTHS)
+@ALWAYS_THE_SAME
+@given(
+    seed=SEEDS,
+    exchange=EXCHANGES,
+    sizes=st.lists(st.sampled_from(AROUND) | st.integers(1, 9000), min_size=1, max_size=5),
+    p=P,
+)
+def test_runs_are_drawn_whole_distinct_sorted_and_as_many_as_count_says(length, seed, exchange, sizes, p):
+    schedule = ("decreasing", "constant", "increasing", "size-aware")[seed % 4]
+    draw = draw_of(sizes, p, seed=seed, schedule=schedule, length=length)
+    # Another one has drawn nothing when it is asked.
+    assert draw_of(sizes, p, seed=seed, schedule=schedule, length=length).count(exchange) == draw.count(
+        exchange
+    )
+    coordinates = draw.coordinates(exchange)
+    assert coordinates.dtype == np.int64 and not coordinates.flags.writeable
+    assert coordinates.shape == (draw.count(exchange),)
+    assert (np.diff(coordinates) > 0).all()
+    probabilities = draw.schedule.fixed_point(draw.layout, exchange).tolist()
+    for offset, size, probability in zip(draw.layout.offsets.tolist(), sizes, probabilities, strict=True):
+        here = set(coordinates[(coordinates >= offset) & (coordinates < offset + size)].tolist())
+        runs = cut(size, length)
+        hit = [run for run in runs if offset + run[0] in here]
+        assert here == {offset + element for run in hit for element in run}
+        whole, part = divmod(probability * len(runs), 2**32)
+        assert len(hit) in ({whole, whole + 1} if part else {whole})
+
+
+@pytest.mark.parametrize("length", LENGTHS)
+def test_a_tensor_that_is_too_small_for_runs_is_drawn_as_without(length):
+    sizes = [length * length - 1, 5, length * length]
+    without = draw_of(sizes, 0.3, seed=4).selection(1)
+    within = draw_of(sizes, 0.3, seed=4, length=length).selection(1)
+    small = without.parts[1].end
+    assert within.coordinates[:small].tolist() == without.coordinates[:small].tolist()
+    assert [part.length for part in within.parts] == [1, 1, length]
+
+
+@pytest.mark.parametrize("size", [256, 257, 271, 272, 300])
+@pytest.mark.parametrize("p", [0.13, 0.3, 0.77])
+def test_over_all_rotations_every_coordinate_is_selected_exactly_as_often(monkeypatch, size, p):
+    runs = len(cut(size, 16))
+    drawn = philox.words(3, "strata", runs)
+    selected = np.zeros(size, dtype=int)
+    counts = set()
+    for rotation in range(runs):
+        # The least word that is rotated by so many runs; the first decides that there is not one more.
+        header = [2**64 - 1, -(-rotation * 2**64 // runs)]
+        stream = np.array([*header, *drawn.tolist()], dtype=np.uint64)
+        monkeypatch.setattr(philox, "words", lambda *args, index, at=stream: at[: args[2]])
+        selection = draw_of([size], p, length=16).selection(1)
+        selected[selection.coordinates] += 1
+        counts.add(selection.parts[0].runs.size)
+    assert len(counts) == 1
+    assert set(selected.tolist()) == counts
+
+
+@pytest.mark.parametrize(("size", "p"), [(16 * 17, 0.3), (16 * 16 + 5, 0.25), (16 * 20 + 1, 0.05)])
+def test_every_run_is_selected_with_exactly_its_probability(size, p):
+    # A column is a run; what a run has is selected with it, as is shown above.
+    runs = len(cut(size, 16))
+    draw = draw_of([size] * 100, p, seed=12, length=16)
+    chosen = np.zeros((2000, 100 * runs), dtype=bool)
+    for exchange, row in enumerate(chosen, start=1):
+        selection = draw.selection(exchange)
+        for part in selection.parts:
+            row[part.tensor * runs + part.runs] = True
+    assert suspicions(chosen.reshape(-1, runs), p) == []
+
+
+@pytest.mark.parametrize("length", LENGTHS)
+def test_of_each_run_only_one_word_is_needed(monkeypatch, length):
+    used = []
+    original = philox.words
+
+    def counting(seed, purpose, count, *, index=0, member=0):
+        used.append(count)
+        return original(seed, purpose, count, index=index, member=member)
+
+    monkeypatch.setattr(philox, "words", counting)
+    selection = draw_of([1_000_000], 0.01, length=length).selection(1)
+    assert 9_000 < selection.count < 11_000
+    assert max(used) <= 2 + 10_000 / length + 1
+
+
+def test_any_number_of_an_exchange_that_fits_in_a_packet_can_be_drawn():
+    draw = draw_of([5003], 0.3, length=16)
+    alone = draw.selection(2**64 - 1).coordinates.tolist()
+    assert alone and draw.count(2**64 - 1) == len(alone)
+
+
+def test_exchanges_that_are_drawn_together_are_drawn_as_alone():
+    together = draw_of([5003, 300, 7, 4096], 0.1, seed=9, length=16, schedule="size-aware")
+    forward = [together.coordinates(number).tolist() for number in range(1, 60)]
+    for number in (58, 3, 17, 1, 16):
+        alone = draw_of([5003, 300, 7, 4096], 0.1, seed=9, length=16, schedule="size-aware")
+        assert alone.coordinates(number).tolist() == forward[number - 1]
+        assert alone.count(number + 1) == len(forward[number])
 
 
 # A pure function

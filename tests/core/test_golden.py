@@ -118,24 +118,29 @@ def fixed_point(options, exchanges, steps, sizes, exchange):
 # Coordinates
 
 
-def coordinates(seed, sizes, probabilities, exchange):
+def coordinates(seed, sizes, probabilities, exchange, run_length=1):
     header = words(seed, "coords", 2 * len(sizes), exchange)
+    lengths = [run_length if size >= run_length**2 else 1 for size in sizes]
+    runs = [(size + length - 1) // length for size, length in zip(sizes, lengths, strict=True)]
     counts = []
-    for tensor, (size, probability) in enumerate(zip(sizes, probabilities, strict=True)):
-        expected = probability * size
+    for tensor, probability in enumerate(probabilities):
+        expected = probability * runs[tensor]
         one_more = header[2 * tensor] >> 32 < expected % 2**32
         counts.append((expected >> 32) + one_more)
     drawn = iter(words(seed, "coords", 2 * len(sizes) + sum(counts), exchange)[2 * len(sizes) :])
-    chosen = []
+    values, chosen = [], []
     offset = 0
     for tensor, (size, count) in enumerate(zip(sizes, counts, strict=True)):
-        rotation = below(header[2 * tensor + 1], size)
+        rotation = below(header[2 * tensor + 1], runs[tensor])
+        before = len(chosen)
         for stratum in range(count):
-            start, end = stratum * size // count, (stratum + 1) * size // count
-            place = start + below(next(drawn), end - start) + rotation
-            chosen.append(offset + place % size)
+            start, end = stratum * runs[tensor] // count, (stratum + 1) * runs[tensor] // count
+            run = (start + below(next(drawn), end - start) + rotation) % runs[tensor]
+            first = run * lengths[tensor]
+            chosen += range(offset + first, offset + min(first + lengths[tensor], size))
+        values.append(len(chosen) - before)
         offset += size
-    return counts, sorted(chosen)
+    return values, sorted(chosen)
 
 
 # Mixing
@@ -420,6 +425,15 @@ def test_plain_python_gives_the_golden_probabilities(case):
 
 @cases("draw", "cases")
 def test_plain_python_gives_the_golden_coordinates(case):
+    check_coordinates(case, run_length=1)
+
+
+@cases("run_lengths", "cases")
+def test_plain_python_gives_the_golden_coordinates_in_runs(case):
+    check_coordinates(case, case["run_length"])
+
+
+def check_coordinates(case, run_length):
     sizes = []
     for shape in case["shapes"]:
         size = 1
@@ -428,7 +442,7 @@ def test_plain_python_gives_the_golden_coordinates(case):
         sizes.append(size)
     exchange = case["exchange"]
     probabilities = fixed_point(case["options"], case["exchanges"], case["steps"], sizes, exchange)
-    counts, chosen = coordinates(number(case["seed"]), sizes, probabilities, exchange)
+    counts, chosen = coordinates(number(case["seed"]), sizes, probabilities, exchange, run_length)
     assert counts == case["counts"]
     assert chosen[:50] == case["first"]
     packed = struct.pack(f"<{len(chosen)}q", *chosen)
@@ -527,6 +541,13 @@ def test_plain_python_gives_the_golden_run_identities_of_every_dtype(case):
     assert json.loads(text)["exchange"].get("dtype") != "float32"
 
 
+@cases("run_lengths", "runs")
+def test_plain_python_gives_the_golden_run_identities_of_every_run_length(case):
+    text = case["terms"].encode("utf-8")
+    assert hashlib.sha256(b"wash-fl run 1" + text).hexdigest()[:32] == case["identity"]
+    assert json.loads(text)["exchange"].get("run_length") != 1
+
+
 # wash_fl
 
 
@@ -539,7 +560,9 @@ def computed():
     return module.vectors()
 
 
-@pytest.mark.parametrize("name", ["philox", "schedule", "draw", "mix", "packet", "dtypes", "averaging"])
+@pytest.mark.parametrize(
+    "name", ["philox", "schedule", "draw", "mix", "packet", "dtypes", "averaging", "run_lengths"]
+)
 def test_wash_fl_gives_the_golden_vectors(computed, name):
     assert computed[name] == FILES[name], "a deployed fleet would break: see tests/core/golden/make.py"
 

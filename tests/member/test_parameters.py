@@ -13,9 +13,11 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from wash_fl.core.layout import PARAMETER
+from wash_fl.core.layout import PARAMETER, layout_of
+from wash_fl.core.selection import Selection
 from wash_fl.errors import LayoutError
 from wash_fl.member.parameters import (
+    FlatViews,
     exchanged_parameters,
     flatten,
     gather,
@@ -79,7 +81,7 @@ def test_gather_reads_what_the_flat_vector_holds(case):
     model, coordinates = case
     vector = flatten(parameters_of(model))
     assert vector.tolist() == list(range(model_layout(model).size))
-    values = gather(parameters_of(model), model_layout(model), coordinates)
+    values = gather(parameters_of(model), Selection.of(model_layout(model), coordinates))
     assert values.dtype == np.float32 and values.shape == coordinates.shape
     assert values.tolist() == coordinates.tolist()
 
@@ -92,7 +94,7 @@ def test_scatter_writes_there_and_nowhere_else_and_moves_no_memory(case):
     values = expected[coordinates]
     values.flags.writeable = False
     with warnings.catch_warnings(action="error"):  # torch warns about tensors of read-only memory
-        scatter(parameters_of(model), model_layout(model), coordinates, values)
+        scatter(parameters_of(model), Selection.of(model_layout(model), coordinates), values)
     assert flatten(parameters_of(model)).tolist() == expected.tolist()
     assert memory_of(model) == memory
 
@@ -101,8 +103,8 @@ def test_scatter_writes_there_and_nowhere_else_and_moves_no_memory(case):
 def test_what_was_gathered_scatters_back_to_the_same_bits(case):
     model, coordinates = case
     before = model_sha256(model)
-    layout = model_layout(model)
-    scatter(parameters_of(model), layout, coordinates, gather(parameters_of(model), layout, coordinates))
+    selection = Selection.of(model_layout(model), coordinates)
+    scatter(parameters_of(model), selection, gather(parameters_of(model), selection))
     assert model_sha256(model) == before
 
 
@@ -110,20 +112,62 @@ def test_every_bit_of_a_value_travels():
     model = model_of([((4,), "contiguous"), ((2, 2), "transposed")])
     bits = np.array([0x80000000, 0x00000001, 0x7F7FFFFF, 0xFF7FFFFF], dtype=np.uint32)
     coordinates = np.array([0, 3, 4, 6], dtype=np.int64)
-    scatter(parameters_of(model), model_layout(model), coordinates, bits.view(np.float32))
-    back = gather(parameters_of(model), model_layout(model), coordinates)
+    scatter(parameters_of(model), Selection.of(model_layout(model), coordinates), bits.view(np.float32))
+    back = gather(parameters_of(model), Selection.of(model_layout(model), coordinates))
     assert back.view(np.uint32).tolist() == bits.tolist()
 
 
 def test_a_slice_is_a_copy_that_the_model_does_not_follow():
     model = model_of([((3, 3), "contiguous"), ((3, 3), "transposed")])
     coordinates = np.arange(18)
-    values = gather(parameters_of(model), model_layout(model), coordinates)
+    values = gather(parameters_of(model), Selection.of(model_layout(model), coordinates))
     for each in model:
         each.detach().fill_(7.0)
     assert values.tolist() == list(range(18))
     values[:] = 5.0
     assert flatten(parameters_of(model)).tolist() == [7.0] * 18
+
+
+# In runs
+
+
+def drawn_runs(sizes: list[int], length: int, seed: int, p: float) -> Selection:
+    """Return a draw in runs of a length, from tensors of which none is too small for them."""
+    layout = layout_of([(str(number), (size,)) for number, size in enumerate(sizes)])
+    rng = np.random.default_rng(seed)
+    runs = [np.flatnonzero(rng.random(-(-size // length)) < p) for size in sizes]
+    counts = [each.size for each in runs]
+    return Selection(layout, [length] * len(sizes), counts, np.concatenate(runs))
+
+
+run_kinds = st.lists(
+    st.tuples(st.lists(st.integers(1, 5), min_size=1, max_size=4).map(tuple), st.sampled_from(MEMORY)),
+    min_size=1,
+    max_size=5,
+)
+
+
+@pytest.mark.parametrize("by", ["views", "no views", "torch"])
+@given(run_kinds, st.integers(1, 9), st.integers(0, 1000), st.sampled_from([0.0, 0.2, 0.7, 1.0]))
+def test_runs_are_read_and_written_like_their_coordinates_one_by_one(by, kinds, length, seed, p):
+    model = model_of(kinds)
+    parameters, memory = parameters_of(model), memory_of(model)
+    views = None if by == "no views" else FlatViews(parameters)
+    if by == "torch":
+        views.flat = lambda number: None
+    selection = drawn_runs([each.numel() for each in parameters], length, seed, p)
+    coordinates = selection.coordinates
+    expected = flatten(parameters)
+    values = gather(parameters, selection, views)
+    assert values.tolist() == expected[coordinates].tolist() == coordinates.tolist()
+
+    expected[coordinates] = -1.0 - np.arange(coordinates.size)
+    new = expected[coordinates]
+    new.flags.writeable = False
+    with warnings.catch_warnings(action="error"):
+        scatter(parameters, selection, new, views)
+    assert flatten(parameters).tolist() == expected.tolist()
+    assert memory_of(model) == memory
 
 
 class _Allocations(TorchDispatchMode):
@@ -154,7 +198,8 @@ def largest_allocation(model: nn.Module, action: Callable[[], Any]) -> int:
         tracemalloc.stop()
 
 
-def test_an_exchange_of_a_few_values_copies_no_tensor_of_the_model():
+@pytest.mark.parametrize("length", [1, 64])
+def test_an_exchange_of_a_few_values_copies_no_tensor_of_the_model(length):
     side = 400
     model = model_of(
         [
@@ -164,8 +209,12 @@ def test_an_exchange_of_a_few_values_copies_no_tensor_of_the_model():
         ]
     )
     layout, parameters = model_layout(model), parameters_of(model)
-    coordinates = np.arange(0, layout.size, 4001)
-    values = gather(parameters, layout, coordinates)
+    if length == 1:
+        selection = Selection.of(layout, np.arange(0, layout.size, 4001))
+    else:
+        selection = drawn_runs([each.numel() for each in parameters], length, seed=1, p=1 / 1000)
+        assert {part.tensor for part in selection.parts} == {0, 1, 2}
+    values = gather(parameters, selection)
 
     def in_torch() -> None:
         for each in parameters:
@@ -178,8 +227,8 @@ def test_an_exchange_of_a_few_values_copies_no_tensor_of_the_model():
     few = side * side // 20
     for copying in (in_torch, in_numpy):
         assert largest_allocation(model, copying) >= side * side, "the measurement sees a copy"
-    assert largest_allocation(model, lambda: gather(parameters, layout, coordinates)) < few
-    assert largest_allocation(model, lambda: scatter(parameters, layout, coordinates, values)) < few
+    assert largest_allocation(model, lambda: gather(parameters, selection)) < few
+    assert largest_allocation(model, lambda: scatter(parameters, selection, values)) < few
 
 
 # What is exchanged
@@ -198,7 +247,7 @@ def test_a_tied_weight_is_exchanged_once_and_both_views_see_the_value():
     model = _Tied()
     layout = model_layout(model)
     assert [tensor.name for tensor in layout.tensors] == ["embedding.weight", "hidden.weight", "hidden.bias"]
-    scatter(parameters_of(model), layout, np.array([4]), np.array([9.0], dtype=np.float32))
+    scatter(parameters_of(model), Selection.of(layout, np.array([4])), np.array([9.0], dtype=np.float32))
     assert model.embedding.weight[1, 1].item() == model.output.weight[1, 1].item() == 9.0
     assert model.embedding.weight is model.output.weight
 
@@ -210,7 +259,8 @@ def test_frozen_parameters_are_left_out_whatever_their_dtype():
     layout = model_layout(model)
     assert [tensor.name for tensor in layout.tensors] == ["0.bias", "1.weight", "1.bias"]
     before = model[0].weight.detach().clone()
-    scatter(parameters_of(model), layout, np.arange(layout.size), np.zeros(layout.size, dtype=np.float32))
+    everything = Selection.of(layout, np.arange(layout.size))
+    scatter(parameters_of(model), everything, np.zeros(layout.size, dtype=np.float32))
     assert torch.equal(model[0].weight, before)
     assert not model[1].weight.any()
 

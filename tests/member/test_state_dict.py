@@ -14,6 +14,7 @@ from torch.nn.utils import spectral_norm as old_spectral_norm
 from torch.optim.swa_utils import AveragedModel
 
 from wash_fl.core.rules import Rule, SpectralNorm
+from wash_fl.core.selection import Selection
 from wash_fl.errors import LayoutError
 from wash_fl.member.parameters import exchanged_parameters, gather, model_layout, model_sha256, scatter
 from wash_fl.member.state_dict import array_of, load_arrays, state_arrays
@@ -62,8 +63,8 @@ def test_a_parameter_whose_sign_is_flipped_in_passing_is_read_written_and_hashed
     model = nn.Module()
     model.weight = nn.Parameter(torch._neg_view(torch.arange(6.0)))
     parameters, layout = [each for _, each in exchanged_parameters(model)], model_layout(model)
-    assert gather(parameters, layout, np.array([1, 5])).tolist() == [-1, -5]
-    scatter(parameters, layout, np.array([0, 4]), np.array([7, 8], dtype=np.float32))
+    assert gather(parameters, Selection.of(layout, np.array([1, 5]))).tolist() == [-1, -5]
+    scatter(parameters, Selection.of(layout, np.array([0, 4])), np.array([7, 8], dtype=np.float32))
     assert model.weight.tolist() == [7, -1, -2, -3, 8, -5]
     plain = nn.Module()
     plain.weight = nn.Parameter(torch.tensor([7.0, -1, -2, -3, 8, -5]))

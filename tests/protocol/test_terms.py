@@ -40,6 +40,8 @@ def changed(**fields):
         part = content["exchange"] if name in content["exchange"] else content
         if value is None:
             del part[name]
+        elif isinstance(value, dict):
+            part[name].update(value)
         else:
             part[name] = value
     return json.dumps(content, sort_keys=True)
@@ -68,6 +70,7 @@ def possible_name(name):
                 warmup=st.integers(0, 99),
                 stop_after=st.integers(0, 99),
                 exchange_optimizer=st.booleans(),
+                run_length=st.sampled_from([1, 16, 64]),
                 **mix,
             )
             for mix in MIXES
@@ -137,6 +140,9 @@ def test_text_that_is_no_terms_is_refused(text):
         ({"topology": "ring"}, "topology = 'ring' is not allowed"),
         ({"warmup": -1}, "warmup = -1 is not allowed"),
         ({"exchange_optimizer": 1}, "exchange-optimizer = 1 is an int"),
+        ({"exchange": {"run_length": 2}}, "run-length = 2 is not allowed: it is one of 1, 16, 64"),
+        ({"exchange": {"run_length": "16"}}, "run-length = '16' is a str"),
+        ({"exchange": {"run_length": 0}}, "run-length = 0 is not allowed"),
     ],
     ids=str,
 )
@@ -211,7 +217,9 @@ OF_THE_FIRST_VERSION = [field.name for field in dataclasses.fields(ExchangeConfi
 
 
 def test_terms_say_of_later_options_only_what_the_run_uses():
-    exchange = dataclasses.replace(TERMS.exchange, exchange_plane="stream", every=3, dtype="int8")
+    exchange = dataclasses.replace(
+        TERMS.exchange, exchange_plane="stream", every=3, dtype="int8", run_length=64
+    )
     used = dataclasses.replace(TERMS, exchange=exchange)
     assert LATER.keys() & json.loads(TERMS.to_json())["exchange"].keys() == set()
     assert LATER.keys() - json.loads(used.to_json())["exchange"].keys() == {
@@ -220,6 +228,15 @@ def test_terms_say_of_later_options_only_what_the_run_uses():
         "recipe",
     }
     assert (Terms.from_json(TERMS.to_json()), Terms.from_json(used.to_json())) == (TERMS, used)
+
+
+def test_terms_of_a_version_without_runs_are_of_single_values():
+    text = TERMS.to_json()
+    assert "run_length" not in text
+    assert Terms.from_json(text).exchange.run_length == 1
+    runs = dataclasses.replace(TERMS, exchange=dataclasses.replace(TERMS.exchange, run_length=16))
+    assert json.loads(runs.to_json())["exchange"]["run_length"] == 16
+    assert run_identity(runs) != run_identity(TERMS)
 
 
 @pytest.mark.parametrize("option", OF_THE_FIRST_VERSION)

@@ -31,7 +31,7 @@ def with_run_options(command: Callable[..., None]) -> Callable[..., None]:
     for key, spec in fields().items():
         kind = type(spec.default)
         flag = f"--{key}/--no-{key}" if kind is bool else f"--{key}"
-        choices = f": {', '.join(spec.metadata['choices'])}" if spec.metadata["choices"] else ""
+        choices = f": {', '.join(map(str, spec.metadata['choices']))}" if spec.metadata["choices"] else ""
         option = typer.Option(
             flag,
             help=f"{spec.metadata['help']}{choices} (default: {json.dumps(shown_default(spec))})",

@@ -57,11 +57,25 @@ RECIPES: Final[Mapping[str, Recipe]] = MappingProxyType(
         ),
         "pairs": Recipe(
             "the same, or a server that does no arithmetic on values: pairs of members take their mean",
-            {"mix": "average", "topology": "pairs", "schedule": "size-aware", "p": 0.4, "dtype": "int4"},
+            {
+                "mix": "average",
+                "topology": "pairs",
+                "schedule": "size-aware",
+                "p": 0.4,
+                "dtype": "int4",
+                "run_length": 16,
+            },
         ),
         "frugal": Recipe(
             "data that belongs to the devices: slices are averaged over all, in few bits",
-            {"mix": "average", "topology": "all", "schedule": "size-aware", "p": 0.2, "dtype": "int8"},
+            {
+                "mix": "average",
+                "topology": "all",
+                "schedule": "size-aware",
+                "p": 0.2,
+                "dtype": "int8",
+                "run_length": 16,
+            },
         ),
     }
 )

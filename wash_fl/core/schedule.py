@@ -27,7 +27,8 @@ class Schedule:
     Parameters
     ----------
     config : ExchangeConfig
-        ``p``, ``p_per``, ``schedule`` (depth), ``timing``, ``warmup`` and ``stop_after`` (time).
+        ``p``, ``p_per``, ``schedule`` (depth), ``timing``, ``warmup`` and ``stop_after`` (time);
+        the draw takes ``run_length`` from it.
     exchanges : int
         Exchanges in the whole run; the cosine ends there, and ``average_from`` is a part of it.
     steps : int
@@ -49,6 +50,11 @@ class Schedule:
         plane = plane_of(config)
         exchanges = plane.exchanges(config, rounds, local_steps)
         return cls(config, exchanges, plane.steps_between(config, local_steps))
+
+    @property
+    def run_length(self) -> int:
+        """How many consecutive values are drawn together."""
+        return self.config.run_length
 
     def probabilities(self, layout: Layout, exchange: int) -> list[float]:
         """Return the probability per tensor, each from 0 to 1, at an exchange numbered from 1."""

@@ -238,7 +238,7 @@ class Exchanging:
             self._line.send(exchange, self._member.applied, packet)
         self._reach("sent")
         # While the offer is on its way: what the next one will ask for.
-        self._member.draw.coordinates(exchange + 1)
+        self._member.draw.selection(exchange + 1)
 
     def _replied(self) -> bool:
         """Wait for the reply to the offer that is out; return whether it was for the right exchange."""

@@ -101,14 +101,16 @@ class ExchangeLog:
             if self._file is None:
                 self._file = self._opened()
             data = np.ascontiguousarray(values, dtype="<f4")
-            record = _HEADER.pack(_MARK, int(kind), exchange, *data.shape) + data.tobytes()
-            written = self._file.write(record + _SUM.pack(zlib.crc32(record)))
+            header = _HEADER.pack(_MARK, int(kind), exchange, *data.shape)
+            total = _SUM.pack(zlib.crc32(data.data, zlib.crc32(header)))
+            record = b"".join((header, data.data, total))
+            written = self._file.write(record)
         except OSError as error:
             raise StateError(
                 f"{self.path} cannot be written ({error.strerror or error}). Free some space, or use another "
                 "state-dir."
             ) from error
-        if written != len(record) + _SUM.size:
+        if written != len(record):
             raise StateError(f"{self.path} cannot be written: the disk is full. Free some space.")
         self.size += written
 

@@ -104,8 +104,8 @@ class Member:
 
     def offer(self, exchange: int) -> Values:
         """Return a copy of what this member holds at the coordinates of an exchange, shape (slots, count)."""
-        coordinates = self.draw.coordinates(exchange)
-        rows = [gather(tensors, self.layout, coordinates, views) for tensors, views in self._slots()]
+        selection = self.draw.selection(exchange)
+        rows = [gather(tensors, selection, views) for tensors, views in self._slots()]
         return rows[0][np.newaxis] if len(rows) == 1 else np.stack(rows)
 
     def deliver(self, exchange: int, values: NDArray[np.float32]) -> bool:
@@ -142,14 +142,14 @@ class Member:
         ExchangeError
             If they are not of the exchange's shape; nothing is changed then.
         """
-        coordinates = self.draw.coordinates(exchange)
-        expected = (len(self.layout.slots), coordinates.size)
+        selection = self.draw.selection(exchange)
+        expected = (len(self.layout.slots), selection.count)
         if values.shape != expected:
             raise ExchangeError(
                 f"a delivery of shape {values.shape} for exchange {exchange}; it must be {expected}."
             )
         for (tensors, views), row in zip(self._slots(), values, strict=True):
-            scatter(tensors, self.layout, coordinates, row, views)
+            scatter(tensors, selection, row, views)
 
     def parameters(self) -> Values:
         """Return all exchanged parameters as one flat vector, shape (layout.size,)."""
@@ -159,14 +159,14 @@ class Member:
         """Take over a flat vector of exchanged parameters, shape (layout.size,)."""
         unflatten(vector, self._parameters)
 
-    def _slots(self) -> list[tuple[Sequence[torch.Tensor], Sequence[Values | None] | None]]:
-        """Return the tensors of each slot, and views of those that stay where they are.
+    def _slots(self) -> list[tuple[Sequence[torch.Tensor], FlatViews]]:
+        """Return the tensors of each slot, and their views.
 
         Optimizer state is looked up anew: optimizers replace its tensors.
         """
         state = [slot for slot in self.layout.slots if slot != PARAMETER]
         others = slot_tensors(self.optimizer, self._parameters, state)
-        return [(self._parameters, self._views()), *((tensors, None) for tensors in others)]
+        return [(self._parameters, self._views), *((tensors, FlatViews(tensors)) for tensors in others)]
 
 
 def _kinds_of(model: nn.Module) -> dict[str, str]:

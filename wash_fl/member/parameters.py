@@ -1,7 +1,8 @@
-"""A model's exchanged parameters, read and written at flat coordinates without copying the model."""
+"""A model's exchanged parameters, read and written where an exchange selects, without copying the model."""
 
-import itertools
-from collections.abc import Iterator, Sequence
+import functools
+from collections.abc import Sequence
+from typing import Final
 
 import numpy as np
 import torch
@@ -10,12 +11,15 @@ from torch import nn
 
 from wash_fl.core.identity import weights_sha256
 from wash_fl.core.layout import PARAMETER, Layout, layout_of
+from wash_fl.core.selection import Selection
 from wash_fl.errors import LayoutError
 from wash_fl.member.sharing import Memory, memory_of
 from wash_fl.member.state_dict import refuse_lazy, state_arrays, state_rules
 
-Coordinates = NDArray[np.int64]
 Values = NDArray[np.float32]
+Runs = NDArray[np.void]
+
+_NO_ITEMS: Final[tuple[int, Runs]] = 0, np.empty(0, dtype="V4")
 
 
 def exchanged_parameters(model: nn.Module) -> list[tuple[str, nn.Parameter]]:
@@ -70,7 +74,7 @@ def model_layout(model: nn.Module, slots: Sequence[str] = ()) -> Layout:
 
 
 class FlatViews:
-    """Flat views of the memory of tensors, made again when one has moved.
+    """Flat views of the memory of tensors, each made when it is asked for, and again when a tensor has moved.
 
     A model has dozens of tensors of which an exchange touches a few values each, so the fixed cost per tensor
     is what counts.
@@ -82,55 +86,82 @@ class FlatViews:
     """
 
     def __init__(self, tensors: Sequence[torch.Tensor]) -> None:
-        self._tensors = tensors
-        self._moved_from: list[int] = []
-        self._views: list[Values | None] = []
+        self.tensors = tensors
+        # The old views keep the old memory, so that no other tensor can be there.
+        self._moved_from = [0] * len(tensors)
+        self._views: list[Values | None] = [None] * len(tensors)
+        self._items: list[tuple[int, Runs]] = [_NO_ITEMS] * len(tensors)
 
-    def __call__(self) -> list[Values | None]:
-        """Return a view of each tensor; None for one that is not contiguous memory of the CPU."""
-        pointers = [each.data_ptr() for each in self._tensors]
-        if pointers != self._moved_from:
-            # The old views keep the old memory, so that no other tensor can be there.
-            self._moved_from, self._views = pointers, [_flat_view(each) for each in self._tensors]
-        return self._views
+    def flat(self, number: int) -> Values | None:
+        """Return a view of a tensor, shape (size,); None if it is not contiguous memory of the CPU."""
+        pointer = self.tensors[number].data_ptr()
+        if pointer != self._moved_from[number]:
+            self._moved_from[number], self._items[number] = pointer, _NO_ITEMS
+            self._views[number] = _flat_view(self.tensors[number])
+        return self._views[number]
+
+    def runs(self, number: int, view: Values, length: int) -> Runs:
+        """Return the whole runs of so many values in a tensor's flat view, each as one item.
+
+        NumPy copies such items as they are, and several times as fast as rows of a matrix.
+        """
+        kept, items = self._items[number]
+        if kept != length:
+            items = view[: view.size - view.size % length].view(_item(length))
+            self._items[number] = length, items
+        return items
 
 
-def gather(
-    tensors: Sequence[torch.Tensor],
-    layout: Layout,
-    coordinates: Coordinates,
-    views: Sequence[Values | None] | None = None,
-) -> Values:
-    """Return a copy of the values at sorted flat coordinates, shape (count,), wherever the tensors live.
+def gather(tensors: Sequence[torch.Tensor], selection: Selection, views: FlatViews | None = None) -> Values:
+    """Return a copy of the selected values, shape (count,), wherever the tensors live.
 
-    ``views`` are those of :class:`FlatViews`, if there are any.
+    ``views`` are those of the tensors, if they are kept.
     """
-    values = np.empty(coordinates.size, dtype=np.float32)
-    for tensor, view, places, part in _parts(tensors, layout, coordinates, views):
-        if view is not None:
-            # All places exist; to clip them is the mode that does not check it again.
-            view.take(places, out=values[part], mode="clip")
+    views = FlatViews(tensors) if views is None else views
+    values = np.empty(selection.count, dtype=np.float32)
+    for part in selection.parts:
+        number, length, runs, whole, begin, end = part
+        view = views.flat(number)
+        if view is None:
+            index = torch.from_numpy(part.elements()).to(tensors[number].device)
+            values[begin:end] = torch.take(tensors[number].detach(), index).cpu().numpy()
+        # All places exist; to clip them is the mode that does not check it again.
+        elif length == 1:
+            view.take(runs, out=values[begin:end], mode="clip")
         else:
-            index = torch.from_numpy(places).to(tensor.device)
-            values[part] = torch.take(tensor.detach(), index).cpu().numpy()
+            if whole < runs.size:
+                shorter = view.size % length
+                end -= shorter
+                runs = runs[:whole]
+                values[end : end + shorter] = view[-shorter:]
+            into = values[begin:end].view(_item(length))
+            views.runs(number, view, length).take(runs, out=into, mode="clip")
     return values
 
 
 def scatter(
-    tensors: Sequence[torch.Tensor],
-    layout: Layout,
-    coordinates: Coordinates,
-    values: Values,
-    views: Sequence[Values | None] | None = None,
+    tensors: Sequence[torch.Tensor], selection: Selection, values: Values, views: FlatViews | None = None
 ) -> None:
-    """Write ``values``, shape (count,), at sorted flat coordinates, in place."""
-    for tensor, view, places, part in _parts(tensors, layout, coordinates, views):
-        if view is not None:
-            view[places] = values[part]
-        else:
-            index = torch.from_numpy(places).to(tensor.device)
+    """Write ``values``, shape (count,), where they are selected, in place."""
+    views = FlatViews(tensors) if views is None else views
+    values = np.ascontiguousarray(values, dtype=np.float32)
+    for part in selection.parts:
+        number, length, runs, whole, begin, end = part
+        view = views.flat(number)
+        if view is None:
+            index = torch.from_numpy(part.elements()).to(tensors[number].device)
             # A copy, for the values may be a read-only view of a packet, which torch would warn about.
-            tensor.detach().put_(index, torch.from_numpy(values[part].copy()).to(tensor.device))
+            source = torch.from_numpy(values[begin:end].copy()).to(tensors[number].device)
+            tensors[number].detach().put_(index, source)
+        elif length == 1:
+            view[runs] = values[begin:end]
+        else:
+            if whole < runs.size:
+                shorter = view.size % length
+                end -= shorter
+                runs = runs[:whole]
+                view[-shorter:] = values[end : end + shorter]
+            views.runs(number, view, length)[runs] = values[begin:end].view(_item(length))
 
 
 def _flat_view(tensor: torch.Tensor) -> Values | None:
@@ -141,20 +172,10 @@ def _flat_view(tensor: torch.Tensor) -> Values | None:
     return None
 
 
-def _parts(
-    tensors: Sequence[torch.Tensor],
-    layout: Layout,
-    coordinates: Coordinates,
-    views: Sequence[Values | None] | None,
-) -> Iterator[tuple[torch.Tensor, Values | None, Coordinates, slice]]:
-    """Yield each tensor that is hit, its view, the places within it, and where they are in the slice."""
-    bounds = layout.boundaries(coordinates)
-    places = coordinates - np.repeat(layout.offsets, np.diff(bounds))
-    for index, (begin, end) in enumerate(itertools.pairwise(bounds.tolist())):
-        if begin < end:
-            tensor = tensors[index]
-            view = _flat_view(tensor) if views is None else views[index]
-            yield tensor, view, places[begin:end], slice(begin, end)
+@functools.cache
+def _item(length: int) -> "np.dtype[np.void]":
+    """Return the dtype of a run as one item."""
+    return np.dtype((np.void, 4 * length))
 
 
 def flatten(tensors: Sequence[torch.Tensor]) -> Values:

@@ -19,6 +19,7 @@ LATER: Final = {
     "overlap": False,
     "recipe": "none",
     "average_from": 0.0,
+    "run_length": 1,
 }
 """Options of the exchange that runs of the first version did not have, as they were without them."""
 
@@ -47,7 +48,7 @@ class Terms:
     local_steps : int
         Optimizer steps of a member per round.
     exchange : ExchangeConfig
-        What is exchanged and how it is mixed.
+        What is exchanged and how it is mixed; a run length that it leaves open is filled in.
     """
 
     run_name: str

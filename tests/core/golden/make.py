@@ -43,6 +43,7 @@ PLAIN = {
     "mix": "shuffle",
     "topology": "pairs",
     "exchange_optimizer": False,
+    "run_length": 1,
 }
 """Options in full: a default is free to change, a vector is not."""
 
@@ -205,6 +206,45 @@ def draw_vector(case, exchange):
         # Long lists by their beginning, and the SHA-256 of all as little-endian int64.
         "first": coordinates[:50].tolist(),
         "sha256": hashlib.sha256(coordinates.astype("<i8").tobytes()).hexdigest(),
+    }
+
+
+def run_length_vectors():
+    """Return draws in runs of 16 and 64 values, of tensors around the sizes at which something changes."""
+    around = [[15], [16], [255], [256], [257], [16, 17], [4095], [64, 64], [4097], [64, 65], [1]]
+    cases = [
+        (0, around, {"p": 0.1, "schedule": "constant"}, 10, 3, [1, 2, 3]),
+        (5, around, {"p": 0.9, "schedule": "constant"}, 10, 3, [1]),
+        (5, around, {"p": 1.0, "schedule": "constant"}, 10, 3, [1]),
+        (5, around, {"p": 0.0, "schedule": "constant"}, 10, 3, [1]),
+        # One run or none of each tensor.
+        (8, [[5000], [5003]], {"p": 1e-3, "schedule": "constant"}, 10, 3, [1, 2, 3, 4]),
+        (LARGEST_SEED, RESNET_LIKE, {"p": 0.01}, 100, 1, [17]),
+        (2024, RESNET_LIKE, {"p": 0.0005, "schedule": "size-aware"}, 100, 1, [100]),
+        (3, [[2**31 - 1], [4]], {"p": 1e-6, "schedule": "constant"}, 100, 1, [6]),
+    ]
+    return {
+        "cases": [
+            {"run_length": length}
+            | draw_vector((seed, shapes, {**options, "run_length": length}, *rest), exchange)
+            for length in (16, 64)
+            for seed, shapes, options, *rest, exchanges in cases
+            for exchange in exchanges
+        ],
+        "runs": [
+            {"terms": each.to_json(), "identity": run_identity(each).hex()}
+            for each in (
+                Terms(
+                    run_name="long",
+                    seed=7,
+                    members=4,
+                    rounds=30,
+                    local_steps=24,
+                    exchange=exchange_config(mix="average", run_length=length),
+                )
+                for length in (1, 16, 64)
+            )
+        ],
     }
 
 
@@ -476,6 +516,7 @@ def vectors():
         "packet": packet_vectors(),
         "dtypes": dtype_vectors(),
         "averaging": averaging_vectors(),
+        "run_lengths": run_length_vectors(),
     }
     return {name: {"about": ABOUT, **content} for name, content in groups.items()}
 

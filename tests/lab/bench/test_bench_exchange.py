@@ -22,6 +22,12 @@ def test_every_figure_is_there_and_is_a_time_or_a_count(small):
     times = [figures[f"{part}_ms"] for part in ("step", "draw", "gather", "scatter")]
     assert all(isinstance(each, float) and each > 0 for each in times)
     assert figures["share_of_step"] == pytest.approx(sum(times[1:]) / times[0])
+    assert figures["run_length"] == 16 and figures["ratio"] > 0
+    assert {name: each > 0 for name, each in figures["one_by_one"].items()} == {
+        "draw_ms": True,
+        "gather_ms": True,
+        "scatter_ms": True,
+    }
     assert figures["sizes"] == list(SIZES)
     for name in ("fixed_count_draw_ms", "draw_ms_by_size"):
         assert len(figures[name]) == 3 and all(each > 0 for each in figures[name])
@@ -31,14 +37,14 @@ def test_every_figure_is_there_and_is_a_time_or_a_count(small):
 
 def test_the_draws_are_of_the_sizes_and_counts_they_are_named_after(small, monkeypatch):
     sizes: list[tuple[int, int]] = []
-    coordinates = Draw.coordinates
+    selection = Draw.selection
 
     def spied(self, number):
-        indices = coordinates(self, number)
-        sizes.append((self.layout.size, len(indices)))
-        return indices
+        result = selection(self, number)
+        sizes.append((self.layout.size, result.count))
+        return result
 
-    monkeypatch.setattr(Draw, "coordinates", spied)
+    monkeypatch.setattr(Draw, "selection", spied)
     exchange._draws()
     assert {size for size, _ in sizes} == set(SIZES)
     assert {(size, count) for size, count in sizes if count == 60} >= {(size, 60) for size in SIZES}

@@ -168,8 +168,10 @@ PLANTED = {
     # Below
     "applies a delivery at other coordinates": Fault(
         "wash_fl.member.member:Member.hold",
-        "coordinates = self.draw.coordinates(exchange)",
-        "coordinates = np.sort((self.draw.coordinates(exchange) + 1) % self.layout.size)",
+        "selection = self.draw.selection(exchange)",
+        "selection = self.draw.selection(exchange).of(\n"
+        "    self.layout, np.sort((self.draw.coordinates(exchange) + 1) % self.layout.size)\n"
+        ")",
     ),
     "offers what another holds": Fault(
         PROTOCOL + "escrow:Escrow.offer",

@@ -122,9 +122,15 @@ class BenchMember:
 
 
 def exchange_config(p: float, *, overlap: bool = False) -> ExchangeConfig:
-    """Return the options of the exchange: after every step, the same probability everywhere."""
+    """Return the options of the exchange: after every step, the same probability everywhere, runs of 16."""
     return ExchangeConfig(
-        p=p, schedule="constant", mix="shuffle", exchange_plane="stream", every=1, overlap=overlap
+        p=p,
+        schedule="constant",
+        mix="shuffle",
+        run_length=16,
+        exchange_plane="stream",
+        every=1,
+        overlap=overlap,
     )
 
 

@@ -53,6 +53,8 @@ class Setting:
         Optimizer steps per round, and between two exchanges on streams.
     overlap : bool
         Whether members train on while a slice is on its way.
+    run_length : int
+        Consecutive values that are drawn together.
     """
 
     seed: int
@@ -69,6 +71,7 @@ class Setting:
     steps: int = 1
     every: int = 1
     overlap: bool = False
+    run_length: int = 1
 
     @property
     def mixing(self) -> str:
@@ -90,6 +93,7 @@ class Setting:
             exchange_plane=self.plane,
             every=self.every,
             overlap=self.overlap,
+            run_length=self.run_length,
         )
         terms = Terms(
             run_name="faults",

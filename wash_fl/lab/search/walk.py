@@ -83,6 +83,8 @@ def walk(
         steps=2 + dice.below(2) if plane == "stream" else 1,
         every=1 + dice.below(2) if plane == "stream" else 1,
         overlap=plane == "stream" and dice.below(3) == 0,
+        # From dice of its own: the others fall as they did before there was this option.
+        run_length=(1, 16, 64)[Dice(seed, "runs", member=example).below(3)],
     )
     if settings is not None:
         settings[plane, setting.mixing, setting.dtype] += 1

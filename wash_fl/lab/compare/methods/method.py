@@ -92,7 +92,8 @@ class Method:
                 )
         every = {**given, **self.options}
         knobs = self.knobs(**{key.replace("-", "_"): every.pop(key) for key in self.keys if key in every})
-        return RunConfig.from_mapping(every), knobs
+        # A method is defined by its options: what nobody says has its plain default.
+        return RunConfig.from_mapping({"recipe": "none", **every}), knobs
 
 
 def shuffled(config: RunConfig, task: Task, dropout: float, post: Post, knobs: Any = NO_KNOBS, /) -> Trainer:
