@@ -141,7 +141,7 @@ def test_a_run_goes_on_with_options_that_mean_the_same(tmp_path):
 
 def another_value(option: str) -> Any:
     spec = fields()[option]
-    if isinstance(spec.default, str):
+    if isinstance(spec.default, str) or spec.metadata["choices"]:
         choices = spec.metadata["choices"] or ("fashion-mnist" if option == "task" else "small-cnn",)
         return next(each for each in choices if each != spec.default)
     if isinstance(spec.default, bool):

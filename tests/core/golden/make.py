@@ -240,7 +240,7 @@ def run_length_vectors():
                     members=4,
                     rounds=30,
                     local_steps=24,
-                    exchange=exchange_config(mix="average", run_length=length),
+                    exchange=exchange_config(mix="average", topology="all", run_length=length),
                 )
                 for length in (1, 16, 64)
             )
