@@ -72,11 +72,11 @@ def test_an_unfinished_run_is_opened_again_under_its_name(tmp_path):
 
 def of_an_older_version(root: Path, **options: Any) -> RunFolder:
     """Return the folder of an unfinished run that was begun before there were recipes."""
-    written = {"mix": "auto", "schedule": "auto", "topology": "pairs", **options}
+    old = {"mix": "auto", "schedule": "auto", "topology": "pairs", **options}
     folder = RunFolder.create(config(root, **{"run-name": "old", "recipe": "none"}))
     path = folder.path / CONFIG
     lines = [
-        f'{key} = "{written[key]}"' if key in written else line
+        f'{key} = "{old[key]}"' if key in old else line
         for line in path.read_text().splitlines()
         if (key := line.split(" = ")[0]) not in {"average-from", "recipe"}
     ]

@@ -27,6 +27,6 @@ def _begun_with(config: RunConfig) -> RunConfig:
     if not config.fleet.run_name or not (path / CONFIG).exists():
         return config
     before = RunFolder(path).config.to_mapping()
-    given = {key: value for key, value in config.to_mapping().items() if value != AUTO}
+    fixed = {key: value for key, value in config.to_mapping().items() if value != AUTO}
     open_ = config.open | ({"recipe"} if config.exchange.recipe == AUTO else set())
-    return RunConfig.from_mapping(given | {key: before[key] for key in open_})
+    return RunConfig.from_mapping(fixed | {key: before[key] for key in open_})

@@ -34,10 +34,10 @@ def test_what_is_added_does_not_grow_with_the_values(figures):
     ],
 )
 def test_a_packet_is_as_small_as_its_dtype_says(figures, dtype, bytes_each, most_10000):
-    found = figures["packets"][dtype]
-    assert found["ratio_10000"] <= most_10000
-    assert bytes_each / 4 < found["ratio_1000000"] < bytes_each / 4 * 1.001
-    assert found["encode_ms"] > 0 and found["decode_ms"] > 0
+    packet = figures["packets"][dtype]
+    assert packet["ratio_10000"] <= most_10000
+    assert bytes_each / 4 < packet["ratio_1000000"] < bytes_each / 4 * 1.001
+    assert packet["encode_ms"] > 0 and packet["decode_ms"] > 0
 
 
 def test_every_dtype_is_measured(figures):

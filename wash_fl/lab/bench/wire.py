@@ -40,10 +40,10 @@ def run() -> dict[str, Any]:
 
 def _packets(dtype: str) -> dict[str, float]:
     """Return the figures of a dtype."""
-    found = {f"ratio_{size}": len(_packet(size, dtype)) / (4 * size) for size in SIZES}
+    ratios = {f"ratio_{size}": len(_packet(size, dtype)) / (4 * size) for size in SIZES}
     values = _values(SIZES[-1])
     data = encode_values(values, dtype)
-    return found | {
+    return ratios | {
         "encode_ms": _milliseconds(lambda: encode_values(values, dtype)),
         "decode_ms": _milliseconds(lambda: decode_values(data, dtype, *values.shape)),
     }
