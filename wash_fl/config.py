@@ -141,6 +141,23 @@ class ExchangeConfig(Checked):
     )
     every: int = option(1, "Optimizer steps between two exchanges on the stream plane; 1 is the paper", low=1)
     overlap: bool = option(False, "On the stream plane, train on while a slice is on its way")
+    reference: str = option(
+        "values",
+        "What travels in an average: the values, or their differences to an anchor that server and members "
+        "agree on, which need half the bits, and have them in both directions",
+        choices=("values", "anchor"),
+    )
+    outer_learning_rate: float = option(
+        1.0, "How far the mean difference moves the anchor; 1 without outer momentum is the mean", above=0
+    )
+    outer_momentum: float = option(
+        0.0, "Nesterov momentum of the anchor, kept by the server; try 0.5 with a rate of 0.7", low=0, below=1
+    )
+
+    @property
+    def anchored(self) -> bool:
+        """Whether differences to an anchor travel."""
+        return self.reference == "anchor"
 
     @property
     def streams(self) -> bool:
@@ -154,6 +171,19 @@ class ExchangeConfig(Checked):
                 raise ConfigError(
                     f"{name} = {getattr(self, name)} has no meaning on the round plane, which exchanges once "
                     "per round: add exchange-plane = stream, or leave it out."
+                )
+        if self.anchored:
+            if self.mix == "shuffle" or (self.mix == "auto" and self.schedule == "paper"):
+                raise ConfigError(
+                    "reference = anchor needs an average: what is shuffled belongs to one member, and has no "
+                    "anchor; add mix = average, or leave it out."
+                )
+            return
+        for name, unused in (("outer_learning_rate", 1.0), ("outer_momentum", 0.0)):
+            if getattr(self, name) != unused:
+                raise ConfigError(
+                    f"{name.replace('_', '-')} = {getattr(self, name):g} has no meaning without an anchor: "
+                    "add reference = anchor, or leave it out."
                 )
 
 

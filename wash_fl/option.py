@@ -21,10 +21,19 @@ def option(
     low: float = -math.inf,
     high: float = math.inf,
     above: float = -math.inf,
+    below: float = math.inf,
     hint: str = "",
 ) -> Any:
     """Declare one option: its default, one line of help, and what is allowed."""
-    limits = {"help": text, "choices": choices, "low": low, "high": high, "above": above, "hint": hint}
+    limits = {
+        "help": text,
+        "choices": choices,
+        "low": low,
+        "high": high,
+        "above": above,
+        "below": below,
+        "hint": hint,
+    }
     return dataclasses.field(default=default, metadata=limits)
 
 
@@ -71,12 +80,14 @@ def _check(key: str, value: Value, spec: dataclasses.Field[Any]) -> None:
             + (f" Did you mean {near[0]}?" if near else "")
         )
     if isinstance(value, (int, float)) and not isinstance(value, bool):
-        low, high, above = limits["low"], limits["high"], limits["above"]
-        if not (math.isfinite(value) and low <= value <= high and value > above):
+        low, high = limits["low"], limits["high"]
+        above, below = limits["above"], limits["below"]
+        if not (math.isfinite(value) and low <= value <= high and above < value < below):
             bounds = [
                 f"above {above}" if above > -math.inf else "",
                 f"at least {low}" if low > -math.inf else "",
                 f"at most {high}" if high < math.inf else "",
+                f"below {below}" if below < math.inf else "",
             ]
             allowed = " and ".join(filter(None, bounds)) or "a finite number"
             raise ConfigError(f"{key} = {value!r} is not allowed: it must be {allowed}.{hint}")

@@ -223,5 +223,5 @@ class OverStreams(Exchanges):
 
     def _reply(self, status: ServerStatus, member: int | None = None, *, reason: str = "") -> ServerReply:
         """Return a reply, with what waits for a member."""
-        packet = b"" if member is None else self._packets.delivery(member, self._escrow.delivery(member))
+        packet = b"" if member is None else self._escrow.packet(self._packets, member)
         return ServerReply(status, self._escrow.settled, packet, reason)

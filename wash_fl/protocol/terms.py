@@ -12,7 +12,15 @@ from wash_fl.core.packet import RUN_BYTES
 from wash_fl.core.schedule import Schedule
 from wash_fl.errors import ConfigError
 
-LATER: Final = {"dtype": "float32", "exchange_plane": "round", "every": 1, "overlap": False}
+LATER: Final = {
+    "dtype": "float32",
+    "exchange_plane": "round",
+    "every": 1,
+    "overlap": False,
+    "reference": "values",
+    "outer_learning_rate": 1.0,
+    "outer_momentum": 0.0,
+}
 """Options of the exchange that runs of the first version did not have, as they were without them."""
 
 

@@ -67,13 +67,13 @@ PLANTED = {
     ),
     "does not write an exchange down": Fault(
         PROTOCOL + "escrow:Escrow.settle",
-        "self._journal.settled(exchange, deliveries, offers, self._acknowledged)",
-        "self._journal.settled(exchange, {}, offers, self._acknowledged)",
+        "self._journal.settled(exchange, deliveries, offers, self._acknowledged, change)",
+        "self._journal.settled(exchange, {}, offers, self._acknowledged, change)",
     ),
     "writes an exchange down for all but one": Fault(
         PROTOCOL + "escrow:Escrow.settle",
-        "self._journal.settled(exchange, deliveries, offers, self._acknowledged)",
-        "self._journal.settled(exchange, dict(list(deliveries.items())[1:]), offers, self._acknowledged)",
+        "self._journal.settled(exchange, deliveries, offers, self._acknowledged, change)",
+        "self._journal.settled(exchange, dict([*deliveries.items()][1:]), offers, self._acknowledged, change)",
     ),
     "delivers to all but one": Fault(
         PROTOCOL + "escrow:Escrow.settle",
@@ -271,8 +271,8 @@ PLANTED = {
     ),
     "records no late acknowledgement with an exchange": Fault(
         PROTOCOL + "escrow:Escrow.settle",
-        "self._journal.settled(exchange, deliveries, offers, self._acknowledged)",
-        "self._journal.settled(exchange, deliveries, offers)",
+        "self._journal.settled(exchange, deliveries, offers, self._acknowledged, change)",
+        "self._journal.settled(exchange, deliveries, offers, change=change)",
     ),
     "takes the second offer of two": Fault(
         PROTOCOL + "escrow:Escrow.offer", "if member in self._offers:", "if False:"
@@ -318,7 +318,7 @@ PLANTED = {
         'packet, log = b"", progress.log',
     ),
     "does not read its log": Fault(
-        "wash_fl.member.durable:DurableMember._restore", "member.hold(entry.exchange, entry.values)", "pass"
+        "wash_fl.member.durable:DurableMember._restore", "member.hold(entry.exchange, entry.held)", "pass"
     ),
     "forgets which offer is out": Fault(
         "wash_fl.member.log:caught_up",
