@@ -19,6 +19,7 @@ from torch.optim import Optimizer
 
 from wash_fl.config import ExchangeConfig
 from wash_fl.core.layout import Layout
+from wash_fl.core.packet import PacketError
 from wash_fl.core.plane import plane_of
 from wash_fl.errors import ExchangeError, LayoutError, NotJoinedError, StateError, reason_of
 from wash_fl.member.exchanging import Exchanging, Line, StepOptions
@@ -414,7 +415,11 @@ class DurableMember:
         if not self._exchange.anchored:
             return
         if packet:
-            member.anchor = RunPackets(self._run, member.draw).read_anchor(packet, member.index, exchange)
+            try:
+                member.anchor = RunPackets(self._run, member.draw).read_anchor(packet, member.index, exchange)
+            except PacketError as error:
+                # It has to be sent once more; a member that refused to start would not be asked again.
+                raise NotJoinedError(str(error), fell_back=True) from error
         elif exchange or incarnation:
             raise ExchangeError("a request to start anew without the anchor: update the older side.")
         else:

@@ -225,8 +225,8 @@ class SqliteStore:
         found = self._database.execute("SELECT format FROM meta").fetchone()
         if found is not None and found[0] not in _SCHEMAS:
             raise StateError(
-                f"{self.path} has the format {found[0]!r}, this version reads {FORMAT!r} and "
-                f"{WITH_ANCHOR!r}: finish this run with the version it began with, or choose another run-name."
+                f"{self.path} has the format {found[0]!r}, this version reads {FORMAT!r} and {WITH_ANCHOR!r}:"
+                " finish this run with the version it began with, or choose another run-name."
             )
         if schema != (WITHOUT_ANCHOR if found is None else _SCHEMAS[found[0]]):
             raise damaged(self.path, "its tables are altered")

@@ -11,8 +11,8 @@ from wash_fl.errors import ConfigError
 from wash_fl.lab.bench import faults
 from wash_fl.lab.search.fleet import Fleet
 from wash_fl.lab.search.moments import Fuse, Killed
-from wash_fl.lab.search.oracle import Violation
 from wash_fl.lab.search.setting import Setting
+from wash_fl.lab.search.violation import Violation
 
 KINDS = {
     *(f"{what} {fate}" for what in ("request", "reply") for fate in ("dropped", "delayed", "duplicated")),

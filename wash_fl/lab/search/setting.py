@@ -51,6 +51,10 @@ class Setting:
         Optimizer steps per round, and between two exchanges on streams.
     overlap : bool
         Whether members train on while a slice is on its way.
+    reference : str
+        ``values`` or ``anchor``.
+    outer : bool
+        Whether there is an outer step.
     """
 
     seed: int
@@ -66,6 +70,8 @@ class Setting:
     steps: int = 1
     every: int = 1
     overlap: bool = False
+    reference: str = "values"
+    outer: bool = False
 
     def run(self) -> Run:
         """Return what server and members agree on."""
@@ -79,6 +85,9 @@ class Setting:
             exchange_plane=self.plane,
             every=self.every,
             overlap=self.overlap,
+            reference=self.reference,
+            outer_learning_rate=0.75 if self.outer else 1.0,
+            outer_momentum=0.5 if self.outer else 0.0,
         )
         terms = Terms(
             run_name="faults",

@@ -4,6 +4,7 @@ import logging
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
@@ -27,6 +28,12 @@ MIXES: Final = (
 PLANES: Final = ("round", "round", "stream")
 """How slices travel."""
 
+ANCHORED: Final = 10
+"""The last of so many examples in a row is one of differences to an anchor."""
+
+DIFFERENCES: Final = ("int8", "int8", "bfloat16", "float32")
+"""As what they travel."""
+
 LOUD = "flwr.wash_fl"
 
 
@@ -48,7 +55,7 @@ def walk(
     faults : Counter of str
         The faults in it are added to this.
     settings : Counter of (str, str, str), optional
-        Its plane, mix and dtype are added to this.
+        Its plane, mix and dtype are added to this; the mix of differences to an anchor is ``anchor``.
 
     Raises
     ------
@@ -74,8 +81,17 @@ def walk(
         every=1 + dice.below(2) if plane == "stream" else 1,
         overlap=plane == "stream" and dice.below(3) == 0,
     )
+    if example % ANCHORED == ANCHORED - 1:
+        setting = replace(
+            setting,
+            topology="pairs",
+            mix="average",
+            dtype=DIFFERENCES[dice.below(len(DIFFERENCES))],
+            reference="anchor",
+            outer=dice.below(2) == 1,
+        )
     if settings is not None:
-        settings[plane, setting.mix, setting.dtype] += 1
+        settings[plane, "anchor" if setting.reference == "anchor" else setting.mix, setting.dtype] += 1
     fleet = Fleet(setting, folder)
     try:
         with quiet():
