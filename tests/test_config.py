@@ -20,6 +20,7 @@ PYPROJECT = Path(__file__).parents[1] / "pyproject.toml"
 OPTIONS = sorted(fields())
 NUMBERS = sorted(key for key, spec in fields().items() if type(spec.default) in (int, float))
 NAMES = ("", "one", "a b", "-x", "ü 猫", 'a "b" \\ é 😀', "x" * 255, "...")
+ANCHORED_ONLY = ("outer-learning-rate", "outer-momentum")
 CHOICES = sorted(key for key, spec in fields().items() if spec.metadata["choices"])
 
 
@@ -60,6 +61,11 @@ def configs(draw: st.DrawFn) -> RunConfig:
         chosen.pop("overlap", None)
     else:
         chosen["every"] = 1 + chosen.get("every", 1) % chosen.get("local-steps", defaults["local-steps"])
+    if chosen.get("reference") == "anchor":
+        chosen["mix"] = "average"
+    else:
+        for option in ANCHORED_ONLY:
+            chosen.pop(option, None)
     return RunConfig.from_mapping(chosen)
 
 
@@ -68,6 +74,21 @@ def test_what_only_the_stream_plane_has_is_refused_on_the_round_plane(option):
     with pytest.raises(ConfigError, match="add exchange-plane = stream"):
         RunConfig.from_mapping(option)
     assert RunConfig.from_mapping({**option, "exchange-plane": "stream"}).exchange.exchange_plane == "stream"
+
+
+@pytest.mark.parametrize("shuffle", [{"mix": "shuffle"}, {"schedule": "paper"}])
+def test_what_is_shuffled_has_no_anchor(shuffle, refused):
+    with refused(ConfigError, "reference = anchor needs an average"):
+        RunConfig.from_mapping({"reference": "anchor", **shuffle})
+    assert RunConfig.from_mapping({"reference": "anchor"}).exchange.anchored
+
+
+@pytest.mark.parametrize("option", [{"outer-learning-rate": 0.7}, {"outer-momentum": 0.5}])
+def test_an_outer_step_without_an_anchor_is_refused(option, refused):
+    (name,) = option
+    with refused(ConfigError, f"{name} = 0.", "add reference = anchor"):
+        RunConfig.from_mapping(option)
+    RunConfig.from_mapping({**option, "reference": "anchor"})
 
 
 def test_an_interval_longer_than_the_run_is_refused():
@@ -277,8 +298,11 @@ def test_every_number_is_refused_just_outside_its_limits_and_taken_at_them(key, 
         extremes.append((kind(bounds["high"]), kind(bounds["high"] + step), f"at most {bounds['high']}"))
     if math.isfinite(bounds["above"]):
         extremes.append((kind(bounds["above"] + step), kind(bounds["above"]), f"above {bounds['above']}"))
+    if math.isfinite(bounds["below"]):
+        extremes.append((kind(bounds["below"] - step), kind(bounds["below"]), f"below {bounds['below']}"))
     assert extremes, "a number without limits"
     others = {"learning-rate-end": 0.0} if key == "learning-rate" else {}
+    others |= {"reference": "anchor"} if key in ANCHORED_ONLY else {}
     for inside, outside, said in extremes:
         assert RunConfig.from_mapping({key: inside} | others).to_mapping()[key] == inside
         with refused(ConfigError, said):

@@ -411,21 +411,13 @@ PLANTED = {
         "move = Move(moved.delta, delta, _values(moved.error, shape), momentum)",
         "move = Move(moved.delta, delta, 0 * delta, momentum)",
     ),
-    "takes an offer from another anchor": Fault(
-        PROTOCOL + "escrow:Escrow.owes",
-        "return member in self._pending or (self._anchored is not None and self._anchored.is_behind(member))",
-        "return member in self._pending",
-    ),
     "does not compare anchors": Fault(
         PROTOCOL + "session:MemberSession._missed", "if says and chain != self._anchor.chain:", "if False:"
     ),
-    "does not notice that an anchor fell back": Fault(
-        PROTOCOL + "session:MemberSession._missed", "if deliveries.after > applied:", "if False:"
-    ),
-    "starts a member with its own anchor": Fault(
+    "starts a member with an anchor of its own": Fault(
         "wash_fl.member.durable:DurableMember._begin_anchor",
-        "if packet:",
-        "if packet and member.begin_anchor():",
+        "member.anchor = RunPackets(self._run, member.draw).read_anchor(packet, member.index, exchange)",
+        "member.begin_anchor()",
     ),
     "keeps a delivery of another member's exchange": Fault(
         PROTOCOL + "anchored:Anchored.missed",
