@@ -8,7 +8,7 @@ sum over the members that took part, so that what all members and the error add 
 number takes part in the next exchange.
 
 All arithmetic is float32, each operation rounded by itself, but for the mean, which is
-:func:`wash_fl.core.mix.average`'s. ``docs/protocol.md``, section 8, has the operations one by one: members
+:func:`wash_fl.core.mix.average`'s. ``docs/protocol.md``, section 11, has the operations one by one: members
 compute their anchor themselves, and must get the server's last bit. That they did not part unnoticed, each
 following another history of D, is what the *chain* tells, a hash of all D so far.
 """

@@ -411,9 +411,6 @@ PLANTED = {
         "move = Move(moved.delta, delta, _values(moved.error, shape), momentum)",
         "move = Move(moved.delta, delta, 0 * delta, momentum)",
     ),
-    "does not compare anchors": Fault(
-        PROTOCOL + "session:MemberSession._missed", "if says and chain != self._anchor.chain:", "if False:"
-    ),
     "starts a member with an anchor of its own": Fault(
         "wash_fl.member.durable:DurableMember._begin_anchor",
         "member.anchor = RunPackets(self._run, member.draw).read_anchor(packet, member.index, exchange)",
