@@ -179,8 +179,8 @@ class ExchangeConfig(Checked):
                     "anchor; add mix = average, or leave it out."
                 )
             return
-        for name, unused in (("outer_learning_rate", 1.0), ("outer_momentum", 0.0)):
-            if getattr(self, name) != unused:
+        for name, none in (("outer_learning_rate", 1.0), ("outer_momentum", 0.0)):
+            if getattr(self, name) != none:
                 raise ConfigError(
                     f"{name.replace('_', '-')} = {getattr(self, name):g} has no meaning without an anchor: "
                     "add reference = anchor, or leave it out."

@@ -112,8 +112,8 @@ class Anchored:
             The exchange whose delivery waits for it.
         """
         after, chain = self.applied(member), self.anchor.chain
-        moves, size = [], 0
-        exchange = self._last
+        moves: list[Moved] = []
+        size, exchange = 0, self._last
         while exchange > after:
             moved = self._moves.get(exchange)
             size += 0 if moved is None else len(moved.delta)

@@ -128,9 +128,11 @@ class WatchedStore:
         assert dict(file.rows(HEAD)) == known.table(HEAD), "the number of exchanges changed on the disk"
         assert dict(file.rows(ENROLMENTS)) == known.members, "enrolments changed on the disk"
         assert dict(file.rows(RECORDS)) == known.table(RECORDS), "records changed on the disk"
-        for table in (MOVES, VECTORS):
-            kept = {key: vars(row) for key, row in known.table(table).items()}
-            assert {key: vars(row) for key, row in file.rows(table)} == kept, "the anchor changed on the disk"
+        moves = {key: vars(each) for key, each in file.rows(MOVES)}
+        vectors = {key: vars(each) for key, each in file.rows(VECTORS)}
+        assert moves == {key: vars(each) for key, each in known.moves.items()}, "moves changed on the disk"
+        kept = {key: vars(each) for key, each in known.vectors.items()}
+        assert vectors == kept, "the anchor changed on the disk"
         waiting = dict(file.rows(DELIVERIES))
         assert _comparable(waiting) == _comparable(known.pending), "deliveries changed on the disk"
 
