@@ -131,7 +131,7 @@ class ExchangeConfig(Checked):
         "float32",
         "How offered values are encoded; what a smaller one leaves out stays with the sender, so the mean is "
         "not disturbed",
-        choices=("float32", "bfloat16", "float16", "int8"),
+        choices=("float32", "bfloat16", "float16", "int8", "int4", "int3", "int2"),
     )
     exchange_plane: str = option(
         "round",

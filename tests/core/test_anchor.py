@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from wash_fl.config import ExchangeConfig
 from wash_fl.core.anchor import Anchor, Move, ServerAnchor, chained, difference, first_anchor, taken_part
 from wash_fl.core.codec import rounded
+from wash_fl.core.dtypes import DTYPES
 from wash_fl.core.layout import layout_of
-from wash_fl.core.packet import DTYPES
 
 ALWAYS_THE_SAME = settings(derandomize=True, deadline=None, database=None, max_examples=150)
 F = np.float32

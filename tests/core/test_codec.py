@@ -6,9 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from wash_fl.config import ExchangeConfig
+from wash_fl.config import ExchangeConfig, fields
 from wash_fl.core.codec import (
-    BLOCK,
     decode_values,
     delivery_dtype,
     encode_values,
@@ -16,11 +15,13 @@ from wash_fl.core.codec import (
     rounded,
     taken_over,
 )
+from wash_fl.core.dtypes import DTYPES, Int8
 from wash_fl.core.mix import mix
-from wash_fl.core.packet import DTYPES
+from wash_fl.core.wire import exchange_pb2 as wire
 
 ALWAYS_THE_SAME = settings(derandomize=True, deadline=None, database=None, max_examples=150)
 
+BLOCK = Int8.block
 FLOATS = st.floats(width=32, allow_nan=False, allow_infinity=False)
 SHAPES = st.tuples(st.integers(1, 3), st.integers(0, 2 * BLOCK + 3))
 VALUES = SHAPES.flatmap(lambda shape: arrays.arrays(np.float32, shape, elements=FLOATS))
@@ -28,6 +29,40 @@ CONFIGS = pytest.mark.parametrize(
     "config", [{"mix": "shuffle"}, {"mix": "shuffle", "topology": "permutation"}, {"mix": "average"}]
 )
 EVERY = pytest.mark.parametrize("dtype", list(DTYPES))
+
+
+def test_the_dtypes_are_those_of_the_option_and_of_the_wire():
+    assert list(DTYPES) == list(fields()["dtype"].metadata["choices"])
+    assert [each.number for each in DTYPES.values()] == wire.DType.values()[1:]
+    assert [wire.DType.Name(each.number) for each in DTYPES.values()] == [
+        f"DTYPE_{name.upper()}" for name in DTYPES
+    ]
+
+
+@pytest.mark.parametrize(
+    ("dtype", "size"),
+    [
+        ("float32", 520),
+        ("bfloat16", 260),
+        ("float16", 260),
+        ("int8", 134),
+        ("int4", 71),
+        ("int3", 55),
+        ("int2", 39),
+    ],
+)
+def test_130_values_are_so_many_bytes(dtype, size):
+    assert encoded_size(dtype, 3, 130) == 3 * size
+    assert encoded_size(dtype, 3, 0) == 0
+
+
+@EVERY
+def test_deliveries_have_the_dtype_of_offers_only_where_they_carry_it_exactly(dtype):
+    shared = dtype in ("int8", "int4", "int3", "int2")
+    assert delivery_dtype(ExchangeConfig(dtype=dtype, mix="shuffle")) == dtype
+    assert delivery_dtype(ExchangeConfig(dtype=dtype, mix="average")) == "float32"
+    apart = ExchangeConfig(dtype=dtype, mix="shuffle", topology="permutation")
+    assert delivery_dtype(apart) == ("float32" if shared else dtype)
 
 
 def same_bits(one, other):

@@ -178,7 +178,14 @@ def average(offers):
 
 # Dtypes
 
-DTYPES = ["float32", "bfloat16", "float16", "int8"]
+DTYPES = ["float32", "bfloat16", "float16", "int8", "int4", "int3", "int2"]
+
+FEW_BITS = {
+    "int4": (4, [16, 15, 14, 12]),
+    "int3": (3, [32, 30, 27, 24, 20]),
+    "int2": (2, [64, 52, 44, 36, 28, 20]),
+}
+"""Bits, and what is tried as a scale."""
 
 
 def float32(bits):
@@ -210,6 +217,8 @@ def encoded(values, dtype):
         return found
     if dtype == "float16":
         return struct.pack(f"<{len(values)}e", *(min(max(each, -65504.0), 65504.0) for each in values))
+    if dtype in FEW_BITS:
+        return few_bits(values, *FEW_BITS[dtype])
     scales, quotients = b"", b""
     for begin in range(0, len(values), 256):
         block = values[begin : begin + 256]
@@ -224,6 +233,33 @@ def encoded(values, dtype):
     return scales + quotients
 
 
+def binary16(value):
+    return struct.unpack("<e", struct.pack("<e", value))[0]
+
+
+def few_bits(values, bits, candidates):
+    highest, unit = 2 ** (bits - 1) - 1, candidates[0]
+    limit = 65504.0 * highest
+    scales, number = b"", 0
+    for begin in range(0, len(values), 64):
+        block = [min(max(each, -limit), limit) for each in values[begin : begin + 64]]
+        first = binary16(nearest(max(map(abs, block)) / highest))
+        scale = 0.0
+        if first >= 2.0**-21:
+            counted = [round(nearest(abs(each) / (first / unit))) for each in block]
+            errors = [
+                sum((each - min(highest, (each + tried // 2) // tried) * tried) ** 2 for each in counted)
+                for tried in candidates
+            ]
+            chosen = candidates[errors.index(min(errors))]
+            scale = max(binary16(first * (chosen / unit)), 2.0**-21)
+        scales += struct.pack("<e", scale)
+        for place, each in enumerate(block, begin):
+            level = min(max(round(nearest(each / scale)), -highest), highest) if scale else 0
+            number |= level % 2**bits << bits * place
+    return scales + number.to_bytes((bits * len(values) + 7) // 8, "little")
+
+
 def decoded(content, count, dtype):
     """Return one slot's values."""
     if dtype == "float32":
@@ -232,6 +268,14 @@ def decoded(content, count, dtype):
         return [from_bits(upper << 16) for upper in struct.unpack(f"<{count}H", content)]
     if dtype == "float16":
         return list(struct.unpack(f"<{count}e", content))
+    if dtype in FEW_BITS:
+        bits, _ = FEW_BITS[dtype]
+        blocks = (count + 63) // 64
+        scales = struct.unpack(f"<{blocks}e", content[: 2 * blocks])
+        number = int.from_bytes(content[2 * blocks :], "little")
+        codes = [number >> bits * place & 2**bits - 1 for place in range(count)]
+        signed = [code - 2**bits if code >> bits - 1 else code for code in codes]
+        return [level * scales[place // 64] for place, level in enumerate(signed)]
     blocks = (count + 255) // 256
     scales = struct.unpack(f"<{blocks}f", content[: 4 * blocks])
     steps = struct.unpack(f"<{count}b", content[4 * blocks :])

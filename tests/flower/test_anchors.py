@@ -10,7 +10,7 @@ from flwr.app import ArrayRecord, Message
 from wash_fl.config import ExchangeConfig, RunConfig
 from wash_fl.core.codec import encoded_size
 from wash_fl.core.draw import Draw
-from wash_fl.core.packet import DTYPES
+from wash_fl.core.dtypes import DTYPES
 from wash_fl.core.schedule import Schedule
 from wash_fl.flower.in_process import Deliver, Fault, InProcessGrid, no_fault
 from wash_fl.lab.compare.trainer import Trainer

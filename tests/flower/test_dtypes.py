@@ -10,7 +10,7 @@ from flwr.app import ArrayRecord
 from wash_fl.config import ExchangeConfig, RunConfig
 from wash_fl.core.codec import delivery_dtype, encoded_size
 from wash_fl.core.draw import Draw
-from wash_fl.core.packet import DTYPES
+from wash_fl.core.dtypes import DTYPES
 from wash_fl.core.schedule import Schedule
 from wash_fl.flower.in_process import Fault, InProcessGrid, no_fault
 from wash_fl.lab.compare.trainer import Trainer
@@ -81,6 +81,9 @@ def test_the_bytes_that_travel_are_those_of_the_dtype(tmp_path: Path, dtype: str
         {"dtype": "int8", "topology": "permutation"},
         {"dtype": "int8", "mix": "average"},
         {"dtype": "int8", "exchange-optimizer": True},
+        {"dtype": "int4"},
+        {"dtype": "int3", "topology": "permutation"},
+        {"dtype": "int2", "mix": "average"},
         {"dtype": "float32", "memory-format": "channels-last"},
         {
             "dtype": "float32",
@@ -118,8 +121,8 @@ def test_a_fleet_gives_the_weights_of_the_trainer_in_about_the_bytes_of_the_dtyp
     assert summary["weights_sha256"] == trainer.run().sha256
     draw = trainer.members[0].draw
     values = 3 * len(draw.layout.slots) * sum(draw.count(number) for number in range(1, 5))
-    bits = {"float32": 32, "int8": 8}
+    bits = {"float32": 32, "int8": 8 + 1 / 8, "int4": 4.25, "int3": 3.25, "int2": 2.25}
     up, down = (bits.get(each, 16) for each in (config.exchange.dtype, delivery_dtype(config.exchange)))
-    # Above that only int8's scales, one per block of 256 values: one part in 64, and a little more.
+    # Above that only what the last block of a slot needs, which has fewer values.
     assert values * up / 8 <= summary["bytes"]["up_values"] <= values * up / 8 * 1.02
     assert values * down / 8 <= summary["bytes"]["down_values"] <= values * down / 8 * 1.02

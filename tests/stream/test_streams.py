@@ -14,7 +14,7 @@ from stream_fleet import StreamFleet
 
 from wash_fl.config import ExchangeConfig
 from wash_fl.core.draw import Draw
-from wash_fl.core.packet import DTYPES
+from wash_fl.core.dtypes import DTYPES
 from wash_fl.core.schedule import Schedule
 from wash_fl.errors import RunError
 from wash_fl.member.log import HEADER_BYTES, SUM_BYTES, ExchangeLog

@@ -6,31 +6,24 @@ explains it byte by byte.
 
 import hashlib
 import struct
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import Enum, StrEnum
-from typing import Final, NoReturn, TypeVar
+from typing import NoReturn, TypeVar
 
 import numpy as np
 from google.protobuf.message import DecodeError
 from google.protobuf.unknown_fields import UnknownFieldSet
 from numpy.typing import NDArray
 
-from wash_fl.core.codec import BFLOAT16, FLOAT16, FLOAT32, INT8, decode_values, encode_values, encoded_size
+from wash_fl.core.codec import decode_values, encode_values, encoded_size
+from wash_fl.core.dtypes import DTYPES, FLOAT32
 from wash_fl.core.layout import Layout
 from wash_fl.core.wire import exchange_pb2 as wire
 from wash_fl.errors import WashError
 
 VERSION = 1
 RUN_BYTES = 16
-
-DTYPES: Final[Mapping[str, wire.DType]] = {
-    FLOAT32: wire.DTYPE_FLOAT32,
-    BFLOAT16: wire.DTYPE_BFLOAT16,
-    FLOAT16: wire.DTYPE_FLOAT16,
-    INT8: wire.DTYPE_INT8,
-}
-"""The number of each dtype on the wire."""
 
 Values = NDArray[np.float32]
 
@@ -97,7 +90,7 @@ class Slice:
     values : ndarray of float32, shape (slots, count)
         In the order of the exchange's coordinates.
     dtype : str
-        How they are encoded (:mod:`wash_fl.core.codec`); they may lose something by it.
+        How they are encoded (:mod:`wash_fl.core.dtypes`); they may lose something by it.
     """
 
     direction: Direction
@@ -130,7 +123,7 @@ def pack(slice_: Slice, values: bytes) -> bytes:
         layout=slice_.layout.fingerprint,
         exchange=slice_.exchange,
         member=slice_.member,
-        dtype=DTYPES[slice_.dtype],
+        dtype=DTYPES[slice_.dtype].number,
         values=values,
     )
     message.checksum = _checksum(message)
@@ -197,8 +190,8 @@ def decode(
         )
     if message.member != member:
         _refuse(Refusal.MEMBER, f"it names member {message.member}, expected {member}.")
-    if message.dtype != DTYPES[dtype]:
-        _refuse(Refusal.DTYPE, f"its dtype is {message.dtype}, expected {DTYPES[dtype]} ({dtype}).")
+    if message.dtype != DTYPES[dtype].number:
+        _refuse(Refusal.DTYPE, f"its dtype is {message.dtype}, expected {DTYPES[dtype].number} ({dtype}).")
     slots, columns = len(layout.slots), count(message.exchange)
     expected = encoded_size(dtype, slots, columns)
     if len(message.values) != expected:

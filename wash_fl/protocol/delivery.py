@@ -1,6 +1,7 @@
 """What a delivery makes of a member: one rule, for rounds and for streams."""
 
-from wash_fl.core.codec import FLOAT32, taken_over
+from wash_fl.core.codec import taken_over
+from wash_fl.core.dtypes import FLOAT32
 from wash_fl.errors import ExchangeError, NotJoinedError
 from wash_fl.protocol.journal_rows import Delivery, Values
 

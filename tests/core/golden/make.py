@@ -19,10 +19,11 @@ from wash_fl.config import ExchangeConfig
 from wash_fl.core import philox
 from wash_fl.core.codec import encode_values, rounded, taken_over
 from wash_fl.core.draw import Draw
+from wash_fl.core.dtypes import DTYPES
 from wash_fl.core.identity import weights_sha256
 from wash_fl.core.layout import Layout, TensorSpec, layout_of
 from wash_fl.core.mix import average, matching, permute
-from wash_fl.core.packet import DTYPES, Direction, Slice, encode
+from wash_fl.core.packet import Direction, Slice, encode
 from wash_fl.core.schedule import Schedule
 from wash_fl.protocol.terms import Terms, run_identity
 
@@ -336,6 +337,7 @@ def dtype_vectors():
     drawn[0, 256:] *= np.float32(1e-3)
     drawn[1, 256:] = 0
     given = [special, drawn, drawn[:1, :0]]
+    few = few_bits_values()
     offered = [special[4:], drawn[:, :30]]
     received = [np.roll(each, 1, axis=1) for each in offered]
     bare = special[4:, :8]
@@ -359,8 +361,10 @@ def dtype_vectors():
                 "bytes": encode_values(each, dtype).hex(),
                 "decoded": hex32(rounded(each, dtype)) if each.size else [[]],
             }
-            for dtype in DTYPES
-            for each in given
+            for dtype, each in [
+                *((dtype, each) for dtype in DTYPES for each in given),
+                *((dtype, each) for dtype in ("int4", "int3", "int2") for each in few),
+            ]
         ],
         "taken_over": [
             {
@@ -389,6 +393,22 @@ def dtype_vectors():
         ],
         "runs": [{"terms": each.to_json(), "identity": run_identity(each).hex()} for each in terms],
     }
+
+
+def few_bits_values():
+    """Return values that need every candidate for a scale, and blocks at the limits of scales."""
+    words = np.frombuffer(philox.words(2, "values", 300).tobytes(), "<i2").astype(np.float32)
+    # Cubes: a few large values among small ones, of which each block clips as many as are worth it.
+    drawn = (words[:840] / np.float32(2**15)) ** 3 * np.float32(0.01)
+    small = np.zeros((1, 330), dtype=np.float32)
+    # From block to block 7, 3 and 1 times about 2**-21, the smallest scale; the rest are halves of levels.
+    for block, largest in enumerate([7.0, 6.99, 3.0, 2.99, 1.0]):
+        small[0, 64 * block : 64 * block + 8] = np.arange(1, 9) * np.float32(largest * 2.0**-24)
+    small[0, 320:] = np.float32(0.5) * np.arange(-5, 5)
+    large = np.array(
+        [[3.4028235e38, -458528.0, 458529.0, 196512.0, -65504.0, 1.0, -0.0, 1e-45]], dtype=np.float32
+    )
+    return [drawn.reshape(4, 210), small, large]
 
 
 def vectors():

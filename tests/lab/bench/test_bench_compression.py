@@ -9,7 +9,8 @@ from wash_fl.cli.main import app
 from wash_fl.lab.bench import compression
 
 FAST = compression.QUICK | {"rounds": 4, "members": 2, "train_examples": 100, "test_examples": 50, "p": 1.0}
-NAMES = ["float32", "bfloat16", "int8", "int8 without residual"]
+NAMES = ["float32", "bfloat16", "int8", "int4", "int3", "int2", "int8 without residual"]
+UP = [1.0, 0.5, 0.2539, 0.1328, 0.1016, 0.0703, 0.2539]
 
 
 @pytest.fixture(scope="module")
@@ -31,10 +32,10 @@ def test_every_variant_has_its_accuracies_and_the_bytes_of_its_dtype(figures, to
         below = 100 * (found["float32"]["accuracy"] - each["accuracy"])
         assert each["points_below_float32"] == pytest.approx(below)
     ratios = [each["bytes_ratio"] for each in found.values()]
-    assert ratios == [1.0, 0.5, pytest.approx(0.2539, abs=1e-3), ratios[2]]
+    assert ratios == pytest.approx(UP, abs=1e-3)
     down = [each["bytes_ratio_down"] for each in found.values()]
     # A permutation's deliveries have no common scale.
-    assert down == ([1.0, 0.5, 1.0, 1.0] if topology == "permutation" else ratios)
+    assert down == ([1.0, 0.5, *[1.0] * 5] if topology == "permutation" else ratios)
     assert figures[f"verdict_{topology}"] == compression.verdict(found)
 
 

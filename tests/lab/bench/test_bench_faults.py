@@ -175,5 +175,5 @@ def test_the_search_drives_the_coordinator_and_the_session_themselves(figures):
         "wash_fl.storage.sqlite_store",
     } <= code
     assert figures["mixes"].keys() == {"shuffle", "average"}
-    assert figures["dtypes"].keys() == {"float32", "bfloat16", "int8"}
+    assert figures["dtypes"].keys() == {"float32", "bfloat16", "int8", "int4", "int3", "int2"}
     assert sum(figures["planes"].values()) == figures["examples"]

@@ -67,7 +67,7 @@ def test_the_valid_packets_differ_in_everything_that_a_receiver_checks():
         ("run", 2),
         ("exchange", 6),
         ("size", 8),
-        ("dtype", 4),
+        ("dtype", 7),
     ):
         assert len([kind for kind in kinds if kind[0] == name]) >= least, name
 

@@ -13,6 +13,9 @@ class DType(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     DTYPE_BFLOAT16: _ClassVar[DType]
     DTYPE_FLOAT16: _ClassVar[DType]
     DTYPE_INT8: _ClassVar[DType]
+    DTYPE_INT4: _ClassVar[DType]
+    DTYPE_INT3: _ClassVar[DType]
+    DTYPE_INT2: _ClassVar[DType]
 
 class Direction(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
@@ -41,6 +44,9 @@ DTYPE_FLOAT32: DType
 DTYPE_BFLOAT16: DType
 DTYPE_FLOAT16: DType
 DTYPE_INT8: DType
+DTYPE_INT4: DType
+DTYPE_INT3: DType
+DTYPE_INT2: DType
 DIRECTION_UNSPECIFIED: Direction
 DIRECTION_OFFER: Direction
 DIRECTION_DELIVERY: Direction

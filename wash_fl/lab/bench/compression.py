@@ -61,6 +61,9 @@ VARIANTS: Final = (
     REFERENCE,
     Variant("bfloat16", "bfloat16"),
     Variant("int8", "int8"),
+    Variant("int4", "int4"),
+    Variant("int3", "int3"),
+    Variant("int2", "int2"),
     Variant("int8 without residual", "int8", keep_residual=False),
 )
 TOPOLOGIES: Final = ("pairs", "permutation")

@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 
 from wash_fl.core.codec import rounded
+from wash_fl.core.dtypes import DTYPES
 from wash_fl.core.layout import layout_of
-from wash_fl.core.packet import DTYPES, Direction, PacketError, Refusal, Slice, decode, encode
+from wash_fl.core.packet import Direction, PacketError, Refusal, Slice, decode, encode
 from wash_fl.lab.search.mutation import MUTATIONS, Dice
 
 SIZES = (0, 1, 2, 31, 128, 300)

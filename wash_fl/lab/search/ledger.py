@@ -5,7 +5,7 @@ from typing import Any, Final, Protocol
 
 import numpy as np
 
-from wash_fl.core.codec import FLOAT32
+from wash_fl.core.dtypes import FLOAT32
 from wash_fl.lab.search.device import Held, Run
 
 Keys = list[Any]

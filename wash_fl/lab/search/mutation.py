@@ -183,12 +183,13 @@ def random_bytes(packet: bytes, other: bytes, dice: Dice) -> bytes:
     return struct.pack(f"<{len(words)}Q", *words)[dice.below(8) :]
 
 
-# Values that are no numbers; for int8 a scale that is none, and two that no encoder chooses.
+# Values that are no numbers; where values share a scale, one that is none, and two that no encoder chooses.
 _STRANGE: Final[Mapping[int, tuple[bytes, bytes, bytes]]] = {
     wire.DTYPE_FLOAT32: (b"\0\0\xc0\x7f", b"\0\0\x80\x7f", b"\0\0\x80\xff"),
     wire.DTYPE_BFLOAT16: (b"\xc0\x7f", b"\x80\x7f", b"\x80\xff"),
     wire.DTYPE_FLOAT16: (b"\0\x7e", b"\0\x7c", b"\0\xfc"),
     wire.DTYPE_INT8: (b"\0\0\xc0\x7f", b"\x01\0\x80\x3f", b"\0\0\x80\xbf"),
+    **dict.fromkeys((wire.DTYPE_INT4, wire.DTYPE_INT3, wire.DTYPE_INT2), (b"\0\x7e", b"\x01\0", b"\0\xbc")),
 }
 
 
@@ -212,7 +213,7 @@ def reseal(packet: bytes, other: bytes, dice: Dice) -> bytes:
     else:
         strange = _STRANGE[message.dtype][dice.below(3)]
         whole = len(message.values) // len(strange)
-        place = len(strange) * dice.below(whole) if whole and message.dtype != wire.DTYPE_INT8 else 0
+        place = len(strange) * dice.below(whole) if whole and message.dtype < wire.DTYPE_INT8 else 0
         message.values = message.values[:place] + strange + message.values[place + len(strange) :]
     return seal(message)
 

@@ -27,8 +27,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from wash_fl.core.codec import FLOAT32, taken_over
+from wash_fl.core.codec import taken_over
 from wash_fl.core.draw import Draw
+from wash_fl.core.dtypes import FLOAT32
 from wash_fl.core.identity import weights_sha256
 from wash_fl.lab.search.anchors import Anchors
 from wash_fl.lab.search.device import Device, Held, Run, State

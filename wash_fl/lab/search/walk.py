@@ -25,13 +25,16 @@ MIXES: Final = (
 )
 """How offers are mixed, and as what they travel."""
 
+FEWER: Final = ("int8", "int4", "int3", "int2")
+"""What int8 stands for above: one of them, drawn by itself, so that examples are otherwise what they were."""
+
 PLANES: Final = ("round", "round", "stream")
 """How slices travel."""
 
 ANCHORED: Final = 10
 """The last of so many examples in a row is one of differences to an anchor."""
 
-DIFFERENCES: Final = ("int8", "int8", "bfloat16", "float32")
+DIFFERENCES: Final = ("int8", "int4", "int3", "int2", "bfloat16", "float32")
 """As what they travel."""
 
 LOUD = "flwr.wash_fl"
@@ -65,6 +68,8 @@ def walk(
     dice = Dice(seed, "faults", member=example)
     members = 3 + dice.below(3)
     mix, dtype = MIXES[dice.below(len(MIXES))]
+    if dtype == "int8":
+        dtype = FEWER[Dice(seed, "bits", member=example).below(len(FEWER))]
     plane = PLANES[dice.below(len(PLANES))]
     setting = Setting(
         seed=dice.below(2**63),
