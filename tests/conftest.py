@@ -146,7 +146,7 @@ def write_model() -> WriteModel:
 
 
 @dataclass(frozen=True)
-class Said:
+class CommandResult:
     """What a command answered."""
 
     status: int
@@ -154,14 +154,14 @@ class Said:
     err: str
 
 
-Command = Callable[..., Said]
+Command = Callable[..., CommandResult]
 
 
 @pytest.fixture
 def wash(monkeypatch, capsys) -> Command:
     """``wash("simulate", "--p", "2")``: the command line in this process, on a terminal of 50 columns."""
 
-    def run(*arguments: object, columns: int = 50) -> Said:
+    def run(*arguments: object, columns: int = 50) -> CommandResult:
         monkeypatch.setattr(sys, "argv", ["wash-fl", *map(str, arguments)])
         # As the installed command, also where these tests are started with `python -m pytest`.
         monkeypatch.setattr(sys.modules["__main__"], "__package__", "", raising=False)
@@ -171,10 +171,10 @@ def wash(monkeypatch, capsys) -> Command:
             if name.startswith(("wash_fl.cli.", "wash_fl.lab.")) and hasattr(module, "out"):
                 monkeypatch.setattr(module, "out", Console())
         capsys.readouterr()
-        with pytest.raises(SystemExit) as left:
+        with pytest.raises(SystemExit) as exit_info:
             main()
         printed = capsys.readouterr()
-        return Said(left.value.code or 0, printed.out, printed.err)  # type: ignore[arg-type]
+        return CommandResult(exit_info.value.code or 0, printed.out, printed.err)  # type: ignore[arg-type]
 
     return run
 
@@ -185,13 +185,13 @@ def simulated_here(monkeypatch: pytest.MonkeyPatch) -> None:
     from clients import client_app
     from wash_fl.config import RunConfig
     from wash_fl.deploy import simulation
-    from wash_fl.deploy.submitting import OnEvent, placed
+    from wash_fl.deploy.submitting import OnEvent, with_absolute_paths
     from wash_fl.flower.in_process import InProcessGrid
     from wash_fl.runs.folder import RunFolder
     from wash_fl.runs.job import run_job
 
     def simulate(config: RunConfig, on_event: OnEvent) -> RunFolder:
-        config = placed(config)
+        config = with_absolute_paths(config)
         clients = {**config.to_mapping(), "state-dir": str(Path(config.fleet.run_dir) / "members")}
         run_job(InProcessGrid(client_app.app, config.training.members, clients), config)
         folder = RunFolder.open(Path(config.fleet.run_dir) / config.fleet.run_name)

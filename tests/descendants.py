@@ -32,7 +32,7 @@ class Descendants:
     def __init__(self) -> None:
         self._mark = uuid.uuid4().hex
         self.environment = os.environ | {VARIABLE: self._mark}
-        self.seen: dict[psutil.Process, str] = {}
+        self.processes: dict[psutil.Process, str] = {}
         self._strangers: set[psutil.Process] = set()
 
     def look(self) -> None:
@@ -41,19 +41,19 @@ class Descendants:
             with suppress(psutil.Error, OSError):
                 if process in self._strangers:
                     continue
-                if process in self.seen or self._is_ours(process):
+                if process in self.processes or self._is_ours(process):
                     # The latest title: one that was just forked has its parent's.
-                    self.seen[process] = " ".join(process.cmdline()) or self.seen.get(process, "")
+                    self.processes[process] = " ".join(process.cmdline()) or self.processes.get(process, "")
                 else:
                     self._strangers.add(process)
 
     def _is_ours(self, process: psutil.Process) -> bool:
-        return process.environ().get(VARIABLE) == self._mark or process.parent() in self.seen
+        return process.environ().get(VARIABLE) == self._mark or process.parent() in self.processes
 
     def alive(self) -> list[str]:
         """Return the command lines of those that run now."""
         self.look()
-        return [line for process, line in self.seen.items() if _runs(process)]
+        return [line for process, line in self.processes.items() if _runs(process)]
 
 
 def _runs(process: psutil.Process) -> bool:

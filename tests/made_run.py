@@ -67,8 +67,8 @@ def make_run(tmp_path: Path) -> MakeRun:
         summary: dict[str, Any] | None = None,
         **options: Any,
     ) -> RunFolder:
-        given = {"members": 3, "rounds": ROUNDS, "run-dir": str(tmp_path / "runs"), "run-name": name}
-        folder = RunFolder.create(RunConfig.from_mapping(given | options))
+        defaults = {"members": 3, "rounds": ROUNDS, "run-dir": str(tmp_path / "runs"), "run-name": name}
+        folder = RunFolder.create(RunConfig.from_mapping(defaults | options))
         folder.log("start", version="9.8.7", task="digits", rounds=ROUNDS, pid=1)
         for number in range(1, rounds + 1):
             folder.log("round", **round_fields(number, **(changed or {}).get(number, {})))

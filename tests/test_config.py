@@ -41,32 +41,40 @@ def allowed_values(key: str) -> st.SearchStrategy[Any]:
     low, high = max(bounds["low"], bounds["above"]), min(bounds["high"], 2.0**40)
     if kind is int:
         return st.integers(math.floor(low) if math.isfinite(low) else -(2**40), int(high))
-    return st.floats(low, high, exclude_min=bounds["above"] == low)
+    high = min(high, bounds["below"])
+    return st.floats(low, high, exclude_min=bounds["above"] == low, exclude_max=bounds["below"] == high)
 
 
 @st.composite
 def configs(draw: st.DrawFn) -> RunConfig:
-    chosen = {key: draw(allowed_values(key)) for key in draw(st.sets(st.sampled_from(OPTIONS)))}
+    values = {key: draw(allowed_values(key)) for key in draw(st.sets(st.sampled_from(OPTIONS)))}
     defaults = RunConfig().to_mapping()
     for lower, upper in (("min-members", "members"), ("learning-rate-end", "learning-rate")):
-        if lower in chosen or upper in chosen:
-            pair = [chosen.get(each, defaults[each]) for each in (lower, upper)]
+        if lower in values or upper in values:
+            pair = [values.get(each, defaults[each]) for each in (lower, upper)]
             if upper == "members":
                 pair = [min(each, int(limits("members")["high"])) for each in pair]
-            chosen[lower], chosen[upper] = sorted(pair)
-            if not chosen[upper] > 0 or (upper == "members" and chosen[upper] < 2):
-                chosen[upper] = defaults[upper]
-    if chosen.get("exchange-plane", "round") == "round":
-        chosen.pop("every", None)
-        chosen.pop("overlap", None)
+            values[lower], values[upper] = sorted(pair)
+            if not values[upper] > 0 or (upper == "members" and values[upper] < 2):
+                values[upper] = defaults[upper]
+    if values.get("mix", "auto") == "average":
+        values.pop("average-from", None)
+    elif values.get("mix") == "shuffle" or values.get("average-from"):
+        values["topology"] = values.get("topology", "auto").replace("all", "auto")
+    if values.get("mix") == "average" and values.get("topology") == "permutation":
+        del values["topology"]
+    if values.get("exchange-plane", "round") == "round":
+        values.pop("every", None)
+        values.pop("overlap", None)
     else:
-        chosen["every"] = 1 + chosen.get("every", 1) % chosen.get("local-steps", defaults["local-steps"])
-    if chosen.get("reference") == "anchor":
-        chosen["mix"] = "average"
+        values["every"] = 1 + values.get("every", 1) % values.get("local-steps", defaults["local-steps"])
+    if values.get("reference") == "anchor":
+        values |= {"mix": "average", "topology": "all"}
+        values.pop("average-from", None)
     else:
         for option in ANCHORED_ONLY:
-            chosen.pop(option, None)
-    return RunConfig.from_mapping(chosen)
+            values.pop(option, None)
+    return RunConfig.from_mapping(values)
 
 
 @pytest.mark.parametrize("option", [{"every": 2}, {"overlap": True}])
@@ -76,10 +84,22 @@ def test_what_only_the_stream_plane_has_is_refused_on_the_round_plane(option):
     assert RunConfig.from_mapping({**option, "exchange-plane": "stream"}).exchange.exchange_plane == "stream"
 
 
-@pytest.mark.parametrize("shuffle", [{"mix": "shuffle"}, {"schedule": "paper"}])
-def test_what_is_shuffled_has_no_anchor(shuffle, refused):
-    with refused(ConfigError, "reference = anchor needs an average"):
-        RunConfig.from_mapping({"reference": "anchor", **shuffle})
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"mix": "shuffle"},
+        {"schedule": "paper"},
+        {"topology": "pairs"},
+        {"topology": "permutation"},
+        {"average-from": 0.5},
+        {"mix": "average", "topology": "pairs"},
+    ],
+    ids=str,
+)
+def test_only_averages_over_all_have_an_anchor(other, refused):
+    with refused(ConfigError, "reference = anchor needs averages over all"):
+        RunConfig.from_mapping({"reference": "anchor", **other})
+    RunConfig.from_mapping({"reference": "anchor", "mix": "average", "topology": "all", "schedule": "paper"})
     assert RunConfig.from_mapping({"reference": "anchor"}).exchange.anchored
 
 
@@ -89,6 +109,31 @@ def test_an_outer_step_without_an_anchor_is_refused(option, refused):
     with refused(ConfigError, f"{name} = 0.", "add reference = anchor"):
         RunConfig.from_mapping(option)
     RunConfig.from_mapping({**option, "reference": "anchor"})
+
+
+@pytest.mark.parametrize(
+    ("options", "parts"),
+    [
+        (
+            {"mix": "average", "topology": "permutation"},
+            ["topology = permutation", "mix = average", "use topology = pairs or all, or mix = shuffle"],
+        ),
+        (
+            {"mix": "shuffle", "topology": "all"},
+            ["topology = all", "mix = shuffle", "use topology = pairs or permutation, or mix = average"],
+        ),
+        (
+            {"mix": "average", "average-from": 0.75},
+            ["average-from = 0.75", "mix = average", "leave average-from out, or use mix = shuffle"],
+        ),
+        ({"topology": "all", "average-from": 0.5}, ["topology = all", "average-from = 0.5"]),
+        ({"average-from": 1.0, "mix": "shuffle"}, ["average-from = 1.0", "at least 0 and below 1"]),
+    ],
+    ids=str,
+)
+def test_a_mix_refuses_what_only_another_mix_has(refused, options, parts):
+    with refused(ConfigError, *parts):
+        RunConfig.from_mapping(options)
 
 
 def test_an_interval_longer_than_the_run_is_refused():
@@ -154,7 +199,7 @@ exchange-optimizer = true
 [finish]
 batchnorm = "server"
 """
-WANTED = {
+READ_OPTIONS = {
     "task": "fashion-mnist",
     "members": 6,
     "p": 0.25,
@@ -171,14 +216,14 @@ def write(folder: Path, content: str | bytes) -> Path:
 
 @pytest.mark.parametrize("content", [FLAT, TABLES], ids=["flat", "in tables"])
 def test_a_toml_file_is_read_flat_or_in_tables(tmp_path, content):
-    assert RunConfig.from_toml(write(tmp_path, content)) == RunConfig.from_mapping(WANTED)
+    assert RunConfig.from_toml(write(tmp_path, content)) == RunConfig.from_mapping(READ_OPTIONS)
 
 
 @pytest.mark.parametrize("content", [FLAT, TABLES], ids=["flat", "in tables"])
 @pytest.mark.parametrize("key", ["exchange-optimizer", "exchange_optimizer"])
 def test_an_override_wins_over_the_file(tmp_path, content, key):
     config = RunConfig.from_toml(write(tmp_path, content), {key: False, "p": 0.5})
-    assert config == RunConfig.from_mapping(WANTED | {"exchange-optimizer": False, "p": 0.5})
+    assert config == RunConfig.from_mapping(READ_OPTIONS | {"exchange-optimizer": False, "p": 0.5})
 
 
 def test_a_config_file_that_is_missing_or_a_folder_is_refused(tmp_path, refused):
@@ -203,7 +248,7 @@ def test_a_file_that_is_no_toml_is_refused_by_name(tmp_path, refused, content):
 def test_a_toml_file_of_an_editor_on_windows_is_read(tmp_path, content, ends):
     path = tmp_path / "run.toml"
     path.write_bytes(codecs.BOM_UTF8 + content.replace("\n", ends).encode())
-    assert RunConfig.from_toml(path) == RunConfig.from_mapping(WANTED)
+    assert RunConfig.from_toml(path) == RunConfig.from_mapping(READ_OPTIONS)
 
 
 @pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be", "latin-1"])
@@ -278,12 +323,12 @@ def test_a_wrong_option_is_refused_with_what_was_given_what_is_allowed_and_what_
 
 @pytest.mark.parametrize("key", OPTIONS)
 def test_every_option_refuses_every_other_type(key, refused):
-    wanted = type(fields()[key].default)
+    kind = type(fields()[key].default)
     samples: list[Any] = [True, 1, 0.5, "text", None, [], {}, b"", 1j]
     for value in samples:
-        if type(value) is wanted or (wanted is float and type(value) is int):
+        if type(value) is kind or (kind is float and type(value) is int):
             continue
-        with refused(ConfigError, f"{key} = {value!r}", f"must be a{'n' if wanted is int else ''} "):
+        with refused(ConfigError, f"{key} = {value!r}", f"must be a{'n' if kind is int else ''} "):
             RunConfig.from_mapping({key: value})
 
 
@@ -303,9 +348,9 @@ def test_every_number_is_refused_just_outside_its_limits_and_taken_at_them(key, 
     assert extremes, "a number without limits"
     others = {"learning-rate-end": 0.0} if key == "learning-rate" else {}
     others |= {"reference": "anchor"} if key in ANCHORED_ONLY else {}
-    for inside, outside, said in extremes:
+    for inside, outside, part in extremes:
         assert RunConfig.from_mapping({key: inside} | others).to_mapping()[key] == inside
-        with refused(ConfigError, said):
+        with refused(ConfigError, part):
             RunConfig.from_mapping({key: outside})
     for nothing in (math.nan, math.inf, -math.inf) if kind is float else ():
         with refused(ConfigError, f"{key} = {nothing!r}"):

@@ -35,8 +35,8 @@ def test_a_daemon_that_hides_is_seen_and_a_stranger_is_not():
             parent = subprocess.Popen(
                 [sys.executable, "-c", PARENT], env=descendants.environment, stdin=subprocess.PIPE
             )
-            wait_until(lambda: len(descendants.seen) == 2)
-            daemons = [each for each in descendants.seen if each.pid != parent.pid]
+            wait_until(lambda: len(descendants.processes) == 2)
+            daemons = [each for each in descendants.processes if each.pid != parent.pid]
             parent.communicate(timeout=WAIT)
         (line,) = descendants.alive()
         assert line.endswith("import time; time.sleep(600)")

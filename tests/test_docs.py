@@ -67,16 +67,16 @@ def test_the_flower_app_in_the_readme_runs(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.setenv("WASH_FL_STATE", str(tmp_path / "state"))
     grid = InProcessGrid(client.app, members=4)
     context = Context(run_id=1, node_id=1, node_config={}, state=RecordDict(), run_config={})
-    seen: dict[str, Any] = {}
+    results: dict[str, Any] = {}
     start = wash_fl.WashStrategy.start
 
-    def watch(*given: Any, **options: Any) -> Any:
-        seen["result"] = start(*given, **options)
-        return seen["result"]
+    def watch(*arguments: Any, **options: Any) -> Any:
+        results["result"] = start(*arguments, **options)
+        return results["result"]
 
     monkeypatch.setattr(wash_fl.WashStrategy, "start", watch)
     server.app(grid, context)
-    losses = [metrics["loss"] for _, metrics in sorted(seen["result"].train_metrics_clientapp.items())]
+    losses = [metrics["loss"] for _, metrics in sorted(results["result"].train_metrics_clientapp.items())]
     assert len(losses) == 10
     assert losses[-1] < losses[0]
 
@@ -111,11 +111,11 @@ def typed(text: str) -> list[str]:
 
 def mentioned(text: str) -> list[str]:
     """Every command that a text names in backticks, perhaps without what it needs."""
-    found = re.findall(
+    commands = re.findall(
         rf"`((?:{'|'.join(PROGRAMS)}) [^`]+)`", re.sub(r"```.*?```", "", text, flags=re.DOTALL)
     )
     # "wash-fl layout 1" and the like name a format that is hashed, not a command.
-    return [each for each in found if not re.fullmatch(r"wash-fl [a-z]+ \d", each)]
+    return [each for each in commands if not re.fullmatch(r"wash-fl [a-z]+ \d", each)]
 
 
 def words_of(line: str) -> list[str]:
@@ -138,9 +138,9 @@ def parse(tool: typer.Typer, words: list[str], whole: bool) -> dict[str, Any]:
             if not isinstance(command, click.Group):
                 return dict(context.params)
             rest = [*context._protected_args, *context.args]
-            found, following, rest = command.resolve_command(context, rest)
-            assert found is not None and following is not None
-            name, command = found, following
+            sub_name, following, rest = command.resolve_command(context, rest)
+            assert sub_name is not None and following is not None
+            name, command = sub_name, following
     except click.exceptions.Exit as asked_for_help:
         assert asked_for_help.exit_code == 0
     except (click.MissingParameter, click.exceptions.NoArgsIsHelpError):
@@ -160,15 +160,15 @@ def check(line: str, whole: bool) -> None:
     program, *rest = words
     if program in ("wash-fl", "wash-fl-server"):
         options = parse(command_line, rest, whole)
-        given = {name: value for name, value in options.items() if value is not None}
-        RunConfig.from_mapping({name: given[name] for name in given if name.replace("_", "-") in fields()})
+        values = {name: value for name, value in options.items() if value is not None}
+        RunConfig.from_mapping({name: values[name] for name in values if name.replace("_", "-") in fields()})
     elif program == "flwr":
         parse(flower, rest, whole)
     elif program == "flower-supernode":
-        known = subprocess.run(
+        process = subprocess.run(
             [Path(sys.executable).with_name(program), "--help"], capture_output=True, text=True, check=True
         )
-        assert all(option in known.stdout for option in rest if option.startswith("--"))
+        assert all(option in process.stdout for option in rest if option.startswith("--"))
     elif program == "make":
         assert re.search(rf"^{rest[-1]}:", (ROOT / "Makefile").read_text(), re.MULTILINE)
     elif program == "pip":
@@ -256,21 +256,21 @@ def test_the_commands_under_use_it_in_the_readme_run_one_after_the_other(
         ran.append(words[0])
     assert {"simulate", "evaluate", "report", "predict", "export", "compare", "bench"} <= set(ran)
     assert ran.count("simulate") >= 4
-    for made in ("runs/RUN/summary.json", "runs/RUN/report.html", "model.onnx", "wash-and-rivals"):
-        assert (tmp_path / made).exists()
+    for path in ("runs/RUN/summary.json", "runs/RUN/report.html", "model.onnx", "wash-and-rivals"):
+        assert (tmp_path / path).exists()
 
 
 def messages() -> list[str]:
     """Every text in the package, with a NUL where a value goes."""
-    found = []
+    texts = []
     for path in (ROOT / "wash_fl").rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.JoinedStr):
                 parts = [each.value if isinstance(each, ast.Constant) else "\0" for each in node.values]
-                found.append("".join(map(str, parts)))
+                texts.append("".join(map(str, parts)))
             elif isinstance(node, ast.Constant) and isinstance(node.value, str):
-                found.append(re.sub(r"%(?:\.\d)?[sdrgf]", "\0", node.value))
-    return found
+                texts.append(re.sub(r"%(?:\.\d)?[sdrgf]", "\0", node.value))
+    return texts
 
 
 def symptoms(text: str) -> list[str]:
@@ -279,16 +279,16 @@ def symptoms(text: str) -> list[str]:
     return [quoted for row in rows for quoted in re.findall(r"`([^`]+)`", row)]
 
 
-def is_said(symptom: str, said: list[str]) -> bool:
+def is_said(symptom: str, texts: list[str]) -> bool:
     pattern = re.compile(".*".join(map(re.escape, symptom.split("..."))), re.DOTALL)
-    return any(pattern.search(each) for each in said)
+    return any(pattern.search(each) for each in texts)
 
 
 def test_every_message_that_troubleshooting_quotes_is_one_that_the_package_says() -> None:
-    said, quoted = messages(), symptoms((ROOT / "docs" / "troubleshooting.md").read_text())
+    texts, quoted = messages(), symptoms((ROOT / "docs" / "troubleshooting.md").read_text())
     assert len(quoted) > 50
-    assert [each for each in quoted if not is_said(each, said)] == []
-    assert not is_said("the run ... exists in ... and is finnished", said)
+    assert [each for each in quoted if not is_said(each, texts)] == []
+    assert not is_said("the run ... exists in ... and is finnished", texts)
 
 
 def options_of(command: click.Command) -> set[str]:
@@ -298,10 +298,10 @@ def options_of(command: click.Command) -> set[str]:
 
 
 def test_options_named_in_the_docs_exist() -> None:
-    known = options_of(typer.main.get_command(command_line))
+    options = options_of(typer.main.get_command(command_line))
     for page in PAGES:
         for option in re.findall(r"`--([a-z0-9-]+)", page.read_text()):
-            assert option in known | {"node-config", "federation-config"}, f"{page.name}: --{option}"
+            assert option in options | {"node-config", "federation-config"}, f"{page.name}: --{option}"
 
 
 def test_links_between_pages_lead_somewhere() -> None:

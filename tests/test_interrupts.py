@@ -33,15 +33,15 @@ def hangups_are_heard():
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_the_first_signal_interrupts_and_the_next_ones_do_not_disturb_the_end(number):
     before = signal.getsignal(number)
-    ended = False
+    has_ended = False
     with pytest.raises(KeyboardInterrupt):  # noqa: SIM117
         with interruptible():
             try:
                 signal.raise_signal(number)
             finally:
                 signal.raise_signal(signal.SIGTERM)
-                ended = True
-    assert ended
+                has_ended = True
+    assert has_ended
     assert signal.getsignal(number) is before
 
 
@@ -70,14 +70,14 @@ def test_in_another_thread_signals_are_left_as_they_are():
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_waits_for_the_end_of_what_must_not_be_half_done(number):
-    before, done = signal.getsignal(number), False
+    before, is_finished = signal.getsignal(number), False
     with pytest.raises(KeyboardInterrupt):  # noqa: SIM117
         with interruptible():
             with uninterrupted():
                 signal.raise_signal(number)
-                done = True
+                is_finished = True
             raise AssertionError("it went on")
-    assert done
+    assert is_finished
     assert signal.getsignal(number) is before
 
 
@@ -136,18 +136,18 @@ def test_who_waits_for_a_pool_and_is_interrupted_ends_its_processes_at_once():
 
 def test_a_pool_that_is_left_in_peace_does_its_work_to_the_end():
     with pool_of(1) as pool:
-        done = pool.submit(os.getpid)
-    assert done.result() != os.getpid()
+        future = pool.submit(os.getpid)
+    assert future.result() != os.getpid()
 
 
 def started_by(mark: str) -> list[psutil.Process]:
     """Return all that inherited a mark, whoever its parent is now."""
-    found = []
+    results = []
     for process in psutil.process_iter():
         with suppress(psutil.Error, OSError):
             if process.environ().get("WASH_FL_TEST") == mark and process.status() != psutil.STATUS_ZOMBIE:
-                found.append(process)
-    return found
+                results.append(process)
+    return results
 
 
 def says(process: psutil.Process, words: str) -> bool:

@@ -39,13 +39,13 @@ def brought_by_infer() -> set[str]:
     """Return the packages that the base and the extra bring, and those that these bring."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     waiting = [*project["dependencies"], *project["optional-dependencies"]["infer"]]
-    found: set[str] = set()
+    modules: set[str] = set()
     while waiting:
         name = canonical(waiting.pop())
-        if name not in found:
-            found.add(name)
+        if name not in modules:
+            modules.add(name)
             waiting += [each for each in requires(name) or [] if needed_here(each)]
-    return found
+    return modules
 
 
 @pytest.fixture(scope="module")
@@ -86,21 +86,21 @@ def test_the_extra_brings_neither_torch_nor_flower_nor_onnx(allowed):
 
 
 def test_images_and_arrays_are_classified(device):
-    done = device("predict", "model.onnx", "image.png", "array.npy", "--json")
-    assert (done.returncode, done.stderr) == (0, "")
-    from_image, from_array = json.loads(done.stdout)["predictions"]
+    process = device("predict", "model.onnx", "image.png", "array.npy", "--json")
+    assert (process.returncode, process.stderr) == (0, "")
+    from_image, from_array = json.loads(process.stdout)["predictions"]
     assert from_image["label"] == from_array["label"]
     assert from_image["probability"] == pytest.approx(from_array["probability"], rel=1e-5)
     assert "image.png" in device("predict", "model.onnx", "image.png").stdout
 
 
 def test_inference_is_measured(device):
-    done = device(
+    process = device(
         *("bench", "inference", "model.onnx", "model.onnx", "--batch", "1,3"),
         *("--repeats", "4", "--warm-up", "1", "--input", "image.png", "--json"),
     )
-    assert (done.returncode, done.stderr) == (0, "")
-    figures = json.loads(done.stdout)
+    assert (process.returncode, process.stderr) == (0, "")
+    figures = json.loads(process.stdout)
     assert len(figures["models"]) == 2
     assert figures["models"][1]["batches"]["3"]["p99_ms"] > 0
     assert (
@@ -110,8 +110,8 @@ def test_inference_is_measured(device):
 
 def test_every_help_is_there(device):
     for command in ([], ["predict"], ["bench"], ["bench", "inference"], ["simulate"]):
-        done = device(*command, "--help")
-        assert (done.returncode, done.stderr) == (0, ""), command
+        process = device(*command, "--help")
+        assert (process.returncode, process.stderr) == (0, ""), command
 
 
 @pytest.mark.parametrize(
@@ -125,12 +125,14 @@ def test_every_help_is_there(device):
     ],
 )
 def test_what_needs_more_names_the_one_extra_that_brings_all_of_it(device, command, extra):
-    done = device(*command.split())
-    assert (done.returncode, done.stdout, len(done.stderr.splitlines())) == (1, "", 1), done.stderr
-    assert done.stderr.startswith("error: ") and done.stderr.endswith(f": {install_hint(extra)}.\n")
+    process = device(*command.split())
+    assert (process.returncode, process.stdout, len(process.stderr.splitlines())) == (1, "", 1), (
+        process.stderr
+    )
+    assert process.stderr.startswith("error: ") and process.stderr.endswith(f": {install_hint(extra)}.\n")
 
 
 def test_a_device_is_examined_and_told_what_it_needs_to_train(device):
-    done = device("doctor")
-    assert done.returncode == 1 and "Traceback" not in done.stderr
-    assert install_hint("client") in " ".join(done.stdout.split())
+    process = device("doctor")
+    assert process.returncode == 1 and "Traceback" not in process.stderr
+    assert install_hint("client") in " ".join(process.stdout.split())

@@ -36,8 +36,8 @@ def package(folder: Path, changes: dict[str, str] | None = None) -> Path:
 def test_every_import_of_the_package_points_down():
     assert wrongs() == []
     # And they are seen at all.
-    seen = {(each.origin, each.target) for each in imports_of()}
-    assert {("protocol.coordinator", "core.draw"), ("cli.main", "lab.bench.commands")} <= seen
+    pairs = {(each.origin, each.target) for each in imports_of()}
+    assert {("protocol.coordinator", "core.draw"), ("cli.main", "lab.bench.commands")} <= pairs
     assert len({each.rooms for each in imports_of()}) > 100
 
 
@@ -52,10 +52,10 @@ def test_every_room_in_the_list_is_there():
 def test_no_room_is_called_what_git_ignores():
     # Whatever is ignored is in no wheel and in no Flower app either: `runs/` is where runs go, too.
     paths = [f"wash_fl/{name}/__init__.py" for name in ROOMS]
-    done = subprocess.run(
+    process = subprocess.run(
         ["git", "check-ignore", "--no-index", *paths], cwd=ROOT, capture_output=True, text=True, check=False
     )
-    assert (done.returncode, done.stdout) == (1, ""), done
+    assert (process.returncode, process.stdout) == (1, ""), process
 
 
 def test_a_package_in_which_all_is_well_has_no_wrongs(tmp_path):

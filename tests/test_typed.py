@@ -31,7 +31,7 @@ def test_a_users_file_is_checked_against_them_where_the_package_is_installed(tmp
     (installed / "wash_fl").symlink_to(Path(wash_fl.__file__).parent)
     # What it follows is not looked at again: that is done by `make lint`.
     options = ["--strict", "--config-file=", "--follow-imports=silent", f"--cache-dir={tmp_path / 'cache'}"]
-    done = subprocess.run(
+    process = subprocess.run(
         [sys.executable, "-m", "mypy", *options, "--python-executable", "venv/bin/python", "users.py"],
         cwd=tmp_path,
         env={name: value for name, value in os.environ.items() if name != "PYTHONPATH"},
@@ -39,7 +39,7 @@ def test_a_users_file_is_checked_against_them_where_the_package_is_installed(tmp
         text=True,
         check=False,
     )
-    lines = done.stdout
+    lines = process.stdout
     for kind in ("wash_fl.config.RunConfig", "wash_fl.export.metadata.ModelCard", "tuple[str, ...]"):
         assert f'Revealed type is "{kind}"' in lines, lines
     assert 'has type "float", variable has type "str"' in lines, lines

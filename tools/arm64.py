@@ -252,7 +252,7 @@ def export_trained(task: str, model: str, path: Path, folder: Path) -> np.ndarra
     import torch
 
     from wash_fl.config import RunConfig
-    from wash_fl.consensus.finish import Examination
+    from wash_fl.consensus.finish import Evaluator
     from wash_fl.lab.compare.trainer import Trainer
     from wash_fl.runs.exporting import export_averaged
     from wash_fl.runs.folder import RunFolder
@@ -262,9 +262,9 @@ def export_trained(task: str, model: str, path: Path, folder: Path) -> np.ndarra
     options = {"task": task, "model": model, "members": 2, "rounds": 2, "run-dir": str(folder)}
     config = RunConfig.from_mapping(options)
     weights = Trainer(config).run().weights
-    examination = Examination(load_task(task), config)
-    export_averaged(RunFolder.create(config), examination, weights, path)
-    inputs: np.ndarray[Any, np.dtype[Any]] = examination.inputs.numpy()
+    evaluator = Evaluator(load_task(task), config)
+    export_averaged(RunFolder.create(config), evaluator, weights, path)
+    inputs: np.ndarray[Any, np.dtype[Any]] = evaluator.inputs.numpy()
     return inputs
 
 

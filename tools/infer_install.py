@@ -89,7 +89,7 @@ def _model_and_image(folder: Path) -> tuple[Path, Path, str]:
     import torch
 
     from wash_fl.config import RunConfig
-    from wash_fl.consensus.finish import Examination
+    from wash_fl.consensus.finish import Evaluator
     from wash_fl.export.inference import Predictor
     from wash_fl.lab.compare.trainer import Trainer
     from wash_fl.runs.exporting import export_averaged
@@ -101,9 +101,9 @@ def _model_and_image(folder: Path) -> tuple[Path, Path, str]:
     config = RunConfig.from_mapping(options)
     weights = Trainer(config).run().weights
     model, image = folder / "model.onnx", folder / "image.png"
-    examination = Examination(load_task("digits"), config)
-    export_averaged(RunFolder.create(config), examination, weights, model)
-    inputs = examination.inputs[0].numpy()
+    evaluator = Evaluator(load_task("digits"), config)
+    export_averaged(RunFolder.create(config), evaluator, weights, model)
+    inputs = evaluator.inputs[0].numpy()
     Image.fromarray(np.round(255 * inputs[0]).astype(np.uint8)).save(image)
     return model, image, Predictor(model).predict(inputs).labels[0]
 

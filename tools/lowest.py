@@ -107,7 +107,7 @@ def try_run(folder: Path) -> str:
     import torch
 
     from wash_fl.config import RunConfig
-    from wash_fl.consensus.finish import Examination
+    from wash_fl.consensus.finish import Evaluator
     from wash_fl.lab.compare.trainer import Trainer
     from wash_fl.runs.folder import MODEL, RunFolder
     from wash_fl.tasks.task import load_task
@@ -117,15 +117,15 @@ def try_run(folder: Path) -> str:
     config = RunConfig.from_mapping(options)
     run = RunFolder.create(config)
     run.save_weights(Trainer(config).run().weights)
-    examination = Examination(load_task("digits"), config)
+    evaluator = Evaluator(load_task("digits"), config)
     inputs = folder / "inputs.npy"
-    np.save(inputs, examination.inputs.numpy())
+    np.save(inputs, evaluator.inputs.numpy())
     _command("check", "digits")
     _command("export", str(run.path))
     _command("export", str(run.path), "--int8")
     accuracy = json.loads(_command("evaluate", str(run.path), "--json"))["onnx"]
     answers = json.loads(_command("predict", str(run.path / MODEL), str(inputs), "--json"))["predictions"]
-    right = [int(each["label"]) for each in answers] == examination.targets
+    right = [int(each["label"]) for each in answers] == evaluator.targets
     if not 0.2 < accuracy == float(np.mean(right)):
         sys.exit(f"the model's file is right for {accuracy:.1%}, and predict for {np.mean(right):.1%}")
     return f"checked, trained, exported, asked: {accuracy:.1%} of {len(answers)} digits are right"

@@ -118,13 +118,22 @@ class ExchangeConfig(Checked):
     stop_after: int = option(0, "The last exchange that moves anything; 0 exchanges to the end", low=0)
     mix: str = option(
         "auto",
-        "auto (the best found, average), shuffle (WASH) or average (sparse averaging, SPARTA)",
+        "auto (the best found, average, unless other options are a shuffle's), shuffle (WASH) or average "
+        "(sparse averaging, SPARTA)",
         choices=("auto", "shuffle", "average"),
     )
     topology: str = option(
-        "pairs",
-        "How shuffle permutes: a random matching of members, or a permutation per coordinate (the paper)",
-        choices=("pairs", "permutation"),
+        "auto",
+        "Among whom: pairs (slices swap, or both members take the mean), permutation (a shuffle per "
+        "coordinate, the paper), all (an average); auto is pairs to shuffle, all to average",
+        choices=("auto", "pairs", "permutation", "all"),
+    )
+    average_from: float = option(
+        0.0,
+        "Part of the run's exchanges after which a shuffle's exchanges average instead, such as 0.75; 0 "
+        "never does",
+        low=0,
+        below=1,
     )
     exchange_optimizer: bool = option(False, "WASH+Opt: optimizer state travels with the values")
     dtype: str = option(
@@ -164,8 +173,29 @@ class ExchangeConfig(Checked):
         """Whether members exchange over streams while they train."""
         return self.exchange_plane == "stream"
 
+    @property
+    def members_average(self) -> bool:
+        """Whether each member takes the mean itself, of what it offered and what its partner did."""
+        return self.mix == "average" and self.topology == "pairs"
+
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.mix == "average" and self.topology == "permutation":
+            raise ConfigError(
+                "topology = permutation is how a shuffle permutes, and mix = average permutes nothing: use "
+                "topology = pairs or all, or mix = shuffle."
+            )
+        if self.mix == "average" and self.average_from:
+            raise ConfigError(
+                f"average-from = {self.average_from:g} says when a shuffle begins to average, and mix = "
+                "average does from the first exchange: leave average-from out, or use mix = shuffle."
+            )
+        if self.topology == "all" and (self.mix == "shuffle" or self.average_from):
+            given = "mix = shuffle" if self.mix == "shuffle" else f"average-from = {self.average_from:g}"
+            raise ConfigError(
+                f"topology = all is of averages, and {given} is a shuffle: use topology = pairs or "
+                "permutation, or mix = average without average-from."
+            )
         for name, unused in (("every", 1), ("overlap", False)):
             if not self.streams and getattr(self, name) != unused:
                 raise ConfigError(
@@ -173,10 +203,12 @@ class ExchangeConfig(Checked):
                     "per round: add exchange-plane = stream, or leave it out."
                 )
         if self.anchored:
-            if self.mix == "shuffle" or (self.mix == "auto" and self.schedule == "paper"):
+            paper = self.mix == "auto" and self.topology == "auto" and self.schedule == "paper"
+            shuffles = paper or self.average_from > 0 or self.mix == "shuffle"
+            if shuffles or self.topology in ("pairs", "permutation"):
                 raise ConfigError(
-                    "reference = anchor needs an average: what is shuffled belongs to one member, and has no "
-                    "anchor; add mix = average, or leave it out."
+                    "reference = anchor needs averages over all, from the first exchange on, and other options"
+                    " are a shuffle's or of pairs: use mix = average, topology = all, or reference = values."
                 )
             return
         for name, none in (("outer_learning_rate", 1.0), ("outer_momentum", 0.0)):

@@ -52,14 +52,14 @@ def _sync(path: Path) -> None:
         os.close(descriptor)
 
 
-def members_folder(*asked: object) -> Path:
+def members_folder(*options: object) -> Path:
     """Return where a device keeps its members: the first of these that is set, or the user's own place.
 
     Parameters
     ----------
-    asked : object
+    options : object
         What options say, the most particular first; after them counts the environment's ``WASH_FL_STATE``,
         and then ``~/.local/state/wash-fl``.
     """
-    places = (*asked, os.environ.get("WASH_FL_STATE"))
+    places = (*options, os.environ.get("WASH_FL_STATE"))
     return Path(next((str(place) for place in places if place), "~/.local/state/wash-fl")).expanduser()

@@ -25,32 +25,26 @@ def option(
     hint: str = "",
 ) -> Any:
     """Declare one option: its default, one line of help, and what is allowed."""
-    limits = {
-        "help": text,
-        "choices": choices,
-        "low": low,
-        "high": high,
-        "above": above,
-        "below": below,
-        "hint": hint,
-    }
-    return dataclasses.field(default=default, metadata=limits)
+    bounds = {"low": low, "high": high, "above": above, "below": below}
+    return dataclasses.field(
+        default=default, metadata={"help": text, "choices": choices, **bounds, "hint": hint}
+    )
 
 
 def _typed(key: str, value: Any, spec: dataclasses.Field[Any]) -> Value:
-    wanted = type(spec.default)
+    kind = type(spec.default)
     if type(value) is int and abs(value) > LARGEST_INTEGER:
         raise ConfigError(f"{key} = {value} is not allowed: it must be at most {LARGEST_INTEGER} in size.")
-    if wanted is float and type(value) is int:
+    if kind is float and type(value) is int:
         return float(value)
-    if type(value) is not wanted:
+    if type(value) is not kind:
         raise ConfigError(
-            f"{key} = {value!r} is {_a(type(value).__name__)}; it must be {_a(wanted.__name__)}, "
+            f"{key} = {value!r} is {_a(type(value).__name__)}; it must be {_a(kind.__name__)}, "
             f"like {spec.default!r}."
         )
     if isinstance(value, str):
         _check_text(key, value)
-    return wanted(value)  # type: ignore[no-any-return]
+    return kind(value)  # type: ignore[no-any-return]
 
 
 def _check_text(key: str, text: str) -> None:
@@ -80,8 +74,7 @@ def _check(key: str, value: Value, spec: dataclasses.Field[Any]) -> None:
             + (f" Did you mean {near[0]}?" if near else "")
         )
     if isinstance(value, (int, float)) and not isinstance(value, bool):
-        low, high = limits["low"], limits["high"]
-        above, below = limits["above"], limits["below"]
+        low, high, above, below = (limits[bound] for bound in ("low", "high", "above", "below"))
         if not (math.isfinite(value) and low <= value <= high and above < value < below):
             bounds = [
                 f"above {above}" if above > -math.inf else "",

@@ -95,9 +95,11 @@ def looked_at(monkeypatch):
         if name in WITHOUT_ONNX:
             monkeypatch.setattr(export, "find_spec", lambda package: None)
         config = RunConfig.from_mapping({"task": str(path), **options})
-        seen = check(config, exports=name not in WITHOUT_ONNX, checks=checks)
+        findings = check(config, exports=name not in WITHOUT_ONNX, checks=checks)
         return [
-            f"{each.found}; {each.advice}" for each in seen if each.level != "ok" and each.name != "export"
+            f"{each.detail}; {each.advice}"
+            for each in findings
+            if each.level != "ok" and each.name != "export"
         ]
 
     return look
@@ -109,12 +111,12 @@ def test_every_check_has_its_bad_task():
 
 
 def test_a_good_task_passes_without_a_warning(looked_at):
-    seen = check(RunConfig.from_mapping({"task": str(TASKS / "good.py")}))
-    assert [each for each in seen if each.level != "ok"] == []
-    found = {each.name: each.found for each in seen}
-    assert found["train data"] == "60 examples, labels 0 to 2, each class at least 20"
-    assert found["train data again"] == "60 of 60 examples, the same in another process"
-    assert "of ONNX, largest difference to PyTorch" in found["export"]
+    findings = check(RunConfig.from_mapping({"task": str(TASKS / "good.py")}))
+    assert [each for each in findings if each.level != "ok"] == []
+    details = {each.name: each.detail for each in findings}
+    assert details["train data"] == "60 examples, labels 0 to 2, each class at least 20"
+    assert details["train data again"] == "60 of 60 examples, the same in another process"
+    assert "of ONNX, largest difference to PyTorch" in details["export"]
 
 
 @pytest.mark.parametrize("name", REFUSALS)

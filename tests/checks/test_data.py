@@ -178,19 +178,19 @@ def test_labels_of_any_integer_type_train(task, dtype, form):
 
 
 def test_a_list_of_pairs_is_a_data_set(task):
-    found = {
-        each.name: each.found for each in check(task("def train_data(): return [(torch.ones(5), 1)] * 9"))
+    details = {
+        each.name: each.detail for each in check(task("def train_data(): return [(torch.ones(5), 1)] * 9"))
     }
-    assert found["train data"] == "9 examples, labels 1 to 1, each class at least 0"
+    assert details["train data"] == "9 examples, labels 1 to 1, each class at least 0"
 
 
 def test_a_class_that_nobody_learns_or_judges_is_a_warning(task):
     more = part("train_data", targets="torch.zeros(40).long()") + part(
         "test_data", targets="torch.ones(40).long()"
     )
-    seen = {each.name: each for each in check(task(more))}
-    assert "'down'" in seen["classes of the training data"].found
-    assert "'up'" in seen["classes of the test data"].found
+    findings = {each.name: each for each in check(task(more))}
+    assert "'down'" in findings["classes of the training data"].detail
+    assert "'up'" in findings["classes of the test data"].detail
 
 
 def test_a_large_data_set_is_looked_at_for_a_bounded_time_and_tensors_whole():
@@ -201,11 +201,11 @@ def test_a_large_data_set_is_looked_at_for_a_bounded_time_and_tensors_whole():
         def __getitem__(self, index):
             return torch.ones(1), index % 2
 
-    seen = look(Slow(), "slow", seconds=0.2, seeded=True)
-    assert 0 < len(seen.rows) == len(seen.hashes) < 10_000_000 and not seen.whole
+    summary = look(Slow(), "slow", seconds=0.2, seeded=True)
+    assert 0 < len(summary.rows) == len(summary.hashes) < 10_000_000 and not summary.whole
     labels = torch.zeros(300_000, dtype=torch.int64)
     labels[123_456] = 7
     tensors = torch.utils.data.TensorDataset(torch.zeros(300_000, 1), labels)
-    seen = look(tensors, "tensors", seconds=0, seeded=True)
-    assert seen.whole and seen.labels.max() == 7 and len(seen.hashes) == 1
-    assert np.array(seen.rows)[seen.labels.argmax()] == 123_456
+    summary = look(tensors, "tensors", seconds=0, seeded=True)
+    assert summary.whole and summary.labels.max() == 7 and len(summary.hashes) == 1
+    assert np.array(summary.rows)[summary.labels.argmax()] == 123_456

@@ -92,7 +92,7 @@ def test_random_transforms_of_training_data_are_allowed(task, kind):
     more, parts = VARYING[kind]
     warnings = [each for each in check(task(more), checks=PROCESS) if each.level == "warning"]
     assert len(warnings) == bool(parts)
-    assert all(part in warnings[0].found for part in parts)
+    assert all(part in warnings[0].detail for part in parts)
 
 
 def test_random_transforms_of_test_data_are_not(task, refused):
@@ -146,12 +146,12 @@ def test_the_other_process_has_another_order_of_sets(names):
     import sys
 
     program = "import json, sys; print(json.dumps(list(set(json.loads(sys.argv[1])))))"
-    done = subprocess.run(
+    process = subprocess.run(
         [sys.executable, "-c", program, json.dumps(names)],
         env=os.environ | {"PYTHONHASHSEED": str(_other_seed(names))},
         capture_output=True,
         text=True,
         check=True,
     )
-    assert json.loads(done.stdout) != list(set(names))
-    assert not re.search("error", done.stderr, re.IGNORECASE)
+    assert json.loads(process.stdout) != list(set(names))
+    assert not re.search("error", process.stderr, re.IGNORECASE)

@@ -194,9 +194,9 @@ WORKING = {
 
 @pytest.mark.parametrize("kind", WORKING)
 def test_a_model_that_can_work_is_exported_before_it_is_trained(task, kind):
-    found = {each.name: each for each in check(task(WORKING[kind]), checks=HERE)}
-    assert "largest difference to PyTorch" in found["export"].found
-    assert ("softmax" in found) == (kind == "a softmax with its own loss")
+    findings = {each.name: each for each in check(task(WORKING[kind]), checks=HERE)}
+    assert "largest difference to PyTorch" in findings["export"].detail
+    assert ("softmax" in findings) == (kind == "a softmax with its own loss")
 
 
 def test_without_the_packages_of_an_export_nothing_is_exported(task, monkeypatch, refused):
@@ -204,6 +204,6 @@ def test_without_the_packages_of_an_export_nothing_is_exported(task, monkeypatch
         monkeypatch.setitem(__import__("sys").modules, package, None)
     monkeypatch.setattr(export, "find_spec", lambda package: None)
     (finding,) = check(task(DATA), exports=False, checks=(export.export,))
-    assert finding.level == "warning" and "onnxscript" in finding.found
+    assert finding.level == "warning" and "onnxscript" in finding.detail
     with refused(ExportError, "onnx", "which is missing"):
         check(task(DATA), checks=(export.export,))

@@ -18,7 +18,7 @@ from wash_fl import __main__, errors
 from wash_fl.cli import terminal as cli_terminal
 from wash_fl.config import RunConfig
 from wash_fl.deploy import simulation
-from wash_fl.deploy.submitting import placed
+from wash_fl.deploy.submitting import with_absolute_paths
 from wash_fl.export.metadata import ModelCard
 from wash_fl.runs.folder import AVERAGED, CONFIG, JOURNAL, METRICS, MODEL, SUMMARY, RunFolder
 
@@ -98,17 +98,17 @@ compare --out new --seeds a
     "line", [each.strip() for each in REFUSED.replace("\n", "|").split("|") if each.strip()]
 )
 def test_what_cannot_be_done_is_refused_in_one_line(folder, wash, line):
-    said = wash(*(part.replace("\\t", "\t") for part in line.split()))
-    assert said.status not in (0, None)
-    assert len(said.err.splitlines()) == 1 and said.err.startswith("error: "), said.err
-    assert "Traceback" not in said.err + said.out
+    result = wash(*(part.replace("\\t", "\t") for part in line.split()))
+    assert result.status not in (0, None)
+    assert len(result.err.splitlines()) == 1 and result.err.startswith("error: "), result.err
+    assert "Traceback" not in result.err + result.out
 
 
 @pytest.mark.parametrize("damaged", ["damaged", "no-options", "list", "run"])
 def test_a_report_of_a_damaged_run_is_made(folder, wash, damaged):
-    said = wash("report", damaged)
-    assert said.status == 0 and (folder / damaged / "report.html").stat().st_size > 0
-    assert bool(said.err) == (damaged != "run")
+    result = wash("report", damaged)
+    assert result.status == 0 and (folder / damaged / "report.html").stat().st_size > 0
+    assert bool(result.err) == (damaged != "run")
 
 
 def test_a_long_message_of_another_library_is_one_line_too(wash, monkeypatch):
@@ -180,29 +180,37 @@ def test_a_terminal_without_our_letters_gets_them_as_escapes(tmp_path, write_mod
     write_model(path, card)
     inputs = tmp_path / "ïn.npy"
     np.save(inputs, np.eye(4, dtype=np.float32))
-    done = command("predict", path, inputs, **ASCII)
-    assert (done.returncode, done.stderr) == (0, b"")
-    assert b"\\xefn.npy" in done.stdout and b"\\xf6ben" in done.stdout and b"+---" in done.stdout
-    done = command("predict", path, inputs, "--json", **ASCII)
-    assert {each["label"] for each in json.loads(done.stdout)["predictions"]} <= {"öben", "猫 [x]"}
-    done = command("predict", path, tmp_path / "fehlt-ö.npy", **ASCII)
-    assert done.returncode == 1 and b"fehlt-\\xf6.npy" in done.stderr and done.stderr.count(b"\n") == 1
+    process = command("predict", path, inputs, **ASCII)
+    assert (process.returncode, process.stderr) == (0, b"")
+    assert b"\\xefn.npy" in process.stdout and b"\\xf6ben" in process.stdout and b"+---" in process.stdout
+    process = command("predict", path, inputs, "--json", **ASCII)
+    assert {each["label"] for each in json.loads(process.stdout)["predictions"]} <= {"öben", "猫 [x]"}
+    process = command("predict", path, tmp_path / "fehlt-ö.npy", **ASCII)
+    assert (
+        process.returncode == 1 and b"fehlt-\\xf6.npy" in process.stderr and process.stderr.count(b"\n") == 1
+    )
 
 
 def test_the_help_fits_a_terminal_without_boxes(wash):
-    done = command("simulate", "--help", **ASCII)
-    assert (done.returncode, done.stderr) == (0, b"") and done.stdout.isascii()
+    process = command("simulate", "--help", **ASCII)
+    assert (process.returncode, process.stderr) == (0, b"") and process.stdout.isascii()
 
 
 def test_a_locale_that_cannot_name_a_file_is_one_line(tmp_path):
     config = tmp_path / "run.toml"
     config.write_text(f"run-dir = '{tmp_path}'\nrun-name = 'ümlaut'\n", encoding="utf-8")
     plain = {"LC_ALL": "C", "PYTHONUTF8": "0"}
-    done = command("simulate", "--config", config, **plain)
-    assert done.returncode == 1 and done.stderr.startswith(b"error: cannot write") and b"UTF-8" in done.stderr
-    assert done.stderr.count(b"\n") == 1
-    done = command("simulate", "--task", "tä.py", **plain)
-    assert done.returncode == 1 and b"LC_ALL=C.UTF-8" in done.stderr and done.stderr.count(b"\n") == 1
+    process = command("simulate", "--config", config, **plain)
+    assert (
+        process.returncode == 1
+        and process.stderr.startswith(b"error: cannot write")
+        and b"UTF-8" in process.stderr
+    )
+    assert process.stderr.count(b"\n") == 1
+    process = command("simulate", "--task", "tä.py", **plain)
+    assert (
+        process.returncode == 1 and b"LC_ALL=C.UTF-8" in process.stderr and process.stderr.count(b"\n") == 1
+    )
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full")
@@ -211,7 +219,7 @@ def test_an_answer_that_cannot_be_written_is_an_error(tmp_path, write_model, unb
     write_model(tmp_path / "m.onnx", ModelCard(classes=("a", "b"), input_shape=(4,), preprocessing=""))
     np.save(tmp_path / "in.npy", np.eye(4, dtype=np.float32))
     with Path("/dev/full").open("wb") as full:
-        done = subprocess.run(
+        process = subprocess.run(
             [sys.executable, "-m", "wash_fl", "predict", tmp_path / "m.onnx", tmp_path / "in.npy", "--json"],
             stdout=full,
             stderr=subprocess.PIPE,
@@ -219,7 +227,7 @@ def test_an_answer_that_cannot_be_written_is_an_error(tmp_path, write_model, unb
             timeout=120,
             check=False,
         )
-    assert done.returncode == 1 and done.stderr.count(b"\n") == 1 and b"No space left" in done.stderr
+    assert process.returncode == 1 and process.stderr.count(b"\n") == 1 and b"No space left" in process.stderr
 
 
 # Ctrl-C
@@ -254,20 +262,20 @@ def test_ctrl_c_between_loading_and_running_ends_without_a_traceback(monkeypatch
 
     monkeypatch.setattr("wash_fl.cli.main.main", interrupted)
     before = signal.getsignal(signal.SIGINT)
-    with pytest.raises(SystemExit) as left:
+    with pytest.raises(SystemExit) as exit_info:
         __main__.main()
-    assert left.value.code == 130 and signal.getsignal(signal.SIGINT) is before
+    assert exit_info.value.code == 130 and signal.getsignal(signal.SIGINT) is before
 
 
 def test_a_process_that_ignores_ctrl_c_goes_on_ignoring_it(monkeypatch):
-    seen: list[object] = []
-    monkeypatch.setattr("wash_fl.cli.main.main", lambda: seen.append(signal.getsignal(signal.SIGINT)))
+    handlers: list[object] = []
+    monkeypatch.setattr("wash_fl.cli.main.main", lambda: handlers.append(signal.getsignal(signal.SIGINT)))
     before = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
         __main__.main()
     finally:
         signal.signal(signal.SIGINT, before)
-    assert seen == [signal.SIG_IGN]
+    assert handlers == [signal.SIG_IGN]
 
 
 # One run at a time
@@ -283,11 +291,11 @@ def config_of(tmp_path: Path, **options: object) -> RunConfig:
 def test_a_second_simulation_of_a_name_starts_nothing(tmp_path, wash, monkeypatch, refused):
     monkeypatch.setattr("wash_fl.checks.run.check", lambda config, **more: [])
     monkeypatch.setattr(simulation, "_flower", lambda *_: pytest.fail("Flower is started"))
-    config = placed(config_of(tmp_path))
+    config = with_absolute_paths(config_of(tmp_path))
     with RunFolder.claimed(config) as folder:
         before = sorted(path.name for path in folder.path.iterdir())
-        said = wash("simulate", "--run-dir", tmp_path, "--run-name", "twin")
-        assert said.status == 1 and "'twin'" in said.err and len(said.err.splitlines()) == 1
+        result = wash("simulate", "--run-dir", tmp_path, "--run-name", "twin")
+        assert result.status == 1 and "'twin'" in result.err and len(result.err.splitlines()) == 1
         assert sorted(path.name for path in folder.path.iterdir()) == before
 
 
@@ -328,10 +336,10 @@ def test_two_simulations_of_one_name_at_once_are_one_run(tmp_path):
         )
 
     both = [start(), start()]
-    said = {process.pid: process.communicate(timeout=300) for process in both}
+    outputs = {process.pid: process.communicate(timeout=300) for process in both}
     first, second = sorted(both, key=lambda process: process.returncode)
-    assert (first.returncode, second.returncode) == (0, 1), said
-    out, err = said[second.pid]
+    assert (first.returncode, second.returncode) == (0, 1), outputs
+    out, err = outputs[second.pid]
     assert "at work on the run 'twin'" in err and len(err.splitlines()) == 1 and "round" not in out
     folder = RunFolder.open(tmp_path / "twin")
     kinds = [event["event"] for event in folder.events()]

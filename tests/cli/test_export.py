@@ -47,12 +47,12 @@ def run(tmp_path) -> RunFolder:
 
 
 def test_a_program_is_given_sizes_accuracies_agreement_and_latencies(wash, run):
-    said = wash("export", run.path, "--int8", "--int8-tolerance", "5", "--target", "x86", "--json")
-    assert (said.status, said.err) == (0, "")
-    found = json.loads(said.out)
-    assert found["model"] == str(run.path / "model.onnx")
-    assert found["agreement"] == 1.0 and found["examples"] == 64
-    quantized = found["int8"]
+    result = wash("export", run.path, "--int8", "--int8-tolerance", "5", "--target", "x86", "--json")
+    assert (result.status, result.err) == (0, "")
+    content = json.loads(result.out)
+    assert content["model"] == str(run.path / "model.onnx")
+    assert content["agreement"] == 1.0 and content["examples"] == 64
+    quantized = content["int8"]
     assert quantized["model"] == str(run.path / "model.int8.onnx")
     assert quantized["int8_bytes"] == (run.path / "model.int8.onnx").stat().st_size
     assert quantized["float32_bytes"] == (run.path / "model.onnx").stat().st_size
@@ -73,14 +73,14 @@ def test_a_program_is_given_sizes_accuracies_agreement_and_latencies(wash, run):
 
 def test_a_person_is_given_a_table_and_the_path_of_a_file_that_predict_takes(wash, run, tmp_path):
     target = tmp_path / "there.onnx"
-    said = wash("export", run.path, "--int8", "--int8-tolerance", "5", "-o", target, columns=100)
-    assert (said.status, said.err) == (0, "")
-    assert said.out.startswith(f"{target}: largest difference to PyTorch")
+    result = wash("export", run.path, "--int8", "--int8-tolerance", "5", "-o", target, columns=100)
+    assert (result.status, result.err) == (0, "")
+    assert result.out.startswith(f"{target}: largest difference to PyTorch")
     for part in ("there.onnx", "there.int8.onnx", "accuracy", "equal answers", "ms at batch 32"):
-        assert part in said.out
-    assert re.search(r"recall, worst class: (up|\[down\]) \(\d\d examples\)", said.out)
+        assert part in result.out
+    assert re.search(r"recall, worst class: (up|\[down\]) \(\d\d examples\)", result.out)
     beside = tmp_path / "there.int8.onnx"
-    assert said.out.splitlines()[-1] == str(beside)
+    assert result.out.splitlines()[-1] == str(beside)
     np.save(tmp_path / "x.npy", np.array([[1, 0, 0, 0], [0, 1, 0, 0]], dtype=np.float32))
     predicted = json.loads(wash("predict", beside, tmp_path / "x.npy", "--json").out)["predictions"]
     assert [each["label"] for each in predicted] == ["up", "[down]"]
@@ -88,8 +88,8 @@ def test_a_person_is_given_a_table_and_the_path_of_a_file_that_predict_takes(was
 
 def test_without_json_the_float32_file_alone_is_one_line_and_with_it_one_object(wash, run):
     assert len(wash("export", run.path).out.splitlines()) == 1
-    found = json.loads(wash("export", run.path, "--json").out)
-    assert set(found) == {"model", "largest_difference", "examples", "agreement"}
+    content = json.loads(wash("export", run.path, "--json").out)
+    assert set(content) == {"model", "largest_difference", "examples", "agreement"}
     assert not (run.path / "model.int8.onnx").exists()
 
 
@@ -103,9 +103,9 @@ def test_without_json_the_float32_file_alone_is_one_line_and_with_it_one_object(
     ],
 )
 def test_what_is_not_allowed_is_refused_on_one_line(wash, run, options, parts):
-    said = wash("export", run.path, *options)
-    assert said.status > 0 and len(said.err.splitlines()) == 1
-    assert all(part in said.err for part in parts)
+    result = wash("export", run.path, *options)
+    assert result.status > 0 and len(result.err.splitlines()) == 1
+    assert all(part in result.err for part in parts)
     assert not list(run.path.glob("*.onnx"))
 
 
@@ -115,18 +115,18 @@ def test_a_class_that_loses_is_named_with_what_it_may_lose_and_one_that_was_not_
     judge = int8.judge
 
     def losing(logits, reference, targets, classes, tolerance):
-        seen = targets == 1
-        logits = logits[seen]
+        mask = targets == 1
+        logits = logits[mask]
         logits[0] = logits[0, ::-1]
-        return judge(logits, reference[seen], targets[seen], classes, tolerance)
+        return judge(logits, reference[mask], targets[mask], classes, tolerance)
 
     monkeypatch.setattr(int8, "judge", losing)
-    said = wash("export", run.path, "--int8", "--int8-tolerance", "5", columns=100)
-    assert said.status == 0
+    result = wash("export", run.path, "--int8", "--int8-tolerance", "5", columns=100)
+    assert result.status == 0
     assert re.search(
-        r"the class that loses most is \[down\]: 1 of its \d\d examples, and may lose \d", said.out
+        r"the class that loses most is \[down\]: 1 of its \d\d examples, and may lose \d", result.out
     )
-    assert "not judged, for the test data have no example of them: up" in said.out
+    assert "not judged, for the test data have no example of them: up" in result.out
 
 
 def test_a_model_that_int8_makes_larger_is_refused_on_one_line_and_its_float32_file_stays(wash, tmp_path):
@@ -136,15 +136,15 @@ def test_a_model_that_int8_makes_larger_is_refused_on_one_line_and_its_float32_f
     eye = {"0.weight": np.eye(4), "0.bias": np.zeros(4), "1.weight": np.eye(2, 4), "1.bias": np.zeros(2)}
     folder.save_weights({name: each.astype(np.float32) for name, each in eye.items()})
     other = "x86" if this_target() == "arm64" else "arm64"  # nothing is timed for it here
-    said = wash("export", folder.path, "--int8", "--int8-tolerance", "5", "--target", other)
-    assert said.status > 0 and len(said.err.splitlines()) == 1 and "int8 gains nothing" in said.err
+    result = wash("export", folder.path, "--int8", "--int8-tolerance", "5", "--target", other)
+    assert result.status > 0 and len(result.err.splitlines()) == 1 and "int8 gains nothing" in result.err
     assert [path.name for path in folder.path.glob("*.onnx")] == ["model.onnx"]
 
 
 def test_a_file_carries_as_many_test_inputs_as_are_wanted_and_int8_as_many_as_it(wash, run):
     for count in (0, 2):
-        said = wash("export", run.path, "--test-vectors", count, "--int8", "--int8-tolerance", "5")
-        assert said.status == 0, said.err
+        result = wash("export", run.path, "--test-vectors", count, "--int8", "--int8-tolerance", "5")
+        assert result.status == 0, result.err
         for name in ("model.onnx", "model.int8.onnx"):
             proof = Predictor(run.path / name).proof
             assert (0 if proof is None else len(proof.inputs)) == count

@@ -14,7 +14,7 @@ import wash_fl
 from wash_fl.cli.main import main
 from wash_fl.config import RunConfig, fields
 from wash_fl.deploy import simulation
-from wash_fl.deploy.submitting import placed
+from wash_fl.deploy.submitting import with_absolute_paths
 from wash_fl.errors import INTERRUPTED
 from wash_fl.extras import install_hint
 from wash_fl.runs.folder import MODEL, RunFolder
@@ -47,13 +47,13 @@ def task_file(tmp_path) -> Path:
     return path
 
 
-def assert_one_line(said, *parts: str) -> None:
-    assert said.status not in (0, None)
-    assert len(said.err.splitlines()) == 1, said.err
-    assert said.err.startswith("error: ") and said.err.endswith("\n")
-    assert said.out == "" and "Traceback" not in said.err
+def assert_one_line(result, *parts: str) -> None:
+    assert result.status not in (0, None)
+    assert len(result.err.splitlines()) == 1, result.err
+    assert result.err.startswith("error: ") and result.err.endswith("\n")
+    assert result.out == "" and "Traceback" not in result.err
     for part in parts:
-        assert part in said.err, (part, said.err)
+        assert part in result.err, (part, result.err)
 
 
 # Help
@@ -65,11 +65,11 @@ def assert_one_line(said, *parts: str) -> None:
 )
 @pytest.mark.parametrize("flag", ["-h", "--help"])
 def test_every_command_has_help_that_fits_the_terminal(wash, command, flag):
-    said = wash(*command, flag, columns=80)
-    assert (said.status, said.err) == (0, "")
-    assert f"Usage: {' '.join(('wash-fl', *command))}" in said.out
-    assert max(map(len, said.out.splitlines())) <= 80
-    assert "--help" in said.out
+    result = wash(*command, flag, columns=80)
+    assert (result.status, result.err) == (0, "")
+    assert f"Usage: {' '.join(('wash-fl', *command))}" in result.out
+    assert max(map(len, result.out.splitlines())) <= 80
+    assert "--help" in result.out
 
 
 def test_the_help_of_simulate_lists_every_option_with_its_help_choices_and_default(wash):
@@ -90,8 +90,8 @@ def test_commands_are_listed_and_a_command_group_alone_shows_its_help(wash):
     assert all(
         command in text for command in ("simulate", "export", "evaluate", "report", "predict", "bench")
     )
-    said = wash("bench")
-    assert "wire" in said.out + said.err and "exchange" in said.out + said.err
+    result = wash("bench")
+    assert "wire" in result.out + result.err and "exchange" in result.out + result.err
 
 
 def test_the_version_is_the_packages(wash):
@@ -102,7 +102,7 @@ def test_the_version_is_the_packages(wash):
 
 
 @pytest.fixture
-def given(monkeypatch) -> list[RunConfig]:
+def configs_asked_for(monkeypatch) -> list[RunConfig]:
     """The configs with which a simulation was asked for; none is run."""
     configs: list[RunConfig] = []
 
@@ -115,7 +115,7 @@ def given(monkeypatch) -> list[RunConfig]:
     return configs
 
 
-def test_every_option_can_be_given_and_is_read(wash, given):
+def test_every_option_can_be_given_and_is_read(wash, configs_asked_for):
     defaults = RunConfig().to_mapping()
     other: dict[str, Any] = {}
     for key, spec in fields().items():
@@ -135,25 +135,25 @@ def test_every_option_can_be_given_and_is_read(wash, given):
         for key, value in other.items()
         for part in ([f"--{key}"] if value is True else [f"--{key}", str(value)])
     ]
-    said = wash("simulate", *flags)
-    assert said.status == INTERRUPTED
-    assert given == [placed(RunConfig.from_mapping(other))]
+    result = wash("simulate", *flags)
+    assert result.status == INTERRUPTED
+    assert configs_asked_for == [with_absolute_paths(RunConfig.from_mapping(other))]
     assert not set(other.items()) & set(defaults.items())
 
 
-def test_an_option_wins_over_the_config_file_which_wins_over_the_default(wash, given, tmp_path):
+def test_an_option_wins_over_the_config_file_which_wins_over_the_default(wash, configs_asked_for, tmp_path):
     path = tmp_path / "run.toml"
     place = f"run-dir = '{tmp_path}'\nrun-name = 'one'\n"
     path.write_text(f"{place}members = 7\n[exchange]\np = 0.25\nexchange-optimizer = true\n")
     wash("simulate", "--config", path, "--p", "0.5", "--no-exchange-optimizer")
     places = {"run-dir": str(tmp_path), "run-name": "one"}
-    assert given == [RunConfig.from_mapping({"members": 7, "p": 0.5} | places)]
+    assert configs_asked_for == [RunConfig.from_mapping({"members": 7, "p": 0.5} | places)]
 
 
-def test_an_interrupted_simulation_says_so_and_has_the_status_of_an_interruption(wash, given):
-    said = wash("simulate")
-    assert said.status == 130
-    assert said.err == "interrupted: everything that was started is stopped.\n"
+def test_an_interrupted_simulation_says_so_and_has_the_status_of_an_interruption(wash, configs_asked_for):
+    result = wash("simulate")
+    assert result.status == 130
+    assert result.err == "interrupted: everything that was started is stopped.\n"
 
 
 # What is refused, and how
@@ -214,8 +214,8 @@ def test_a_wrong_config_file_is_one_line(wash, tmp_path, content, parts):
 
 def test_a_task_file_that_lacks_something_is_one_line(wash, task_file):
     task_file.write_text(TASK.replace("def model():", "def modle():"))
-    said = wash("simulate", "--task", task_file)
-    assert_one_line(said, str(task_file), "has no model", "needs CLASSES, INPUT_SHAPE, model()")
+    result = wash("simulate", "--task", task_file)
+    assert_one_line(result, str(task_file), "has no model", "needs CLASSES, INPUT_SHAPE, model()")
 
 
 def test_a_missing_data_set_is_one_line(wash, monkeypatch, tmp_path):
@@ -229,10 +229,10 @@ def test_a_missing_data_set_is_one_line(wash, monkeypatch, tmp_path):
     monkeypatch.delenv("WASH_FL_DATA", raising=False)
     monkeypatch.setenv("HOME", str(tmp_path))
     load_task.cache_clear()  # another test may have had the data
-    said = wash("simulate", "--task", "fashion-mnist")
+    result = wash("simulate", "--task", "fashion-mnist")
     load_task.cache_clear()
     assert_one_line(
-        said, "no Fashion-MNIST", str(tmp_path), "apt install dataset-fashion-mnist", "WASH_FL_DATA"
+        result, "no Fashion-MNIST", str(tmp_path), "apt install dataset-fashion-mnist", "WASH_FL_DATA"
     )
 
 
@@ -264,12 +264,12 @@ def test_a_fault_of_ours_is_not_dressed_up(monkeypatch):
 
 
 def test_a_message_with_brackets_is_shown_as_it_is(wash, tmp_path):
-    said = wash("simulate", "--task", "[red]x[/red]")
-    assert_one_line(said, "'[red]x[/red]'")
+    result = wash("simulate", "--task", "[red]x[/red]")
+    assert_one_line(result, "'[red]x[/red]'")
 
 
 def test_an_error_is_one_line_of_a_real_process_too():
-    done = subprocess.run(
+    process = subprocess.run(
         [sys.executable, "-m", "wash_fl", "simulate", "--p", "1.5"],
         capture_output=True,
         text=True,
@@ -277,8 +277,8 @@ def test_an_error_is_one_line_of_a_real_process_too():
         timeout=120,
         check=False,
     )
-    assert (done.returncode, done.stdout, len(done.stderr.splitlines())) == (1, "", 1)
-    assert done.stderr.startswith("error: p = 1.5")
+    assert (process.returncode, process.stdout, len(process.stderr.splitlines())) == (1, "", 1)
+    assert process.stderr.startswith("error: p = 1.5")
 
 
 # A finished run
@@ -295,9 +295,9 @@ def test_a_run_is_exported_and_evaluated_again_and_its_answers_agree(wash, tmp_p
     assert exported.out.splitlines()[-1].startswith(f"{folder.path / MODEL}: largest difference to PyTorch")
 
     inputs = folder.path / "inputs.npy"
-    said = wash("evaluate", folder.path, "--json")
-    found = json.loads(said.out)
-    assert found["examples"] == 8 and found["averaged"] == found["onnx"]
+    result = wash("evaluate", folder.path, "--json")
+    content = json.loads(result.out)
+    assert content["examples"] == 8 and content["averaged"] == content["onnx"]
     from wash_fl.tasks import load_task
 
     examples, targets = load_task(str(task_file)).test_data().tensors
@@ -305,10 +305,10 @@ def test_a_run_is_exported_and_evaluated_again_and_its_answers_agree(wash, tmp_p
     predictions = json.loads(wash("predict", folder.path / MODEL, inputs, "--json").out)["predictions"]
     expected = (examples.numpy() @ weight.T).argmax(1)
     assert [each["label"] for each in predictions] == [("up", "[down]")[index] for index in expected]
-    assert found["averaged"] == (expected == targets.numpy()).mean()
+    assert content["averaged"] == (expected == targets.numpy()).mean()
 
     table = wash("evaluate", folder.path, columns=80)
-    assert "a [b]: 8 test examples" in table.out and f"{found['averaged']:.2%}" in table.out
+    assert "a [b]: 8 test examples" in table.out and f"{content['averaged']:.2%}" in table.out
     assert_one_line(wash("export", folder.path, "--tolerance", "0"), "tolerance = 0.0", "above 0")
     raw = wash("export", folder.path, "--raw-inputs")
     assert raw.status == 1 and len(raw.err.splitlines()) == 1 and "NORMALIZATION" in raw.err
@@ -318,22 +318,22 @@ def test_a_run_is_exported_and_evaluated_again_and_its_answers_agree(wash, tmp_p
 
 
 def test_bench_wire_prints_one_json_object_with_ratios_and_the_machine(wash):
-    said = wash("bench", "wire", "--json")
-    assert (said.status, said.err, len(said.out.splitlines())) == (0, "", 1)
-    found = json.loads(said.out)
-    assert found["bench"] == "wire"
-    assert found["ratio_10000"] <= 1.10 and found["ratio_1000000"] <= 1.01
-    assert {"cores", "cpu", "system", "python", "versions"} <= set(found["machine"])
+    result = wash("bench", "wire", "--json")
+    assert (result.status, result.err, len(result.out.splitlines())) == (0, "", 1)
+    content = json.loads(result.out)
+    assert content["bench"] == "wire"
+    assert content["ratio_10000"] <= 1.10 and content["ratio_1000000"] <= 1.01
+    assert {"cores", "cpu", "system", "python", "versions"} <= set(content["machine"])
 
 
 def test_bench_prints_a_table_without_json(wash):
-    said = wash("bench", "wire", columns=100)
-    assert (said.status, said.err) == (0, "")
-    assert "ratio_10000" in said.out and "{" not in said.out
-    assert "cores" in said.out.splitlines()[-1] or "cores" in said.out
+    result = wash("bench", "wire", columns=100)
+    assert (result.status, result.err) == (0, "")
+    assert "ratio_10000" in result.out and "{" not in result.out
+    assert "cores" in result.out.splitlines()[-1] or "cores" in result.out
 
 
 def test_bench_exchange_prints_what_it_measured(wash, monkeypatch):
     monkeypatch.setattr("wash_fl.lab.bench.exchange.run", lambda: {"step_ms": 1.5, "sizes": [1, 2]})
-    found = json.loads(wash("bench", "exchange", "--json").out)
-    assert (found["bench"], found["step_ms"], found["sizes"]) == ("exchange", 1.5, [1, 2])
+    content = json.loads(wash("bench", "exchange", "--json").out)
+    assert (content["bench"], content["step_ms"], content["sizes"]) == ("exchange", 1.5, [1, 2])

@@ -44,18 +44,18 @@ def device(tmp_path, write_model) -> Device:
     return Device(tmp_path, write_model(tmp_path / "model.onnx", CARD))
 
 
-def assert_refused(said, *parts: str) -> None:
-    assert said.status == 1 and said.out == "", said
-    assert len(said.err.splitlines()) == 1 and said.err.startswith("error: "), said.err
+def assert_refused(result, *parts: str) -> None:
+    assert result.status == 1 and result.out == "", result
+    assert len(result.err.splitlines()) == 1 and result.err.startswith("error: "), result.err
     for part in parts:
-        assert part in said.err, (part, said.err)
+        assert part in result.err, (part, result.err)
 
 
 def test_one_image_is_classified_in_one_command(wash, device):
-    said = wash("predict", device.model, device.image("a [1].png", 250), columns=200)
-    assert (said.status, said.err) == (0, "")
+    result = wash("predict", device.model, device.image("a [1].png", 250), columns=200)
+    assert (result.status, result.err) == (0, "")
     label, probability = device.of_value(250)
-    (row,) = [line for line in said.out.splitlines() if "%" in line]
+    (row,) = [line for line in result.out.splitlines() if "%" in line]
     assert "a [1].png" in row and label in row and f"{probability:.1%}" in row
 
 
@@ -66,10 +66,10 @@ def test_a_json_answer_has_the_file_and_the_place_of_each_example(wash, device):
     (folder / "notes.txt").write_text("")
     batch = np.random.default_rng(1).normal(size=(2, 1, 2, 3)).astype(np.float32)
     np.savez(device.folder / "some.npz", one=batch[0], two=batch)
-    said = wash("predict", device.model, folder, device.folder / "some.npz", "--json")
-    assert (said.status, len(said.out.splitlines())) == (0, 1)
-    assert said.err == f"passed over, of another kind: {folder / 'notes.txt'}\n"
-    found = json.loads(said.out)
+    result = wash("predict", device.model, folder, device.folder / "some.npz", "--json")
+    assert (result.status, len(result.out.splitlines())) == (0, 1)
+    assert result.err == f"passed over, of another kind: {folder / 'notes.txt'}\n"
+    content = json.loads(result.out)
     archive = str(device.folder / "some.npz")
     expected = [
         ({"file": str(folder / "a.png")}, device.of_value(255)),
@@ -78,11 +78,11 @@ def test_a_json_answer_has_the_file_and_the_place_of_each_example(wash, device):
         ({"file": archive, "array": "two", "index": 0}, device.answer(batch[0])),
         ({"file": archive, "array": "two", "index": 1}, device.answer(batch[1])),
     ]
-    assert found["model"] == str(device.model)
-    for given, (place, (label, probability)) in zip(found["predictions"], expected, strict=True):
-        assert given == place | {"label": label, "probability": pytest.approx(probability, rel=1e-4)}
+    assert content["model"] == str(device.model)
+    for entry, (place, (label, probability)) in zip(content["predictions"], expected, strict=True):
+        assert entry == place | {"label": label, "probability": pytest.approx(probability, rel=1e-4)}
     assert {label for _, (label, _) in expected} == set(CARD.classes)
-    assert (found["refused"], found["passed_over"]) == ([], [str(folder / "notes.txt")])
+    assert (content["refused"], content["passed_over"]) == ([], [str(folder / "notes.txt")])
 
 
 def test_windows_of_a_table_are_told_by_their_rows_and_the_rest_is_not_hidden(wash, tmp_path, write_model):
@@ -92,37 +92,39 @@ def test_windows_of_a_table_are_told_by_their_rows_and_the_rest_is_not_hidden(wa
     write_model(tmp_path / "model.onnx", card)
     table = tmp_path / "sensor.csv"
     table.write_text("a,b\n" + "".join(f"{number},{number % 3}\n" for number in range(10)))
-    said = wash("predict", tmp_path / "model.onnx", table, columns=200)
-    assert said.status == 0
-    assert [line.split("│")[2].strip() for line in said.out.splitlines() if "%" in line] == [
+    result = wash("predict", tmp_path / "model.onnx", table, columns=200)
+    assert result.status == 0
+    assert [line.split("│")[2].strip() for line in result.out.splitlines() if "%" in line] == [
         "rows 1-4",
         "rows 5-8",
     ]
-    assert said.err == f"{table}: the last 2 rows are in no window\n"
-    found = json.loads(wash("predict", tmp_path / "model.onnx", table, "--stride", 3, "--json").out)
-    assert [each["rows"] for each in found["predictions"]] == [[1, 4], [4, 7], [7, 10]]
-    assert found["left_over"] == {}
+    assert result.err == f"{table}: the last 2 rows are in no window\n"
+    content = json.loads(wash("predict", tmp_path / "model.onnx", table, "--stride", 3, "--json").out)
+    assert [each["rows"] for each in content["predictions"]] == [[1, 4], [4, 7], [7, 10]]
+    assert content["left_over"] == {}
 
 
 def test_a_broken_file_does_not_keep_the_others_from_their_answers_and_the_status_says_so(wash, device):
     good, broken = device.image("good.png", 9), device.folder / "broken.png"
     broken.write_bytes(b"no image")
-    said = wash("predict", device.model, broken, good, columns=200)
-    assert said.status == 1
-    assert [line for line in said.out.splitlines() if "%" in line and "good.png" in line]
-    assert said.err.startswith("error: ") and "broken.png" in said.err and len(said.err.splitlines()) == 1
-    said = wash("predict", device.model, broken, good, "--json")
-    found = json.loads(said.out)
-    assert said.status == 1 and [each["file"] for each in found["predictions"]] == [str(good)]
-    assert [each["file"] for each in found["refused"]] == [str(broken)]
-    assert found["refused"][0]["why"] in said.err
+    result = wash("predict", device.model, broken, good, columns=200)
+    assert result.status == 1
+    assert [line for line in result.out.splitlines() if "%" in line and "good.png" in line]
+    assert (
+        result.err.startswith("error: ") and "broken.png" in result.err and len(result.err.splitlines()) == 1
+    )
+    result = wash("predict", device.model, broken, good, "--json")
+    content = json.loads(result.out)
+    assert result.status == 1 and [each["file"] for each in content["predictions"]] == [str(good)]
+    assert [each["file"] for each in content["refused"]] == [str(broken)]
+    assert content["refused"][0]["why"] in result.err
 
 
 def test_an_image_of_another_size_is_refused_unless_it_is_to_be_resized(wash, device):
     large = device.image("large.png", 200, (60, 40))
     assert_refused(wash("predict", device.model, large), "large.png", "60x40", "3x2", "--resize")
-    found = json.loads(wash("predict", device.model, large, "--resize", "--json").out)
-    assert found["predictions"][0]["label"] == device.of_value(200)[0]
+    content = json.loads(wash("predict", device.model, large, "--resize", "--json").out)
+    assert content["predictions"][0]["label"] == device.of_value(200)[0]
 
 
 def test_wrong_files_are_refused_in_one_line(wash, device):
@@ -150,9 +152,9 @@ def test_odd_values_are_answered_with_a_warning_and_missing_ones_refused(wash, t
     table, gap = tmp_path / "sensor.csv", tmp_path / "gap.csv"
     table.write_text("ay,ax\n" + "9.8,0.1\n" * 4)
     gap.write_text("ay,ax\n0,1\n,\n1,0\n")
-    said = wash("predict", tmp_path / "model.onnx", table, gap, columns=200)
-    assert said.status == 1 and said.out.count("%") == 2
-    warning, error = said.err.splitlines()
+    result = wash("predict", tmp_path / "model.onnx", table, gap, columns=200)
+    assert result.status == 1 and result.out.count("%") == 2
+    warning, error = result.err.splitlines()
     assert warning.startswith(f"warning: {table}: 4 of 8 values are far outside")
     assert error.startswith(f"error: {gap}, line 3 has no reading in any column")
     reply = json.loads(wash("predict", tmp_path / "model.onnx", table, gap, "--json").out)
@@ -162,8 +164,8 @@ def test_odd_values_are_answered_with_a_warning_and_missing_ones_refused(wash, t
 
 
 def test_a_stride_of_nothing_is_refused(wash, device):
-    said = wash("predict", device.model, device.folder / "a.csv", "--stride", 0)
-    assert (said.status, said.out) == (2, "") and "--stride" in said.err
+    result = wash("predict", device.model, device.folder / "a.csv", "--stride", 0)
+    assert (result.status, result.out) == (2, "") and "--stride" in result.err
 
 
 # Test vectors
@@ -185,15 +187,18 @@ def old_runtime(monkeypatch) -> None:
 
 
 def test_a_model_is_checked_without_inputs_and_before_it_answers(wash, proven):
-    said = wash("predict", proven.model, "--check", columns=300)
-    assert (said.status, said.err) == (0, "") and "8 test vectors answered as they should be" in said.out
+    result = wash("predict", proven.model, "--check", columns=300)
+    assert (result.status, result.err) == (
+        0,
+        "",
+    ) and "8 test vectors answered as they should be" in result.out
     image = proven.image("a.png", 200)
-    said = wash("predict", proven.model, image, "--check", columns=300)
-    assert (said.status, said.err) == (0, "")
-    assert "8 test vectors" in said.out and proven.of_value(200)[0] in said.out
-    found = json.loads(wash("predict", proven.model, image, "--check", "--json").out)
-    assert found["check"]["problem"] == "" and found["check"]["examples"] == 8
-    assert found["predictions"][0]["label"] == proven.of_value(200)[0]
+    result = wash("predict", proven.model, image, "--check", columns=300)
+    assert (result.status, result.err) == (0, "")
+    assert "8 test vectors" in result.out and proven.of_value(200)[0] in result.out
+    content = json.loads(wash("predict", proven.model, image, "--check", "--json").out)
+    assert content["check"]["problem"] == "" and content["check"]["examples"] == 8
+    assert content["predictions"][0]["label"] == proven.of_value(200)[0]
     assert "check" not in json.loads(wash("predict", proven.model, image, "--json").out)
 
 
@@ -201,12 +206,12 @@ def test_a_model_is_checked_without_inputs_and_before_it_answers(wash, proven):
 def test_a_model_that_answers_otherwise_here_says_so_and_answers_nothing(wash, proven):
     image = proven.image("a.png", 200)
     for inputs in ([], [image]):
-        said = wash("predict", proven.model, *inputs, "--check")
-        assert_refused(said, "differ by up to 0.5", "of 8)", "torch 2.9.0", "install onnxruntime")
-        said = wash("predict", proven.model, *inputs, "--check", "--json")
-        found = json.loads(said.out)
-        assert said.status == 1 and len(said.err.splitlines()) == 1
-        assert found["predictions"] == [] and found["check"]["problem"] in said.err
+        result = wash("predict", proven.model, *inputs, "--check")
+        assert_refused(result, "differ by up to 0.5", "of 8)", "torch 2.9.0", "install onnxruntime")
+        result = wash("predict", proven.model, *inputs, "--check", "--json")
+        content = json.loads(result.out)
+        assert result.status == 1 and len(result.err.splitlines()) == 1
+        assert content["predictions"] == [] and content["check"]["problem"] in result.err
     assert wash("predict", proven.model, image).status == 0, "nobody asked"
 
 

@@ -51,9 +51,9 @@ def test_the_order_of_arrival_does_not_change_a_bit(rows, random):
 def test_a_shuffle_of_values_among_members_does_not_change_a_bit(rows, random):
     expected = mean_of(rows).tobytes()
     for column in rows.T:
-        held = column.tolist()
-        random.shuffle(held)
-        column[:] = held
+        values = column.tolist()
+        random.shuffle(values)
+        column[:] = values
     assert mean_of(rows).tobytes() == expected
 
 

@@ -51,12 +51,12 @@ def by_hand(model: _Model, inputs: torch.Tensor) -> dict[str, np.ndarray]:
     with torch.no_grad():
         hidden = twin.conv(inputs.double())
         flat = hidden.transpose(0, 1).reshape(3, -1)
-        found = {"first.running_mean": flat.mean(1), "first.running_var": flat.var(1)}
+        statistics = {"first.running_mean": flat.mean(1), "first.running_var": flat.var(1)}
         scale = twin.first.weight[:, None] / torch.sqrt(flat.var(1, correction=0)[:, None] + twin.first.eps)
         normal = (flat - flat.mean(1, keepdim=True)) * scale + twin.first.bias[:, None]
         pooled = torch.relu(normal).reshape(3, len(inputs), -1).mean(2)
-        found |= {"second.running_mean": pooled.mean(1), "second.running_var": pooled.var(1)}
-    return {name: tensor.numpy() for name, tensor in found.items()}
+        statistics |= {"second.running_mean": pooled.mean(1), "second.running_var": pooled.var(1)}
+    return {name: tensor.numpy() for name, tensor in statistics.items()}
 
 
 # Estimating
@@ -234,7 +234,7 @@ def test_statistics_of_another_model_are_refused(refused):
 # Names and branches
 
 
-class _Aliased(nn.Module):
+class _AliasModel(nn.Module):
     """A layer with three names, one of them of its buffer alone and before its own."""
 
     def __init__(self) -> None:
@@ -250,7 +250,7 @@ class _Aliased(nn.Module):
 
 
 def test_a_layer_with_several_names_is_applied_under_all_of_them():
-    model = _Aliased()
+    model = _AliasModel()
     state = {name: each.numpy().copy() for name, each in model.state_dict().items()}
     inputs = torch.randn(50, 3, generator=torch.Generator().manual_seed(0)) * 5 + 7
     statistics = estimate(model, [inputs])
@@ -261,7 +261,7 @@ def test_a_layer_with_several_names_is_applied_under_all_of_them():
             np.testing.assert_allclose(applied[name], inputs.mean(0), rtol=1e-5)
         for name in ("norm.running_var", "trunk.0.running_var"):
             assert np.array_equal(applied[name], each.variance["norm"])
-        other = _Aliased()
+        other = _AliasModel()
         other.load_state_dict({name: torch.from_numpy(array) for name, array in applied.items()})
         assert torch.equal(other.norm.running_mean, torch.from_numpy(each.mean["norm"]))
 

@@ -58,8 +58,8 @@ def test_the_ensemble_is_the_mean_of_logits_and_not_a_vote():
 
 def test_the_ensemble_as_one_model_answers_with_the_mean_of_its_members_logits():
     members = [_Table([first, [1.0, 0.0]]) for first in ([1.0, 0.9], [1.0, 0.9], [0.0, 9.0])]
-    found = logits_of(MeanOfLogits(members), torch.arange(2))
-    np.testing.assert_allclose(found, [[2 / 3, 3.6], [1.0, 0.0]], rtol=1e-6)
+    logits = logits_of(MeanOfLogits(members), torch.arange(2))
+    np.testing.assert_allclose(logits, [[2 / 3, 3.6], [1.0, 0.0]], rtol=1e-6)
 
 
 @pytest.mark.parametrize("order", list(itertools.permutations(range(3))))

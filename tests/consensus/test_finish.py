@@ -8,7 +8,7 @@ import torch
 
 from wash_fl.config import RunConfig
 from wash_fl.consensus.evaluate import accuracy, logits_of
-from wash_fl.consensus.finish import Examination
+from wash_fl.consensus.finish import Evaluator
 from wash_fl.core.identity import weights_sha256
 from wash_fl.errors import DataError
 from wash_fl.tasks import initial_model
@@ -21,16 +21,16 @@ def weights_of(task: Any, seed: int) -> dict[str, np.ndarray]:
 
 def test_the_outcome_has_the_accuracy_of_each_model_and_members_in_order(make_task):
     task = make_task(test=50)
-    examination = Examination(task, RunConfig())
+    evaluator = Evaluator(task, RunConfig())
     members = {index: weights_of(task, index) for index in (3, 0, 2)}
     for index, weights in members.items():
-        examination.add_member(index, weights)
+        evaluator.add_member(index, weights)
     before, after = weights_of(task, 7), weights_of(task, 8)
-    examination.add_average(before)
-    outcome = examination.outcome(after)
+    evaluator.add_average(before)
+    outcome = evaluator.outcome(after)
 
     def accuracy_of(weights: dict[str, np.ndarray]) -> float:
-        return accuracy(logits_of(examination.model(weights), examination.inputs), examination.targets)
+        return accuracy(logits_of(evaluator.model(weights), evaluator.inputs), evaluator.targets)
 
     assert list(outcome.members) == [0, 2, 3]
     assert outcome.members == {index: accuracy_of(weights) for index, weights in members.items()}
@@ -38,32 +38,32 @@ def test_the_outcome_has_the_accuracy_of_each_model_and_members_in_order(make_ta
     assert (outcome.averaged, outcome.recalibrated) == (accuracy_of(before), accuracy_of(after))
     assert outcome.mean_member == pytest.approx(np.mean([accuracy_of(each) for each in members.values()]))
     assert outcome.sha256 == weights_sha256(after)
-    logits = sum(logits_of(examination.model(each), examination.inputs) for each in members.values())
-    assert outcome.ensemble == accuracy(np.asarray(logits), examination.targets)
+    logits = sum(logits_of(evaluator.model(each), evaluator.inputs) for each in members.values())
+    assert outcome.ensemble == accuracy(np.asarray(logits), evaluator.targets)
 
 
 def test_a_model_built_from_weights_is_ready_and_shares_no_memory_with_them(make_task):
     task = make_task()
     weights = weights_of(task, 1)
-    model = Examination(task, RunConfig()).model(weights)
+    model = Evaluator(task, RunConfig()).model(weights)
     assert not model.training
     weights["first.weight"][:] = 0.0
     assert model.state_dict()["first.weight"].any()
 
 
 def test_weights_of_another_model_are_refused(make_task, refused):
-    examination = Examination(make_task(width=8), RunConfig())
+    evaluator = Evaluator(make_task(width=8), RunConfig())
     with refused(DataError, "'small'", "first.weight", "as it was in the run"):
-        examination.model(weights_of(make_task(width=9), 0))
+        evaluator.model(weights_of(make_task(width=9), 0))
 
 
 def test_the_server_calibrates_on_the_undivided_training_data(make_task):
     task = make_task(train=60)
     config = RunConfig.from_mapping({"division": "iid", "members": 3, "calibration-examples": 60})
-    examination = Examination(task, config)
-    rows = torch.cat(list(examination.server_calibration()))
+    evaluator = Evaluator(task, config)
+    rows = torch.cat(list(evaluator.server_calibration()))
     assert rows.shape == (60, 6)
     inputs = task.train_data().tensors[0]
     assert sorted(map(tuple, rows.tolist())) == sorted(map(tuple, inputs.tolist()))
-    again = torch.cat(list(examination.server_calibration()))
+    again = torch.cat(list(evaluator.server_calibration()))
     assert torch.equal(rows, again)

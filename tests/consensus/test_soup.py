@@ -10,8 +10,8 @@ def soup(values, score):
         return {"x": np.array([np.mean([values[member] for member in members])])}
 
     scores = {member: score({"x": np.array([value])}) for member, value in values.items()}
-    chosen, weights = greedy_soup(scores, blend, score)
-    return chosen, float(weights["x"][0])
+    ingredients, weights = greedy_soup(scores, blend, score)
+    return ingredients, float(weights["x"][0])
 
 
 def nearness(weights):

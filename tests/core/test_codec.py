@@ -26,7 +26,13 @@ FLOATS = st.floats(width=32, allow_nan=False, allow_infinity=False)
 SHAPES = st.tuples(st.integers(1, 3), st.integers(0, 2 * BLOCK + 3))
 VALUES = SHAPES.flatmap(lambda shape: arrays.arrays(np.float32, shape, elements=FLOATS))
 CONFIGS = pytest.mark.parametrize(
-    "config", [{"mix": "shuffle"}, {"mix": "shuffle", "topology": "permutation"}, {"mix": "average"}]
+    "config",
+    [
+        {"mix": "shuffle"},
+        {"mix": "shuffle", "topology": "permutation"},
+        {"mix": "average"},
+        {"mix": "average", "topology": "pairs"},
+    ],
 )
 EVERY = pytest.mark.parametrize("dtype", list(DTYPES))
 
@@ -137,11 +143,11 @@ def test_the_sum_over_the_members_is_conserved(dtype, config, *, seed, members, 
     received = mix([rounded(each, dtype) for each in held], seed=seed, exchange=1, config=exchange)
     received = [rounded(np.ascontiguousarray(each), delivery_dtype(exchange)) for each in received]
     after = [
-        taken_over(got, offered=mine, dtype=dtype, now=later)
+        taken_over(got, offered=mine, dtype=dtype, now=later, mean=exchange.members_average)
         for got, mine, later in zip(received, held, now, strict=True)
     ]
     drift = np.abs(np.sum(after, axis=0, dtype=np.float64) - np.sum(now, axis=0, dtype=np.float64))
-    # Each member rounds to float32 twice, an average once more; no value is beyond 8.
+    # Each member rounds to float32 up to three times; no value is beyond 8.
     assert drift.max() <= 3 * members * 2.0**-24 * 8
     if dtype != "float32":
         lost = np.abs(np.sum(received, axis=0, dtype=np.float64) - np.sum(held, axis=0, dtype=np.float64))
@@ -154,6 +160,23 @@ def test_the_sum_over_the_members_is_conserved(dtype, config, *, seed, members, 
 def test_a_member_that_gets_its_own_offer_back_holds_what_it_held_up_to_a_rounding(dtype, values):
     back = taken_over(rounded(values, dtype), offered=values, dtype=dtype)
     assert np.allclose(back, values, rtol=2.0**-22, atol=1e-44)
+
+
+@EVERY
+@ALWAYS_THE_SAME
+@given(seed=st.integers(0, 2**32), trained=st.booleans())
+def test_two_that_take_the_mean_agree_on_it_and_keep_what_they_did_not_give_away(dtype, *, seed, trained):
+    draw = np.random.default_rng(seed)
+    held = draw.standard_normal((2, 2, 300)).astype(np.float32)
+    given = [rounded(each, dtype) for each in held]
+    mean = (given[0] + given[1]) * np.float32(0.5)
+    for mine, other in ((0, 1), (1, 0)):
+        as_it_travelled = taken_over(given[other], offered=given[mine], dtype=dtype, mean=True)
+        assert same_bits(as_it_travelled, mean)
+        now = held[mine] + np.float32(0.01) * trained
+        new = taken_over(given[other], offered=held[mine], dtype=dtype, now=now, mean=True)
+        kept = now - given[mine]
+        assert same_bits(new, np.where(kept == 0, mean, mean + kept))
 
 
 def test_float32_without_training_is_exactly_what_was_received():

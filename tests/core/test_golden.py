@@ -8,6 +8,7 @@ the field would break; see ``golden/make.py``.
 import hashlib
 import importlib.util
 import json
+import math
 import struct
 from pathlib import Path
 
@@ -282,9 +283,12 @@ def decoded(content, count, dtype):
     return [step * scales[place // 256] for place, step in enumerate(steps)]
 
 
-def taken_over(received, offered, dtype):
+def taken_over(received, offered, dtype, *, mean=False):
     """Return a member's new values of one slot."""
     travelled = decoded(encoded(offered, dtype), len(offered), dtype)
+    if mean:
+        sums = [nearest(own + got) for own, got in zip(travelled, received, strict=True)]
+        received = [nearest(each * 0.5) for each in sums]
     kept = [nearest(mine - given) for mine, given in zip(offered, travelled, strict=True)]
     return [nearest(got + left) if left else got for got, left in zip(received, kept, strict=True)]
 
@@ -486,6 +490,30 @@ def test_plain_python_gives_the_golden_values_after_an_exchange(case):
         assert [f"{bits_of(each):08x}" for each in found] == expected
 
 
+@cases("averaging", "means")
+def test_plain_python_gives_the_golden_means_of_two(case):
+    for received, offered, expected in zip(case["received"], case["offered"], case["new"], strict=True):
+        pair = [*map(float32, received)], [*map(float32, offered)]
+        assert [f"{bits_of(each):08x}" for each in taken_over(*pair, case["dtype"], mean=True)] == expected
+
+
+@cases("averaging", "rules")
+def test_plain_python_gives_the_golden_rule_of_every_exchange(case):
+    last = case["stop_after"] if case["stop_after"] > 0 else case["exchanges"]
+    for exchange, rule in enumerate(case["rules"], start=1):
+        averages = case["average_from"] > 0 and exchange > math.floor(case["average_from"] * last)
+        assert rule == ("average" if averages else "shuffle")
+
+
+@cases("averaging", "runs")
+def test_plain_python_gives_the_golden_run_identities_of_averages(case):
+    text = case["terms"].encode("utf-8")
+    assert hashlib.sha256(b"wash-fl run 1" + text).hexdigest()[:32] == case["identity"]
+    exchange = json.loads(text)["exchange"]
+    assert exchange["topology"] in {"pairs", "permutation"}
+    assert exchange.get("averaging", "pairs") == "pairs" and exchange.get("average_from") != 0
+
+
 @cases("dtypes", "packets")
 def test_plain_python_gives_the_golden_packets_of_every_dtype(case):
     assert packet(**{name: each for name, each in case.items() if name != "packet"}).hex() == case["packet"]
@@ -511,7 +539,7 @@ def computed():
     return module.vectors()
 
 
-@pytest.mark.parametrize("name", ["philox", "schedule", "draw", "mix", "packet", "dtypes"])
+@pytest.mark.parametrize("name", ["philox", "schedule", "draw", "mix", "packet", "dtypes", "averaging"])
 def test_wash_fl_gives_the_golden_vectors(computed, name):
     assert computed[name] == FILES[name], "a deployed fleet would break: see tests/core/golden/make.py"
 

@@ -100,6 +100,13 @@ def test_pairs_gives_each_member_the_whole_slice_of_its_source():
     ]
 
 
+def test_an_average_in_pairs_passes_on_the_offers_themselves():
+    offers = random_offers(5, 2, 9)
+    received = mix(offers, seed=3, exchange=2, config=ExchangeConfig(mix="average", topology="pairs"))
+    source = matching(5, seed=3, exchange=2)
+    assert all(each is offers[other] for each, other in zip(received, source, strict=True))
+
+
 # Permutations per coordinate
 
 

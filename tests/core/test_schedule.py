@@ -124,6 +124,37 @@ def test_the_cosine_without_a_c_library_is_the_cosine(x):
     assert abs(room._cos_pi(x) - math.cos(math.pi * x)) < 1e-14
 
 
+@pytest.mark.parametrize(
+    ("topology", "then"), [("auto", "pairs"), ("pairs", "pairs"), ("permutation", "all")]
+)
+def test_a_shuffle_ends_in_averages_of_the_same_members(topology, then):
+    timed = schedule(8, mix="shuffle", topology=topology, average_from=0.75, dtype="int8")
+    assert all(timed.options_at(exchange) is timed.config for exchange in range(1, 7))
+    for exchange in (7, 8, 9, 10**12):
+        found = timed.options_at(exchange)
+        assert (found.mix, found.topology, found.dtype, found.average_from) == ("average", then, "int8", 0)
+
+
+@ALWAYS_THE_SAME
+@given(
+    part=st.floats(0, 1, exclude_min=True, exclude_max=True),
+    exchanges=st.integers(1, 5000),
+    stop_after=st.integers(0, 5000),
+)
+def test_so_many_exchanges_shuffle_as_the_option_is_of_all_that_move_anything(part, exchanges, stop_after):
+    last = stop_after or exchanges
+    timed = schedule(exchanges, mix="shuffle", average_from=part, stop_after=stop_after)
+    shuffles = math.floor(part * last)
+    for exchange in {max(1, shuffles), shuffles + 1}:
+        assert timed.options_at(exchange).mix == ("average" if exchange > shuffles else "shuffle")
+    assert shuffles <= last
+
+
+def test_without_the_option_the_rule_never_changes():
+    timed = schedule(3, mix="shuffle")
+    assert all(timed.options_at(exchange) is timed.config for exchange in (1, 3, 4, 10**9))
+
+
 def test_warmup_and_cosine_multiply():
     timed = schedule(10, timing="cosine", warmup=5)
     assert timed.over_time(3) == pytest.approx(0.6 * (0.5 + 0.5 * math.cos(math.pi * 0.2)))

@@ -77,10 +77,17 @@ def test_a_server_certificate_is_renewed_by_the_same_authority(folder):
 
 
 def test_what_a_certificate_says_can_be_read(folder):
-    found = read_certificate(folder / certificates.CERTIFICATE)
-    assert found.hosts == ("fleet.example.org", "192.168.1.10", "fd00::10", "localhost", "127.0.0.1", "::1")
-    assert certificates.SERVER_DAYS - 1 < found.days_left <= certificates.SERVER_DAYS
-    assert found.until.tzinfo is datetime.UTC
+    certificate = read_certificate(folder / certificates.CERTIFICATE)
+    assert certificate.hosts == (
+        "fleet.example.org",
+        "192.168.1.10",
+        "fd00::10",
+        "localhost",
+        "127.0.0.1",
+        "::1",
+    )
+    assert certificates.SERVER_DAYS - 1 < certificate.days_left <= certificates.SERVER_DAYS
+    assert certificate.until.tzinfo is datetime.UTC
     assert read_certificate(folder / certificates.AUTHORITY).hosts == ()
 
 
@@ -91,17 +98,17 @@ def test_a_server_certificate_does_not_outlive_its_authority(tmp_path):
 
 @pytest.mark.parametrize("name", [certificates.CERTIFICATE, certificates.KEY])
 def test_no_file_is_overwritten(folder, refused, name):
-    kept = certificates.KEY if name == certificates.CERTIFICATE else certificates.CERTIFICATE
-    (folder / kept).unlink()
+    other = certificates.KEY if name == certificates.CERTIFICATE else certificates.CERTIFICATE
+    (folder / other).unlink()
     before = (folder / name).read_bytes()
     with refused(CredentialsError, str(folder / name), "never overwritten", "delete"):
         make_server_certificate(folder, ["fleet.example.org"])
     assert (folder / name).read_bytes() == before
 
 
-@pytest.mark.parametrize("lost", [certificates.AUTHORITY, certificates.AUTHORITY_KEY])
-def test_half_an_authority_is_not_made_whole_with_another_half(folder, refused, lost):
-    (folder / lost).unlink()
+@pytest.mark.parametrize("half", [certificates.AUTHORITY, certificates.AUTHORITY_KEY])
+def test_half_an_authority_is_not_made_whole_with_another_half(folder, refused, half):
+    (folder / half).unlink()
     with refused(CredentialsError, "never overwritten"):
         make_authority(folder)
 

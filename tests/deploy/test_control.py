@@ -21,20 +21,20 @@ def control() -> Control:
 
 @pytest.fixture
 def answers(monkeypatch: pytest.MonkeyPatch) -> Any:
-    """``answers(stdout)``: what flwr says next; ``answers.asked`` are its arguments."""
-    asked: list[list[str]] = []
+    """``answers(stdout)``: what flwr says next; ``answers.calls`` are its arguments."""
+    calls: list[list[str]] = []
 
     def say(out: Any, err: str = "") -> None:
         text = out if isinstance(out, str) else json.dumps(out)
 
-        def run(command: list[str], **given: Any) -> subprocess.CompletedProcess[str]:
-            assert given["env"] == {"FLWR_HOME": "/nowhere"}
-            asked.append(command[1:])
+        def run(command: list[str], **options: Any) -> subprocess.CompletedProcess[str]:
+            assert options["env"] == {"FLWR_HOME": "/nowhere"}
+            calls.append(command[1:])
             return subprocess.CompletedProcess(command, 0, text, err)
 
         monkeypatch.setattr(module.subprocess, "run", run)
 
-    say.asked = asked  # type: ignore[attr-defined]
+    say.calls = calls  # type: ignore[attr-defined]
     return say
 
 
@@ -42,7 +42,7 @@ def test_a_key_is_registered_on_the_connection_that_is_named(control, answers, t
     _, public = make_node_key(tmp_path, "pi")
     answers({"success": True, "node-id": 17})
     assert control.register(public) == "17"
-    assert answers.asked == [["supernode", "register", str(public), "mine", "--format", "json"]]
+    assert answers.calls == [["supernode", "register", str(public), "mine", "--format", "json"]]
 
 
 def test_a_key_that_is_known_is_no_error(control, answers, tmp_path):
@@ -55,7 +55,7 @@ def test_what_is_no_key_is_not_even_asked_for(control, answers, tmp_path, refuse
     answers({"success": True, "node-id": 17})
     with refused(CredentialsError, "nothing.pub"):
         control.register(tmp_path / "nothing.pub")
-    assert answers.asked == []
+    assert answers.calls == []
 
 
 def test_a_refusal_is_one_line_with_flowers_own_reason(control, answers, refused):
@@ -69,16 +69,16 @@ def test_a_refusal_is_one_line_with_flowers_own_reason(control, answers, refused
         control.stop(7)
 
 
-@pytest.mark.parametrize("said", ["", "Traceback: no JSON", "{broken", '{"runs": []'])
-def test_an_answer_that_is_none_is_an_error_too(control, answers, refused, said):
-    answers(said, err="it fell over")
+@pytest.mark.parametrize("answer", ["", "Traceback: no JSON", "{broken", '{"runs": []'])
+def test_an_answer_that_is_none_is_an_error_too(control, answers, refused, answer):
+    answers(answer, err="it fell over")
     with refused(RunError, "it fell over"):
         control.status(7)
 
 
 def test_a_runs_status_is_flowers_even_after_a_warning(control, answers):
-    found = {"success": True, "runs": [{"status": "finished:failed", "status-details": "why"}]}
-    answers("Warning: old\n" + json.dumps(found, indent=2))
+    answer = {"success": True, "runs": [{"status": "finished:failed", "status-details": "why"}]}
+    answers("Warning: old\n" + json.dumps(answer, indent=2))
     assert control.status(7) == RunStatus("finished:failed", "why")
 
 
@@ -91,11 +91,11 @@ def test_nodes_that_are_online_are_told_apart(control, answers):
 def test_without_a_name_flowers_default_is_asked(answers):
     answers({"success": True})
     Control("", {"FLWR_HOME": "/nowhere"}).stop(7)
-    assert answers.asked == [["stop", "7", "--format", "json"]]
+    assert answers.calls == [["stop", "7", "--format", "json"]]
 
 
 def test_a_superlink_that_hangs_is_an_error(control, monkeypatch, refused):
-    def hang(*command: Any, **given: Any) -> Any:
+    def hang(*command: Any, **options: Any) -> Any:
         raise subprocess.TimeoutExpired("flwr", 1)
 
     monkeypatch.setattr(module.subprocess, "run", hang)

@@ -32,8 +32,8 @@ def test_a_page_says_that_it_was_not_tried_on_the_hardware(page):
 
 
 def test_what_comes_out_of_the_checkout_is_there(page):
-    found = re.findall(r"/opt/wash-fl/src/([\w./-]+)", page)
-    assert found and all((ROOT / each).exists() for each in found), found
+    paths = re.findall(r"/opt/wash-fl/src/([\w./-]+)", page)
+    assert paths and all((ROOT / each).exists() for each in paths), paths
 
 
 def test_files_are_installed_where_the_unit_looks_for_them():
@@ -61,12 +61,12 @@ def test_removal_takes_all_that_the_install_has_made():
 
 
 def test_the_doctor_has_the_options_that_it_is_given(page):
-    given = [line for line in commands(page) if "wash-fl doctor" in line]
-    assert given
-    shown = CliRunner().invoke(app, ["doctor", "--help"], env={"COLUMNS": "200"}).output
-    for line in given:
+    lines = [line for line in commands(page) if "wash-fl doctor" in line]
+    assert lines
+    output = CliRunner().invoke(app, ["doctor", "--help"], env={"COLUMNS": "200"}).output
+    for line in lines:
         for option in re.findall(r"--[a-z-]+", line):
-            assert option in shown, option
+            assert option in output, option
 
 
 def test_the_settings_that_a_page_names_are_in_the_environment_file():

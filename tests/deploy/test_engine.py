@@ -85,8 +85,8 @@ def test_an_engine_that_has_started_a_worker_is_not_looked_at_again(machine, com
 def test_a_process_that_has_ended_meanwhile_is_passed_over(machine, monkeypatch):
     import psutil
 
-    def gone() -> list[str]:
+    def no_process() -> list[str]:
         raise psutil.NoSuchProcess(1)
 
-    monkeypatch.setattr(processes, "marked", lambda mark: [SimpleNamespace(cmdline=gone)])
+    monkeypatch.setattr(processes, "marked", lambda mark: [SimpleNamespace(cmdline=no_process)])
     assert not engine._has_worker("mine")

@@ -19,24 +19,24 @@ MARK = "0123456789abcdef0123456789abcdef"
 @pytest.fixture
 def started(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """What would have been started; nothing is."""
-    asked: list[str] = []
+    calls: list[str] = []
 
     class Node:
         def wait(self, say: object) -> None:
-            asked.append("connected")
+            calls.append("connected")
 
     def start_node(self: parts.Parts, member: int, port: int) -> Node:
-        asked.append(f"node {member}")
+        calls.append(f"node {member}")
         return Node()
 
     # Wherever these tests are installed.
     monkeypatch.setattr(launch, "find_spec", lambda name: None)
-    monkeypatch.setattr(parts.Parts, "start_superlink", lambda self, port, streams: asked.append("superlink"))
+    monkeypatch.setattr(parts.Parts, "start_superlink", lambda self, port, streams: calls.append("superlink"))
     monkeypatch.setattr(parts.Parts, "start_node", start_node)
     monkeypatch.setattr(
-        launch.Control, "register", lambda self, key: asked.append(key.name) or f"id of {key.name}"
+        launch.Control, "register", lambda self, key: calls.append(key.name) or f"id of {key.name}"
     )
-    return asked
+    return calls
 
 
 @pytest.fixture
@@ -78,8 +78,8 @@ def test_flowers_command_line_finds_the_superlink(folder, started):
     assert fleet.control.environment["FLWR_HOME"] == str(fleet.parts.server)
     import tomllib
 
-    found = tomllib.loads((fleet.parts.server / "config.toml").read_text())["superlink"]
-    connection = parse_superlink_connection(found[fleet.control.connection], "fleet")
+    config = tomllib.loads((fleet.parts.server / "config.toml").read_text())["superlink"]
+    connection = parse_superlink_connection(config[fleet.control.connection], "fleet")
     assert connection.address == fleet.address
     assert Path(str(connection.root_certificates)).is_file()
 

@@ -38,10 +38,10 @@ def test_two_keys_differ(tmp_path):
     )
 
 
-@pytest.mark.parametrize("left", ["pi-0", "pi-0.pub"])
-def test_a_key_is_never_overwritten(tmp_path, refused, left):
-    (tmp_path / left).write_text("precious")
-    with refused(CredentialsError, str(tmp_path / left), "never overwritten"):
+@pytest.mark.parametrize("half", ["pi-0", "pi-0.pub"])
+def test_a_key_is_never_overwritten(tmp_path, refused, half):
+    (tmp_path / half).write_text("precious")
+    with refused(CredentialsError, str(tmp_path / half), "never overwritten"):
         make_node_key(tmp_path, "pi-0")
     assert [each.read_text() for each in tmp_path.iterdir()] == ["precious"]
 

@@ -67,11 +67,11 @@ def begin(mark: str, log: Path, tmp_path: Path) -> Begin:
 
 def test_all_that_came_of_a_start_is_found_and_stopped(begin, mark):
     begin(DETACH)
-    found = processes.marked(mark)
-    assert len(found) == 2
+    carriers = processes.marked(mark)
+    assert len(carriers) == 2
     assert processes.stop_marked(mark) == 2
     assert processes.marked(mark) == set()
-    assert not any(processes.is_alive(process) for process in found)
+    assert not any(processes.is_alive(process) for process in carriers)
     assert processes.stop_marked(mark) == 0
 
 
@@ -139,7 +139,7 @@ class Healthy(BaseHTTPRequestHandler):
         self.send_response(200)
         self.end_headers()
 
-    def log_message(self, *given: object) -> None:
+    def log_message(self, *arguments: object) -> None:
         pass
 
 

@@ -29,7 +29,7 @@ class Attempt:
         What the ServerApp writes; a callable is called.
     status : RunStatus, optional
         What the SuperLink says of it afterwards; None if it does not answer.
-    taken : bool
+    accepts : bool
         Whether the SuperLink takes the run.
     lasts : bool
         Whether `flwr run --stream` goes on, so that only the ServerApp's death is seen.
@@ -37,7 +37,7 @@ class Attempt:
 
     events: tuple[Any, ...] = ()
     status: RunStatus | None = RUNNING
-    taken: bool = True
+    accepts: bool = True
     lasts: bool = False
 
 
@@ -47,7 +47,7 @@ class FakeControl(Control):
 
     folder: Path = Path()
     attempts: list[Attempt] = field(default_factory=list)
-    told: list[str] = field(default_factory=list)
+    calls: list[str] = field(default_factory=list)
     streams: list[Any] = field(default_factory=list)
 
     def submit(self, app: Path, options: Path, log: Path) -> "subprocess.Popen[bytes]":
@@ -56,10 +56,10 @@ class FakeControl(Control):
         attempt = self.attempts[number]
         with log.open("a") as file:
             file.write(
-                f"Successfully started run {number}\n" if attempt.taken else "Error: connection refused\n"
+                f"Successfully started run {number}\n" if attempt.accepts else "Error: connection refused\n"
             )
-        for given in attempt.events:
-            event = given() if callable(given) else given
+        for entry in attempt.events:
+            event = entry() if callable(entry) else entry
             with (self.folder / "metrics.jsonl").open("a") as file:
                 file.write(json.dumps({"event": event} if isinstance(event, str) else event) + "\n")
         code = "import time; time.sleep(600)" if attempt.lasts else ""
@@ -67,58 +67,58 @@ class FakeControl(Control):
         return self.streams[-1]
 
     def status(self, run: int) -> RunStatus:
-        found = self.attempts[run].status
-        if found is None:
+        status = self.attempts[run].status
+        if status is None:
             raise RunError("the SuperLink does not answer.")
-        return found
+        return status
 
     def stop(self, run: int) -> None:
-        self.told.append(f"stop {run}")
+        self.calls.append(f"stop {run}")
 
 
-class Served:
+class ServedRun:
     """``served(attempts)``: serve the run on such a SuperLink; what was shown and said is kept."""
 
     def __init__(self, tmp_path: Path) -> None:
         self.config = RunConfig.from_mapping({"run-dir": str(tmp_path), "run-name": "mine"})
         self.folder = RunFolder.create(self.config).path
-        self.shown: list[str] = []
-        self.said: list[str] = []
+        self.events: list[str] = []
+        self.lines: list[str] = []
         self.control = FakeControl("fake", {}, self.folder)
 
     def __call__(self, *attempts: Attempt, restarts: int = 5) -> RunFolder:
         self.control.attempts.extend(attempts)
-        return serving.serve(self.config, self.control, self.show, restarts=restarts, say=self.said.append)
+        return serving.serve(self.config, self.control, self.show, restarts=restarts, say=self.lines.append)
 
     def show(self, event: dict[str, Any]) -> None:
-        self.shown.append(event["event"])
+        self.events.append(event["event"])
 
 
 @pytest.fixture
-def served(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Served]:
+def served(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ServedRun]:
     monkeypatch.setattr(serving, "FIRST_PAUSE", 0.01)
-    made = Served(tmp_path)
-    yield made
+    result = ServedRun(tmp_path)
+    yield result
     # Whatever is started is stopped.
-    assert all(stream.poll() is not None for stream in made.control.streams)
+    assert all(stream.poll() is not None for stream in result.control.streams)
 
 
 def test_a_run_that_finishes_is_followed_to_its_end(served):
     folder = served(Attempt(("start", "round", "finished")))
     assert folder.path == served.folder
-    assert (served.shown, served.said) == (["start", "round", "finished"], [])
+    assert (served.events, served.lines) == (["start", "round", "finished"], [])
     assert "Successfully started run 0" in (served.folder / LOG).read_text()
 
 
 def test_two_commands_never_serve_one_run(served, refused):
     def second(event: dict[str, Any]) -> None:
-        served.shown.append(event["event"])
+        served.events.append(event["event"])
         with refused(RunError, "another command", "'mine'"):
             serving.serve(served.config, served.control, lambda event: None)
 
     served.show = second
     served(Attempt(("start", "finished")))
-    assert served.shown == ["start", "finished"] and len(served.control.streams) == 1
+    assert served.events == ["start", "finished"] and len(served.control.streams) == 1
 
 
 def test_a_run_at_which_a_server_of_somebody_else_works_is_not_served(served, refused):
@@ -138,19 +138,19 @@ def test_a_run_at_which_a_server_of_somebody_else_works_is_not_served(served, re
 def test_a_server_that_dies_is_submitted_again_and_its_run_goes_on(served, status, reason):
     # On its way out a ServerApp may say that it failed; that is not the end of the run.
     served(Attempt(("start", "failed"), status), Attempt(("resume", "finished")))
-    assert served.shown == ["start", "failed", "resume", "finished"]
-    assert served.said == [
+    assert served.events == ["start", "failed", "resume", "finished"]
+    assert served.lines == [
         f"the server's part of the run has ended early: {reason}; submitting it again (1 of 5)"
     ]
     # Two ServerApps must never work on one run.
-    assert served.control.told == ([] if status is None else ["stop 0"])
+    assert served.control.calls == ([] if status is None else ["stop 0"])
 
 
 def test_the_death_of_the_serverapp_is_seen_at_once_where_it_runs_here(served):
     app = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
 
     def kill_at_start(event: dict[str, Any]) -> None:
-        served.shown.append(event["event"])
+        served.events.append(event["event"])
         if event["event"] == "start":
             app.kill()  # and nobody waits for it, as with Flower's launcher
 
@@ -161,16 +161,16 @@ def test_the_death_of_the_serverapp_is_seen_at_once_where_it_runs_here(served):
     finally:
         app.kill()
         app.wait()
-    assert served.shown == ["start", "round", "resume", "finished"]
-    assert served.control.told == ["stop 0"]
+    assert served.events == ["start", "round", "resume", "finished"]
+    assert served.control.calls == ["stop 0"]
 
 
 def test_a_serverapp_of_another_machine_is_not_taken_for_dead(served, monkeypatch):
     monkeypatch.setattr(serving.processes, "STOP_SECONDS", 0.2)
-    gone = subprocess.Popen([sys.executable, "-c", ""])
-    gone.wait()
-    served(Attempt(({"event": "start", "pid": gone.pid}, "round", "finished"), lasts=True))
-    assert served.said == []
+    process = subprocess.Popen([sys.executable, "-c", ""])
+    process.wait()
+    served(Attempt(({"event": "start", "pid": process.pid}, "round", "finished"), lasts=True))
+    assert served.lines == []
 
 
 def test_a_run_that_fails_for_a_reason_of_its_own_is_not_tried_again(served, refused):
@@ -195,25 +195,25 @@ def test_a_run_that_died_after_it_had_written_everything_is_done(served):
         return "recalibrated"
 
     assert served(Attempt(("start", summary))).path == served.folder
-    assert served.said == []
+    assert served.lines == []
 
 
 def test_a_superlink_that_was_never_there_is_an_error_at_once(served, refused):
     with refused(RunError, "'fake' took no run", "connection refused"):
-        served(Attempt(taken=False))
+        served(Attempt(accepts=False))
 
 
 def test_a_superlink_that_is_away_for_a_while_is_waited_for(served):
-    away = Attempt(taken=False)
+    away = Attempt(accepts=False)
     served(Attempt(("start",), None), away, away, Attempt(("resume", "finished")))
-    assert served.shown == ["start", "resume", "finished"]
-    assert len(served.said) == 1
+    assert served.events == ["start", "resume", "finished"]
+    assert len(served.lines) == 1
 
 
 def test_a_superlink_that_stays_away_is_an_error(served, refused, monkeypatch):
     monkeypatch.setattr(serving, "WAIT_SECONDS", 0.0)
     with refused(RunError, "took no run"):
-        served(Attempt(("start",), None), Attempt(taken=False))
+        served(Attempt(("start",), None), Attempt(accepts=False))
 
 
 def test_after_the_last_restart_the_error_says_how_to_go_on(served, refused):
@@ -234,7 +234,7 @@ def test_an_interrupted_run_is_stopped_at_the_superlink_too(served):
     served.show = show
     with pytest.raises(KeyboardInterrupt):
         served(Attempt(("start",), lasts=True))
-    assert served.control.told == ["stop 0"]
+    assert served.control.calls == ["stop 0"]
 
 
 def test_a_serverapp_that_does_not_end_is_not_joined_by_another(served, refused, monkeypatch):

@@ -13,7 +13,9 @@ from wash_fl.errors import RunError
 def test_members_that_do_not_fit_into_memory_together_are_refused(monkeypatch, refused, tmp_path):
     free = SimpleNamespace(available=int(3.5 * MEMBER_BYTES))
     monkeypatch.setattr(psutil, "virtual_memory", lambda: free)
-    monkeypatch.setattr("wash_fl.deploy.simulation.placed", lambda config: pytest.fail("it starts"))
+    monkeypatch.setattr(
+        "wash_fl.deploy.simulation.with_absolute_paths", lambda config: pytest.fail("it starts")
+    )
     options = {"members": 4, "exchange-plane": "stream", "run-dir": str(tmp_path)}
     with refused(RunError, "4 members", "2.1 GB", "exchange-plane = round"):
         simulate(RunConfig.from_mapping(options), lambda event: None)

@@ -9,7 +9,14 @@ from typing import Any
 import pytest
 
 from wash_fl.config import RunConfig
-from wash_fl.deploy.submitting import app_folder, count_events, follow, keep_log, placed, write_options
+from wash_fl.deploy.submitting import (
+    app_folder,
+    count_events,
+    follow,
+    keep_log,
+    with_absolute_paths,
+    write_options,
+)
 from wash_fl.errors import RunError
 from wash_fl.runs.folder import LOG, SUMMARY, RunFolder
 
@@ -26,28 +33,28 @@ def test_the_app_is_beside_the_package():
 
 def test_paths_are_made_absolute_for_processes_that_run_elsewhere(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    found = placed(RunConfig.from_mapping({"task": "tasks/mine.py", "run-dir": "runs"}))
-    assert found.task.task == str(tmp_path / "tasks" / "mine.py")
-    assert found.fleet.run_dir == str(tmp_path / "runs")
-    assert found.fleet.run_name.startswith("mine-20")
-    assert found.fleet.state_dir == ""
-    assert placed(found) == found
+    settings = with_absolute_paths(RunConfig.from_mapping({"task": "tasks/mine.py", "run-dir": "runs"}))
+    assert settings.task.task == str(tmp_path / "tasks" / "mine.py")
+    assert settings.fleet.run_dir == str(tmp_path / "runs")
+    assert settings.fleet.run_name.startswith("mine-20")
+    assert settings.fleet.state_dir == ""
+    assert with_absolute_paths(settings) == settings
 
 
 def test_a_run_that_did_not_finish_may_go_on_and_one_that_did_may_not(tmp_path, refused):
     folder = RunFolder.create(config(tmp_path))
-    assert placed(config(tmp_path)).fleet.run_name == "mine"
+    assert with_absolute_paths(config(tmp_path)).fleet.run_name == "mine"
     with refused(RunError, "p was", "other options"):
-        placed(config(tmp_path, p=0.7))
+        with_absolute_paths(config(tmp_path, p=0.7))
     (folder.path / SUMMARY).write_text("{}")
     with refused(RunError, "'mine'", "finished"):
-        placed(config(tmp_path))
+        with_absolute_paths(config(tmp_path))
 
 
 def test_options_are_written_as_flower_reads_them(tmp_path):
-    given = config(tmp_path, **{"run-name": 'a "b" \\ é 😀', "exchange-optimizer": True, "p": 1e-7})
-    write_options(given, tmp_path / "run.toml")
-    assert tomllib.loads((tmp_path / "run.toml").read_text(encoding="utf-8")) == given.to_mapping()
+    settings = config(tmp_path, **{"run-name": 'a "b" \\ é 😀', "exchange-optimizer": True, "p": 1e-7})
+    write_options(settings, tmp_path / "run.toml")
+    assert tomllib.loads((tmp_path / "run.toml").read_text(encoding="utf-8")) == settings.to_mapping()
 
 
 def append(folder: Path, *events: str) -> None:
@@ -62,11 +69,11 @@ def test_events_are_handed_out_once_as_they_come_and_also_the_last_ones(tmp_path
     happenings = [(), ("start",), ("round", "round"), (), ("finished",)]
     folder = tmp_path / "run"
 
-    def ended() -> bool:
+    def has_ended() -> bool:
         append(folder, *happenings.pop(0)) if happenings[0] or folder.exists() else happenings.pop(0)
         return not happenings
 
-    assert [event["event"] for event in follow(folder, ended)] == ["start", "round", "round", "finished"]
+    assert [event["event"] for event in follow(folder, has_ended)] == ["start", "round", "round", "finished"]
 
 
 def test_events_of_an_earlier_attempt_are_passed_over(tmp_path):

@@ -45,10 +45,10 @@ def read_environment(path: Path) -> dict[str, str]:
 @cache
 def options_of(command: str) -> set[str]:
     """The options that the installed Flower has."""
-    told = subprocess.run(
+    process = subprocess.run(
         [str(BIN / command), "--help"], capture_output=True, text=True, timeout=120, check=True
     )
-    return set(re.findall(r"--[a-z-]+", told.stdout))
+    return set(re.findall(r"--[a-z-]+", process.stdout))
 
 
 @pytest.fixture(params=sorted(UNITS))
@@ -69,10 +69,10 @@ def environment(name: str) -> dict[str, str]:
 def test_a_unit_starts_the_installed_flower_with_options_that_it_has(name, unit):
     (command,) = unit["Service"]["ExecStart"]
     assert command.startswith(f"/opt/wash-fl/venv/bin/flower-{name} ")
-    given = re.findall(r"(?<=\s)--[a-z-]+", command)
-    assert len(given) > 3
-    assert set(given) <= options_of(f"flower-{name}")
-    assert "--insecure" not in given
+    options = re.findall(r"(?<=\s)--[a-z-]+", command)
+    assert len(options) > 3
+    assert set(options) <= options_of(f"flower-{name}")
+    assert "--insecure" not in options
 
 
 def test_a_server_lets_registered_nodes_in_only_and_keeps_its_state():
@@ -101,12 +101,12 @@ def test_flowers_processes_find_each_other_and_what_they_write_is_theirs(name, u
     assert environment["PATH"].split(":")[0] == "/opt/wash-fl/venv/bin"
     assert unit["Service"]["User"] == ["wash-fl"]
     assert unit["Service"]["StateDirectory"] == [STATE[name]]
-    written = [environment["FLWR_HOME"], *unit["Service"]["WorkingDirectory"]]
+    places = [environment["FLWR_HOME"], *unit["Service"]["WorkingDirectory"]]
     if name == "supernode":
-        written.append(environment["WASH_FL_STATE"])
+        places.append(environment["WASH_FL_STATE"])
         assert unit["Service"]["StateDirectoryMode"] == ["0700"]
     # Each its own, so that the server's machine can train a member, too.
-    assert all(f"{path}/".startswith(f"/var/lib/{STATE[name]}/") for path in written)
+    assert all(f"{path}/".startswith(f"/var/lib/{STATE[name]}/") for path in places)
 
 
 def test_a_unit_comes_back_whatever_happens_and_takes_all_of_its_processes_along(unit):
@@ -142,8 +142,8 @@ def test_a_device_with_a_gpu_still_sees_it():
 def test_every_path_is_below_the_three_places_that_the_guide_names(name):
     for path in UNITS[name]:
         text = "\n".join(line for line in path.read_text().splitlines() if not line.startswith("#"))
-        found = re.findall(r"(?<![\w.])/(?:opt|etc|var|home|root|tmp)[\w./-]*", text)
-        assert found and all(each.startswith(PLACES) for each in found), found
+        paths = re.findall(r"(?<![\w.])/(?:opt|etc|var|home|root|tmp)[\w./-]*", text)
+        assert paths and all(each.startswith(PLACES) for each in paths), paths
 
 
 @pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="systemd is not installed")
@@ -153,16 +153,16 @@ def test_systemd_understands_every_line_of_a_unit(name, tmp_path):
     copy, programs = tmp_path / path.name, tmp_path / "bin"
     programs.symlink_to(BIN)
     copy.write_text(path.read_text().replace("/opt/wash-fl/venv/bin/", f"{programs}/"))
-    told = subprocess.run(
+    process = subprocess.run(
         ["systemd-analyze", "verify", "--man=no", str(copy)], capture_output=True, text=True, check=False
     )
-    about = [line for line in told.stderr.splitlines() if path.name in line]
-    assert (told.returncode, about) == (0, [])
+    about = [line for line in process.stderr.splitlines() if path.name in line]
+    assert (process.returncode, about) == (0, [])
     copy.write_text(copy.read_text().replace("NoNewPrivileges=", "NoNewPrivilege="))
-    told = subprocess.run(
+    process = subprocess.run(
         ["systemd-analyze", "verify", "--man=no", str(copy)], capture_output=True, text=True, check=False
     )
-    assert "NoNewPrivilege" in told.stderr
+    assert "NoNewPrivilege" in process.stderr
 
 
 def test_the_sample_connection_is_one_that_flower_reads():
@@ -185,10 +185,10 @@ def test_the_wrapper_of_wash_fl_runs_it_in_the_servers_environment(tmp_path):
     program.write_text('#!/bin/sh\necho "$PWD|$FLWR_HOME|$OMP_NUM_THREADS|$#|$2"\n')
     program.chmod(0o755)
     (tmp_path / "etc/wash-fl/superlink.env").write_text(UNITS["superlink"][1].read_text())
-    told = subprocess.run(
+    process = subprocess.run(
         ["sh", "-c", script, "wash-fl-server", "serve", "a b"], capture_output=True, text=True, check=True
     )
-    assert told.stdout == f"{tmp_path}/var/lib/wash-fl|/var/lib/wash-fl/flower|1|2|a b\n"
+    assert process.stdout == f"{tmp_path}/var/lib/wash-fl|/var/lib/wash-fl/flower|1|2|a b\n"
 
 
 def test_the_proxy_lets_nothing_through_but_what_devices_need():

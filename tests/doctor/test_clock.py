@@ -24,7 +24,7 @@ NOON = 1_800_000_000.0
     ],
 )
 def test_beside_the_superlinks_clock_the_limits_are_flowers(ahead, level):
-    assert clock(ahead, now=NOON, built=NOON - 9e9).level == level
+    assert clock(ahead, now=NOON, earliest=NOON - 9e9).level == level
 
 
 def test_the_limits_are_those_of_the_installed_flower():
@@ -34,20 +34,22 @@ def test_the_limits_are_those_of_the_installed_flower():
 
 
 def test_a_clock_before_the_installation_is_wrong():
-    assert clock(None, now=NOON, built=NOON + 10 * 86_400, synced=True).level == "problem"
-    assert clock(None, now=NOON, built=NOON - 60, synced=True).level == "ok"
+    assert clock(None, now=NOON, earliest=NOON + 10 * 86_400, synced=True).level == "problem"
+    assert clock(None, now=NOON, earliest=NOON - 60, synced=True).level == "ok"
 
 
 def test_a_clock_that_is_not_synchronized_is_a_warning_and_one_that_nobody_knows_of_is_not():
-    assert clock(None, now=NOON, built=0, synced=False).level == "warning"
-    assert "synchronized" in clock(None, now=NOON, built=0, synced=True).found
+    assert clock(None, now=NOON, earliest=0, synced=False).level == "warning"
+    assert "synchronized" in clock(None, now=NOON, earliest=0, synced=True).detail
 
 
-@pytest.mark.parametrize(("said", "meant"), [("yes\n", True), ("no\n", False), ("", None)])
-def test_systemd_is_asked_in_its_words(monkeypatch, said, meant):
+@pytest.mark.parametrize(("answer", "meant"), [("yes\n", True), ("no\n", False), ("", None)])
+def test_systemd_is_asked_in_its_words(monkeypatch, answer, meant):
     monkeypatch.setattr(room.shutil, "which", lambda name: f"/usr/bin/{name}")
     monkeypatch.setattr(
-        room.subprocess, "run", lambda *given, **options: subprocess.CompletedProcess(given, 0, said, "")
+        room.subprocess,
+        "run",
+        lambda *arguments, **options: subprocess.CompletedProcess(arguments, 0, answer, ""),
     )
     assert room.synchronized() is meant
 

@@ -7,7 +7,7 @@ import pytest
 
 from wash_fl.config import RunConfig
 from wash_fl.doctor import Finding, examination, examine
-from wash_fl.doctor.superlink import Address, Reached
+from wash_fl.doctor.superlink import Address, Reachability
 
 SCRIPT = """
 import importlib, pkgutil, sys
@@ -22,14 +22,14 @@ print(sorted({"torch", "flwr", "grpc", "onnx", "onnxruntime", "cryptography", "p
 def quick(monkeypatch):
     """Without the steps."""
     monkeypatch.setattr(
-        examination, "training", lambda *given: iter([Finding("training step", "ok", "tried")])
+        examination, "training", lambda *arguments: iter([Finding("training step", "ok", "tried")])
     )
 
 
 def test_the_quick_checks_come_first(quick, monkeypatch, tmp_path):
     monkeypatch.setenv("WASH_FL_STATE", str(tmp_path))
-    found = [each.name for each in examine(RunConfig())]
-    assert found == [
+    names = [each.name for each in examine(RunConfig())]
+    assert names == [
         "Python",
         "architecture",
         "packages",
@@ -42,16 +42,16 @@ def test_the_quick_checks_come_first(quick, monkeypatch, tmp_path):
 
 
 def test_the_superlinks_clock_is_the_one_to_compare_with(quick, monkeypatch):
-    asked = []
+    calls = []
 
-    def reach(address: Address, authority: object) -> Reached:
-        asked.append((str(address), authority))
-        return Reached((Finding("connection", "ok", "it accepts"),), ahead=1e6)
+    def reach(address: Address, authority: object) -> Reachability:
+        calls.append((str(address), authority))
+        return Reachability((Finding("connection", "ok", "it accepts"),), ahead=1e6)
 
     monkeypatch.setattr(examination, "reach", reach)
-    found = {each.name: each.level for each in examine(RunConfig(), superlink=Address("server", 8443))}
-    assert asked == [("server:8443", None)]
-    assert found["connection"] == "ok" and found["clock"] == "problem"
+    levels = {each.name: each.level for each in examine(RunConfig(), superlink=Address("server", 8443))}
+    assert calls == [("server:8443", None)]
+    assert levels["connection"] == "ok" and levels["clock"] == "problem"
 
 
 def test_members_are_kept_where_a_client_keeps_them(monkeypatch, tmp_path):
@@ -73,8 +73,8 @@ def test_members_are_kept_where_a_client_keeps_them(monkeypatch, tmp_path):
 
 
 def test_no_check_needs_torch_or_flower_to_be_installed():
-    done = subprocess.run([sys.executable, "-c", SCRIPT], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "[]"
+    process = subprocess.run([sys.executable, "-c", SCRIPT], capture_output=True, text=True, check=True)
+    assert process.stdout.strip() == "[]"
 
 
 def test_a_finding_that_is_not_well_says_what_to_do():

@@ -41,7 +41,7 @@ def test_a_32_bit_system_is_told_from_a_32_bit_system_under_a_64_bit_kernel():
     plain = machine.architecture("armv7l", 32, GLIBC)
     mixed = machine.architecture("aarch64", 32, GLIBC)
     assert plain.level == mixed.level == "problem"
-    assert "under a 64-bit kernel" in mixed.found and "under a 64-bit kernel" not in plain.found
+    assert "under a 64-bit kernel" in mixed.detail and "under a 64-bit kernel" not in plain.detail
 
 
 @pytest.mark.parametrize(
@@ -55,9 +55,9 @@ def test_a_32_bit_system_is_told_from_a_32_bit_system_under_a_64_bit_kernel():
     ],
 )
 def test_what_there_are_wheels_for(name, bits, libc, level, part):
-    found = machine.architecture(name, bits, libc)
-    assert found.level == level
-    assert part in found.found
+    finding = machine.architecture(name, bits, libc)
+    assert finding.level == level
+    assert part in finding.detail
 
 
 def test_memory_is_read_as_linux_says_it(tmp_path):
@@ -94,15 +94,15 @@ def test_little_memory_is_a_warning_and_swap_helps(memory, level):
     ("free", "level"), [(50 * GB, "ok"), (GB // 2, "warning"), (GB // 10, "problem"), (0, "problem")]
 )
 def test_the_disk_is_looked_at_where_members_are_kept(monkeypatch, tmp_path, free, level):
-    asked = []
+    paths = []
 
     def usage(path):
-        asked.append(path)
+        paths.append(path)
         return namedtuple("Usage", "free")(free)
 
     monkeypatch.setattr(shutil, "disk_usage", usage)
     assert machine.disk(tmp_path / "not" / "there").level == level
-    assert asked == [tmp_path]
+    assert paths == [tmp_path]
 
 
 def test_a_folder_that_cannot_be_written_is_a_problem(tmp_path, monkeypatch):

@@ -26,26 +26,26 @@ def path(tmp_path: Path, write_model) -> Path:
 
 
 def test_a_model_that_answers_as_it_should_is_well(path: Path) -> None:
-    found = model_file(path)
-    assert found.level == "ok" and str(path) in found.found and "8 test vectors" in found.found
+    finding = model_file(path)
+    assert finding.level == "ok" and str(path) in finding.detail and "8 test vectors" in finding.detail
 
 
 def test_a_runtime_that_answers_otherwise_is_a_problem(path: Path, monkeypatch) -> None:
     logits = Predictor.logits
     monkeypatch.setattr(Predictor, "logits", lambda self, batch: 2 * logits(self, batch))
-    found = model_file(path)
-    assert found.level == "problem" and "outputs differ by up to" in found.found
-    assert found.advice.startswith("install onnxruntime ")
+    finding = model_file(path)
+    assert finding.level == "problem" and "outputs differ by up to" in finding.detail
+    assert finding.advice.startswith("install onnxruntime ")
 
 
 def test_a_damaged_a_missing_and_a_bare_file_are_problems(path: Path, write_model) -> None:
     content = path.read_bytes()
     path.write_bytes(content[:100] + bytes(200) + content[300:])
-    assert model_file(path).level == "problem" and "damaged" in model_file(path).found
+    assert model_file(path).level == "problem" and "damaged" in model_file(path).detail
     path.unlink()
-    assert "there is no file" in model_file(path).found
+    assert "there is no file" in model_file(path).detail
     write_model(path, CARD)
-    assert "carries no test vectors" in model_file(path).found
+    assert "carries no test vectors" in model_file(path).detail
 
 
 def test_it_is_looked_at_when_it_is_given(path: Path, monkeypatch) -> None:

@@ -39,14 +39,14 @@ def test_what_a_client_needs_is_what_the_project_says(monkeypatch):
     extra = PROJECT["optional-dependencies"]["client"]
     lines = [*PROJECT["dependencies"], *(f'{each}; extra == "client"' for each in extra)]
     monkeypatch.setattr(software, "requires", lambda name: [*lines, 'ray==2.55.1; extra == "simulation"'])
-    found = list(software._needed_by_a_client())
-    assert [name + allowed for name, allowed in found] == [*PROJECT["dependencies"], *extra]
+    requirements = list(software._needed_by_a_client())
+    assert [name + allowed for name, allowed in requirements] == [*PROJECT["dependencies"], *extra]
 
 
 def test_all_that_is_needed_is_there(installed):
     (finding,) = software.packages()
     assert finding.level == "ok"
-    assert "wash-fl 0.1.0" in finding.found and "torch 2.10.0" in finding.found
+    assert "wash-fl 0.1.0" in finding.detail and "torch 2.10.0" in finding.detail
 
 
 def test_here_they_are_fit():
@@ -58,7 +58,7 @@ def test_without_torch_and_flower_the_extra_is_named_and_inference_is_said_to_wo
     del installed["torch"], installed["flwr"]
     (finding,) = software.packages()
     assert finding.level == "problem"
-    assert finding.found == "missing: flwr, torch"
+    assert finding.detail == "missing: flwr, torch"
     assert install_hint("client") in finding.advice and "infer" not in finding.advice
     installed["onnxruntime"] = "1.20"
     (finding,) = software.packages()
@@ -69,7 +69,7 @@ def test_a_version_that_is_not_allowed_is_a_problem(installed):
     installed["flwr"] = "1.30.0"
     (finding,) = software.packages()
     assert finding.level == "problem"
-    assert "flwr 1.30.0 (needed: <2,>=1.41)" in finding.found
+    assert "flwr 1.30.0 (needed: <2,>=1.41)" in finding.detail
 
 
 def test_missing_and_wrong_are_both_said(installed):
@@ -87,8 +87,8 @@ def test_a_checkout_that_is_not_installed_is_no_crash(installed):
 def test_cuda_packages_without_a_gpu_are_a_warning(tmp_path):
     gpu = tmp_path / "gpu"
     names = ["torch", "nvidia-cublas", "nvidia-cudnn-cu13"]
-    found = software.torch_build(names, [str(gpu)])
-    assert found.level == "warning" and "2 packages" in found.found
+    finding = software.torch_build(names, [str(gpu)])
+    assert finding.level == "warning" and "2 packages" in finding.detail
     gpu.write_text("")
     assert software.torch_build(names, [str(gpu)]).level == "ok"
     assert software.torch_build(["torch"], [str(tmp_path / "none")]).level == "ok"
@@ -103,7 +103,7 @@ def test_the_constraints_for_arm_leave_a_version_that_the_project_allows():
         for line in (ROOT / "clients" / "arm64.txt").read_text().splitlines()
         if line and not line.startswith("#")
     ]
-    wanted = {
+    specifiers = {
         each.name: each.specifier
         for each in map(
             Requirement,
@@ -120,7 +120,7 @@ def test_the_constraints_for_arm_leave_a_version_that_the_project_allows():
     # The last pair without CUDA packages on Arm, and the first with them.
     for name, last, first in (("torch", "2.10.0", "2.11.0"), ("torchvision", "0.25.0", "0.26.0")):
         (line,) = [each for each in lines if each.name == name]
-        assert line.specifier.contains(last) and wanted[name].contains(last)
+        assert line.specifier.contains(last) and specifiers[name].contains(last)
         assert not line.specifier.contains(first)
         assert line.marker is not None
         assert line.marker.evaluate({"platform_machine": "aarch64"})

@@ -15,7 +15,7 @@ import pytest
 
 from wash_fl.deploy import certificates
 from wash_fl.doctor import superlink
-from wash_fl.doctor.superlink import Address, Reached, reach
+from wash_fl.doctor.superlink import Address, Reachability, reach
 from wash_fl.errors import ConfigError
 
 HOST = "127.0.0.1"
@@ -36,11 +36,11 @@ def serving(
         def date_time_string(self, timestamp: float | None = None) -> str:
             return formatdate(time.time() + shift, usegmt=True)
 
-        def log_message(self, *given: object) -> None:
+        def log_message(self, *arguments: object) -> None:
             pass
 
     class Server(ThreadingHTTPServer):
-        def handle_error(self, *given: object) -> None:
+        def handle_error(self, *arguments: object) -> None:
             pass  # a client that does not trust it hangs up
 
     server = Server((host, 0), Handler)
@@ -82,10 +82,10 @@ def made_at(folder: Path, monkeypatch: pytest.MonkeyPatch, when: timedelta, *, d
     return folder
 
 
-def problem(reached: Reached, name: str) -> tuple[str, str]:
-    last = reached.findings[-1]
-    assert (last.name, last.level) == (name, "problem"), reached
-    return last.found, last.advice
+def problem(reachability: Reachability, name: str) -> tuple[str, str]:
+    last = reachability.findings[-1]
+    assert (last.name, last.level) == (name, "problem"), reachability
+    return last.detail, last.advice
 
 
 def authority(folder: Path) -> Path:
@@ -94,11 +94,11 @@ def authority(folder: Path) -> Path:
 
 def test_a_superlink_that_is_well_is_connected_trusted_and_answers(fleet):
     with serving(fleet) as address:
-        reached = reach(address, authority(fleet))
-    assert [(each.name, each.level) for each in reached.findings] == [
+        reachability = reach(address, authority(fleet))
+    assert [(each.name, each.level) for each in reachability.findings] == [
         ("connection", "ok"), ("certificate", "ok"), ("SuperLink", "ok")
     ]  # fmt: skip
-    assert reached.ahead is not None and abs(reached.ahead) < 2
+    assert reachability.ahead is not None and abs(reachability.ahead) < 2
 
 
 @pytest.mark.parametrize("shift", [-600, 3600])
@@ -111,8 +111,8 @@ def test_by_how_much_the_clock_differs_is_read_from_the_answer(fleet, shift):
 def test_a_port_that_nobody_listens_on():
     with socket.socket() as probe:
         probe.bind((HOST, 0))
-        found, advice = problem(reach(Address(HOST, probe.getsockname()[1]), None), "connection")
-    assert "refuses" in found and "SUPERLINK_HOST" in advice
+        detail, advice = problem(reach(Address(HOST, probe.getsockname()[1]), None), "connection")
+    assert "refuses" in detail and "SUPERLINK_HOST" in advice
 
 
 @pytest.mark.parametrize(
@@ -124,69 +124,69 @@ def test_a_port_that_nobody_listens_on():
     ],
 )
 def test_a_host_that_is_not_found_or_not_there(monkeypatch, error, part, what_to_do):
-    def connect(*given: object) -> None:
+    def connect(*arguments: object) -> None:
         raise error
 
     monkeypatch.setattr(superlink.socket, "create_connection", connect)
-    found, advice = problem(reach(Address("fleet.example.org", 8443), None), "connection")
-    assert part in found and what_to_do in advice
+    detail, advice = problem(reach(Address("fleet.example.org", 8443), None), "connection")
+    assert part in detail and what_to_do in advice
 
 
 def test_a_certificate_of_another_authority(fleet, tmp_path):
     certificates.make_authority(tmp_path)
     with serving(fleet) as address:
-        found, advice = problem(reach(address, authority(tmp_path)), "certificate")
-    assert "was not signed by" in found and "copy the ca.crt" in advice
+        detail, advice = problem(reach(address, authority(tmp_path)), "certificate")
+    assert "was not signed by" in detail and "copy the ca.crt" in advice
 
 
 def test_without_the_fleets_authority_it_is_asked_for(fleet):
     with serving(fleet) as address:
-        found, advice = problem(reach(address, None), "certificate")
-    assert "does not know" in found and "--root-certificates" in advice
+        detail, advice = problem(reach(address, None), "certificate")
+    assert "does not know" in detail and "--root-certificates" in advice
 
 
 def test_a_certificate_for_another_name(fleet):
     with serving(fleet, host="127.0.0.2") as address:
-        found, advice = problem(reach(address, authority(fleet)), "certificate")
-    assert "not for '127.0.0.2'" in found and "step 2" in advice
+        detail, advice = problem(reach(address, authority(fleet)), "certificate")
+    assert "not for '127.0.0.2'" in detail and "step 2" in advice
 
 
 def test_a_certificate_that_has_expired_is_to_be_renewed(tmp_path, monkeypatch):
     folder = made_at(tmp_path, monkeypatch, timedelta(days=-10))
     with serving(folder) as address:
-        found, advice = problem(reach(address, authority(folder)), "certificate")
-    assert "has expired" in found and "renew" in advice
-    assert f"{datetime.now(UTC) - timedelta(days=9):%Y-%m-%d}" in found
+        detail, advice = problem(reach(address, authority(folder)), "certificate")
+    assert "has expired" in detail and "renew" in advice
+    assert f"{datetime.now(UTC) - timedelta(days=9):%Y-%m-%d}" in detail
 
 
 def test_a_certificate_that_seems_expired_because_of_this_clock_is_not_to_be_renewed(tmp_path, monkeypatch):
     folder = made_at(tmp_path, monkeypatch, timedelta(days=-10))
     with serving(folder, shift=-10 * 86_400) as address:
-        reached = reach(address, authority(folder))
-    found, advice = problem(reached, "certificate")
-    assert "the server has another time" in found
+        reachability = reach(address, authority(folder))
+    detail, advice = problem(reachability, "certificate")
+    assert "the server has another time" in detail
     assert "timedatectl set-ntp true" in advice and "renew" not in advice
-    assert reached.ahead == pytest.approx(10 * 86_400, abs=2)
+    assert reachability.ahead == pytest.approx(10 * 86_400, abs=2)
 
 
 def test_a_certificate_that_is_not_valid_yet(tmp_path, monkeypatch):
     folder = made_at(tmp_path, monkeypatch, timedelta(days=30))
     with serving(folder, shift=30 * 86_400) as address:
-        found, advice = problem(reach(address, authority(folder)), "certificate")
-    assert "is not valid yet" in found and "timedatectl" in advice
+        detail, advice = problem(reach(address, authority(folder)), "certificate")
+    assert "is not valid yet" in detail and "timedatectl" in advice
 
 
 def test_a_certificate_that_ends_soon_is_a_warning(tmp_path, monkeypatch):
     folder = made_at(tmp_path, monkeypatch, timedelta(0), days=10)
     with serving(folder) as address:
         certificate = reach(address, authority(folder)).findings[1]
-    assert certificate.level == "warning" and "9 more days" in certificate.found
+    assert certificate.level == "warning" and "9 more days" in certificate.detail
 
 
 def test_a_server_without_tls(fleet):
     with serving(None) as address:
-        found, advice = problem(reach(address, authority(fleet)), "certificate")
-    assert "without TLS" in found and "step 3" in advice
+        detail, advice = problem(reach(address, authority(fleet)), "certificate")
+    assert "without TLS" in detail and "step 3" in advice
 
 
 def test_a_server_that_says_nothing(fleet, monkeypatch):
@@ -194,8 +194,8 @@ def test_a_server_that_says_nothing(fleet, monkeypatch):
     with socket.socket() as silent:
         silent.bind((HOST, 0))
         silent.listen()
-        found, _ = problem(reach(Address(*silent.getsockname()), authority(fleet)), "certificate")
-    assert "does not answer as a SuperLink" in found
+        detail, _ = problem(reach(Address(*silent.getsockname()), authority(fleet)), "certificate")
+    assert "does not answer as a SuperLink" in detail
 
 
 @pytest.mark.parametrize(
@@ -206,7 +206,7 @@ def test_what_answers_is_told_by_its_status(fleet, status, level, part):
     with serving(fleet, status=status) as address:
         last = reach(address, authority(fleet)).findings[-1]
     assert (last.name, last.level) == ("SuperLink", level)
-    assert part in last.found
+    assert part in last.detail
 
 
 @pytest.mark.parametrize("content", [None, "", "no certificate"])
@@ -215,9 +215,9 @@ def test_an_authority_that_is_missing_or_is_no_certificate(fleet, tmp_path, cont
     if content is not None:
         path.write_text(content)
     with serving(fleet) as address:
-        found, advice = problem(reach(address, path), "certificate")
-    assert str(path) in found and "copy ca.crt" in advice
-    assert ("No such file" in found) is (content is None)
+        detail, advice = problem(reach(address, path), "certificate")
+    assert str(path) in detail and "copy ca.crt" in advice
+    assert ("No such file" in detail) is (content is None)
 
 
 @pytest.mark.parametrize(

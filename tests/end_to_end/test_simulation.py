@@ -49,7 +49,7 @@ def simulate(
 
 
 def check_nothing_runs_on(descendants: Descendants) -> None:
-    lines = descendants.seen.values()
+    lines = descendants.processes.values()
     for name in ("flower-superlink", "raylet", "ray::"):
         assert any(name in line for line in lines), f"no {name} was seen, so that none could be missed"
     assert descendants.alive() == []

@@ -40,12 +40,12 @@ def test_every_file_is_answered_in_order_whatever_the_batch_size(tmp_path, model
     paths, prepared = files_of(tmp_path, 7)
     logits = prepared.reshape(7, 12) @ weight
     powers = np.exp(logits - logits.max(axis=1, keepdims=True))
-    found = list(answer_files(predictor, paths, batch_size=batch_size))
-    assert [each.file for each in found] == paths
-    assert [each.answers[0].label for each in found] == [CARD.classes[i] for i in logits.argmax(axis=1)]
+    files = list(answer_files(predictor, paths, batch_size=batch_size))
+    assert [each.file for each in files] == paths
+    assert [each.answers[0].label for each in files] == [CARD.classes[i] for i in logits.argmax(axis=1)]
     expected = (powers / powers.sum(axis=1, keepdims=True)).max(axis=1)
-    np.testing.assert_allclose([each.answers[0].probability for each in found], expected, rtol=1e-4)
-    assert len({each.answers[0].label for each in found}) > 1
+    np.testing.assert_allclose([each.answers[0].probability for each in files], expected, rtol=1e-4)
+    assert len({each.answers[0].label for each in files}) > 1
 
 
 def test_a_file_that_cannot_be_read_keeps_its_place_and_the_others_their_answers(tmp_path, model):
@@ -57,13 +57,13 @@ def test_a_file_that_cannot_be_read_keeps_its_place_and_the_others_their_answers
     order = [paths[0], broken, tmp_path / "batch.npy", missing]
     alone = [next(answer_files(predictor, [path])).answers for path in paths]
     for batch_size in (1, 2, 64):
-        found = list(answer_files(predictor, order, batch_size=batch_size))
-        assert [each.file for each in found] == order
-        assert [len(each.answers) for each in found] == [1, 0, 2, 0]
-        assert [bool(each.refused) for each in found] == [False, True, False, True]
-        assert "broken.png" in found[1].refused and "missing.csv" in found[3].refused
-        assert [a.label for each in found for a in each.answers] == [each[0].label for each in alone]
-        assert [a.place for a in found[2].answers] == [{"index": 0}, {"index": 1}]
+        files = list(answer_files(predictor, order, batch_size=batch_size))
+        assert [each.file for each in files] == order
+        assert [len(each.answers) for each in files] == [1, 0, 2, 0]
+        assert [bool(each.refused) for each in files] == [False, True, False, True]
+        assert "broken.png" in files[1].refused and "missing.csv" in files[3].refused
+        assert [a.label for each in files for a in each.answers] == [each[0].label for each in alone]
+        assert [a.place for a in files[2].answers] == [{"index": 0}, {"index": 1}]
 
 
 def test_files_are_read_a_batch_at_a_time(tmp_path, model, monkeypatch):

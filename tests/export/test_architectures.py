@@ -80,5 +80,5 @@ def test_a_model_is_exported_with_its_weights_and_answers_any_batch_as_pytorch(
         with torch.no_grad():
             due = model(unseen).numpy()
         np.testing.assert_allclose(predictor.predict(unseen.numpy()).logits, due, rtol=0, atol=1e-4)
-    kept = {each.name for each in onnx.load(path).graph.initializer}
-    assert kept == {name for name in model.state_dict() if not name.endswith("num_batches_tracked")}
+    names = {each.name for each in onnx.load(path).graph.initializer}
+    assert names == {name for name in model.state_dict() if not name.endswith("num_batches_tracked")}

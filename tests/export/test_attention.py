@@ -61,9 +61,9 @@ def examples(count: int) -> tuple[torch.Tensor, torch.Tensor]:
     classes = torch.randint(3, (count, LENGTH), generator=generator)
     inputs[:, :, :3] += nn.functional.one_hot(classes, 3)
     inputs[:, :, 9 : 9 + LENGTH] = torch.eye(LENGTH)
-    asked = torch.randint(LENGTH, (count,), generator=generator)
-    inputs[torch.arange(count), -1, 3 + asked] = 1
-    return inputs, classes[torch.arange(count), asked]
+    positions = torch.randint(LENGTH, (count,), generator=generator)
+    inputs[torch.arange(count), -1, 3 + positions] = 1
+    return inputs, classes[torch.arange(count), positions]
 
 
 Model = tuple[Path, dict[str, np.ndarray]]
@@ -91,11 +91,11 @@ def test_a_mask_of_minus_infinity_stays_in_float32_from_the_start(
     tmp_path: Path, model_with: ModelWith, target: str
 ) -> None:
     model, data = model_with(-INFINITY)
-    made = export_int8(model, tmp_path / "q.onnx", target=target, **data)
-    assert made.tries == 1 and made.in_float == ("query/Add/2",)
-    assert made.judgement.float32_accuracy == 1 and made.judgement.lost <= 0.5
-    quantization = Predictor(made.model).card.quantization
-    assert quantization is not None and quantization.in_float == made.in_float
+    result = export_int8(model, tmp_path / "q.onnx", target=target, **data)
+    assert result.tries == 1 and result.in_float == ("query/Add/2",)
+    assert result.judgement.float32_accuracy == 1 and result.judgement.points_lost <= 0.5
+    quantization = Predictor(result.model).card.quantization
+    assert quantization is not None and quantization.in_float == result.in_float
 
 
 @pytest.mark.parametrize("mask", [-1e9, LEAST, "boolean"])
@@ -110,8 +110,8 @@ def test_a_mask_that_leaves_one_step_for_all_scores_is_the_worst_layer(
     assert np.mean(answers == data["targets"]) < 0.7, "it would not have been ruined"
     worst, second = list(quantizer.harm(64).items())[:2]
     assert worst[0].endswith("/Add/2") and worst[1] > 10 * second[1] and quantizer.unbounded == ()
-    made = export_int8(model, tmp_path / "q.onnx", target=target, **data)
-    assert made.tries == 2 and made.in_float == (worst[0],) and made.judgement.lost <= 0.5
+    result = export_int8(model, tmp_path / "q.onnx", target=target, **data)
+    assert result.tries == 2 and result.in_float == (worst[0],) and result.judgement.points_lost <= 0.5
 
 
 @pytest.mark.parametrize("target", SCHEMES)
@@ -119,8 +119,8 @@ def test_a_mask_that_is_filled_in_just_before_softmax_is_in_no_layer(
     tmp_path: Path, model_with: ModelWith, target: str
 ) -> None:
     model, data = model_with("filled in")
-    made = export_int8(model, tmp_path / "q.onnx", target=target, **data)
-    assert made.tries == 1 and made.in_float == () and made.judgement.lost <= 0.5
+    result = export_int8(model, tmp_path / "q.onnx", target=target, **data)
+    assert result.tries == 1 and result.in_float == () and result.judgement.points_lost <= 0.5
 
 
 def test_a_layer_whose_answers_are_not_finite_does_the_most_harm(
@@ -144,13 +144,13 @@ def test_a_layer_whose_answers_are_not_finite_does_the_most_harm(
 def test_a_model_that_is_all_infinity_has_no_layer_for_int8(
     tmp_path: Path, refused: Callable[..., object]
 ) -> None:
-    class Masked(nn.Module):
+    class MaskModel(nn.Module):
         def forward(self, inputs: torch.Tensor) -> torch.Tensor:
             """Map (batch, 3) to its softmax without the last, which has no chance."""
             return (inputs + torch.tensor([0.0, 0.0, -INFINITY])).softmax(1)
 
     inputs = torch.rand(8, 3, generator=torch.Generator().manual_seed(0))
     card = ModelCard(classes=("a", "b", "c"), input_shape=(3,))
-    export_onnx(Masked().eval(), tmp_path / "model.onnx", card=card, examples=inputs)
+    export_onnx(MaskModel().eval(), tmp_path / "model.onnx", card=card, examples=inputs)
     with refused(ExportError, "no layer that can be in int8", "of finite numbers"):
         Quantizer(tmp_path / "model.onnx", inputs.numpy(), "x86").write(tmp_path / "q.onnx")

@@ -54,7 +54,7 @@ def pruned() -> nn.Module:
     return model
 
 
-class Doubled(nn.Module):
+class TwiceTheWeight(nn.Module):
     def forward(self, weight: torch.Tensor) -> torch.Tensor:
         return 2 * weight
 
@@ -62,8 +62,8 @@ class Doubled(nn.Module):
 def twice_parametrized() -> nn.Module:
     layer = nn.Linear(8, 8)
     parametrizations.orthogonal(layer, "weight")
-    parametrize.register_parametrization(layer, "weight", Doubled())
-    parametrize.register_parametrization(layer, "bias", Doubled())
+    parametrize.register_parametrization(layer, "weight", TwiceTheWeight())
+    parametrize.register_parametrization(layer, "bias", TwiceTheWeight())
     return nn.Sequential(layer, nn.ReLU(), nn.Linear(8, 3))
 
 

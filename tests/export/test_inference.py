@@ -200,15 +200,15 @@ def test_predicting_needs_no_torch_no_flower_and_no_onnx(path: Path, tmp_path: P
         except ImportError as error:
             print(error.name)
     """
-    done = subprocess.run(
+    process = subprocess.run(
         [sys.executable, "-c", textwrap.dedent(script)],
         capture_output=True,
         text=True,
         check=False,
         cwd=Path(__file__).parents[2],
     )
-    assert done.returncode == 0, done.stderr
-    labels, missing = done.stdout.splitlines()
+    assert process.returncode == 0, process.stderr
+    labels, missing = process.stdout.splitlines()
     assert labels.split() == list(Predictor(path).predict(INPUTS).labels)
     assert missing == "torch"
 

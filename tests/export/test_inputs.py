@@ -95,11 +95,11 @@ def test_a_folder_without_anything_to_read_is_refused(tmp_path):
     assert "no input files" in refusal(find_files, [])
 
 
-@pytest.mark.parametrize(("name", "said"), [("film.mp4", "kind .mp4"), ("noname", "without a kind")])
-def test_another_kind_of_file_is_refused_with_the_kinds_that_are_read(tmp_path, name, said):
+@pytest.mark.parametrize(("name", "part"), [("film.mp4", "kind .mp4"), ("noname", "without a kind")])
+def test_another_kind_of_file_is_refused_with_the_kinds_that_are_read(tmp_path, name, part):
     (tmp_path / name).write_bytes(b"")
     message = refusal(read_examples, tmp_path / name, IMAGES)
-    assert name in message and said in message and ".npy" in message and ".png" in message
+    assert name in message and part in message and ".npy" in message and ".png" in message
 
 
 def test_a_kind_that_does_not_fit_the_model_is_refused(tmp_path):

@@ -76,9 +76,9 @@ def test_a_file_that_ruins_a_rare_class_is_not_accepted_for_its_accuracy(tmp_pat
     right = answers == data["targets"]
     assert right.mean() > 0.998 and right[data["targets"] == 4].mean() == 5 / 8, "nothing is ruined"
 
-    made = export_int8(model, tmp_path / "q.onnx", target=target, **data)
-    assert made.in_float == ("first",) and made.tries == 2
-    rare = made.judgement.classes[4]
+    result = export_int8(model, tmp_path / "q.onnx", target=target, **data)
+    assert result.in_float == ("first",) and result.tries == 2
+    rare = result.judgement.classes[4]
     assert (rare.name, rare.examples, rare.float32_right, rare.int8_right) == ("rare", 8, 8, 8)
 
 
@@ -114,8 +114,8 @@ def test_a_larger_file_is_written_if_it_is_faster_here_and_is_for_here(
         pytest.skip("this machine is no target")
     data["inputs"], data["targets"] = data["inputs"][8:], data["targets"][8:]
     monkeypatch.setattr(module, "compare", lambda *_: {"1": {"ratio": 0.9, "ratio_p75": 0.99}})
-    made = export_int8(tmp_path / "model.onnx", tmp_path / "q.onnx", target=here, **data)
-    assert made.int8_bytes > made.float32_bytes
+    result = export_int8(tmp_path / "model.onnx", tmp_path / "q.onnx", target=here, **data)
+    assert result.int8_bytes > result.float32_bytes
     (other,) = set(SCHEMES) - {here}
     with refused(ExportError, "int8 gains nothing", f"no {other} machine"):
         export_int8(tmp_path / "model.onnx", tmp_path / "q.onnx", target=other, **data)
@@ -127,8 +127,8 @@ def test_a_smaller_file_is_written_though_it_is_slower(
     model, data = rare_class(tmp_path)
     latency = {"1": {"ratio": 3.0, "ratio_p75": 3.0}}
     monkeypatch.setattr(module, "compare", lambda *_: latency)
-    made = export_int8(model, tmp_path / "q.onnx", target="x86", **data)
-    assert made.int8_bytes < made.float32_bytes and made.latency == latency
+    result = export_int8(model, tmp_path / "q.onnx", target="x86", **data)
+    assert result.int8_bytes < result.float32_bytes and result.latency == latency
 
 
 @pytest.mark.parametrize("wrong", [np.nan, np.inf])
@@ -195,10 +195,10 @@ def test_the_ranges_are_right_for_a_class_that_is_rare_in_the_calibration_data(t
     model, data = rare_class(tmp_path, strength=900, due=70)
     rare = data["targets"] == 4
     calibration = np.concatenate([data["inputs"][~rare], data["inputs"][rare]])
-    made = export_int8(model, tmp_path / "q.onnx", target="x86", **(data | {"calibration": calibration}))
-    assert made.judgement.classes[4].int8_right == 8
+    result = export_int8(model, tmp_path / "q.onnx", target="x86", **(data | {"calibration": calibration}))
+    assert result.judgement.classes[4].int8_right == 8
     first = Quantizer(model, calibration[:256], "x86")
-    first.write(tmp_path / "first.onnx", in_float=made.in_float)
+    first.write(tmp_path / "first.onnx", in_float=result.in_float)
     answers = Predictor(tmp_path / "first.onnx").predict(data["inputs"][rare]).logits.argmax(axis=1)
     assert (answers != 4).all(), "it would not have been cut off"
 
@@ -206,33 +206,33 @@ def test_the_ranges_are_right_for_a_class_that_is_rare_in_the_calibration_data(t
 @pytest.mark.parametrize("target", SCHEMES)
 def test_a_file_in_int8_carries_its_own_answers_as_its_proof(tmp_path: Path, target: str) -> None:
     model, data = rare_class(tmp_path)
-    made = export_int8(model, tmp_path / "q.onnx", target=target, **data)
-    predictor = Predictor(made.model)
+    result = export_int8(model, tmp_path / "q.onnx", target=target, **data)
+    predictor = Predictor(result.model)
     proof = predictor.proof
     assert proof is not None and replay(predictor).problem == ""
     np.testing.assert_array_equal(proof.outputs, predictor.predict(proof.inputs).logits)
     source = Predictor(model).proof
     assert source is not None and proof.versions == source.versions
     np.testing.assert_array_equal(proof.inputs, source.inputs)
-    assert made.int8_bytes == made.model.stat().st_size
+    assert result.int8_bytes == result.model.stat().st_size
 
-    proto = onnx.load(made.model)
+    proto = onnx.load(result.model)
     (weight,) = (each for each in proto.graph.initializer if each.name == "last.weight_quantized")
     array = onnx.numpy_helper.to_array(weight).copy()
     array[:, :4] = 0
     weight.CopyFrom(onnx.numpy_helper.from_array(array, weight.name))
-    made.model.write_bytes(sealed(proto))
-    assert "answers otherwise here" in replay(Predictor(made.model)).problem
+    result.model.write_bytes(sealed(proto))
+    assert "answers otherwise here" in replay(Predictor(result.model)).problem
 
 
 def test_a_file_in_int8_that_is_damaged_does_not_answer(
     tmp_path: Path, refused: Callable[..., object]
 ) -> None:
     model, data = rare_class(tmp_path)
-    made = export_int8(model, tmp_path / "q.onnx", target="x86", **data)
-    content = bytearray(made.model.read_bytes())
+    result = export_int8(model, tmp_path / "q.onnx", target="x86", **data)
+    content = bytearray(result.model.read_bytes())
     middle = len(content) // 2
     content[middle : middle + 200] = bytes(each ^ 1 for each in content[middle : middle + 200])
-    made.model.write_bytes(content)
+    result.model.write_bytes(content)
     with refused(ExportError, "q.onnx is damaged"):
-        Predictor(made.model)
+        Predictor(result.model)

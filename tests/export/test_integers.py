@@ -121,23 +121,23 @@ def test_the_ensemble_of_models_of_text_is_one_file(tmp_path: Path) -> None:
 def test_it_is_measured_on_its_test_vectors(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "model.onnx"
     export_onnx(plain().eval(), path, card=CARD, examples=TOKENS + 0)
-    given = []
+    batches = []
     logits = Predictor.logits
 
     def noting(self: Predictor, batch: np.ndarray) -> np.ndarray:
-        given.append(batch)
+        batches.append(batch)
         return logits(self, batch)
 
     monkeypatch.setattr(Predictor, "logits", noting)
     figures = inference.run([path], batches=[1, 20], repeats=2, warm_up=0)
     assert figures["models"][0]["check"]["problem"] == ""
-    assert given[-1].shape == (20, LENGTH) and given[-1].dtype == np.int64
-    known = {tuple(each) for each in TOKENS.tolist()}
-    assert {tuple(each) for each in given[-1].tolist()} <= known
+    assert batches[-1].shape == (20, LENGTH) and batches[-1].dtype == np.int64
+    examples = {tuple(each) for each in TOKENS.tolist()}
+    assert {tuple(each) for each in batches[-1].tolist()} <= examples
 
 
 @pytest.mark.parametrize(
-    ("card", "examples", "said"),
+    ("card", "examples", "part"),
     [
         (replace(CARD, input_type="int32"), TOKENS, "not int32 of shape"),
         (CARD, TOKENS.to(torch.int16), "torch.int16"),
@@ -147,11 +147,11 @@ def test_it_is_measured_on_its_test_vectors(tmp_path: Path, monkeypatch: pytest.
     ],
 )
 def test_examples_of_another_type_are_refused(
-    card: ModelCard, examples: torch.Tensor, said: str, tmp_path: Path
+    card: ModelCard, examples: torch.Tensor, part: str, tmp_path: Path
 ) -> None:
     with pytest.raises(ExportError) as caught:
         export_onnx(plain().eval(), tmp_path / "model.onnx", card=card, examples=examples)
-    assert said in str(caught.value) and "\n" not in str(caught.value)
+    assert part in str(caught.value) and "\n" not in str(caught.value)
 
 
 def test_a_token_that_the_embedding_does_not_know_is_told_with_the_line(tmp_path: Path) -> None:

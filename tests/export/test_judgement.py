@@ -15,14 +15,14 @@ def logits_of(answers: np.ndarray) -> np.ndarray:
 
 
 def judged(
-    examples: tuple[int, int, int], lost: dict[int, int], gained: int = 0, tolerance: float = 0.5
+    examples: tuple[int, int, int], losses: dict[int, int], gained: int = 0, tolerance: float = 0.5
 ) -> Judgement:
-    """Judge a file that answers ``lost`` examples of a class as another, where float32 was right but for
+    """Judge a file that answers ``losses`` examples of a class as another, where float32 was right but for
     ``gained`` of the first class."""
     targets = np.repeat(np.arange(3), examples)
     before, after = targets.copy(), targets.copy()
     before[:gained] = 1
-    for index, count in lost.items():
+    for index, count in losses.items():
         places = np.flatnonzero(targets == index)[-count:] if count else []
         after[places] = (index + 1) % 3
     return judge(logits_of(after), logits_of(before), targets, CLASSES, tolerance)
@@ -30,7 +30,7 @@ def judged(
 
 def test_a_rare_class_that_loses_a_third_fails_though_accuracy_is_kept() -> None:
     judgement = judged((1500, 1159, 8), {2: 3})
-    assert judgement.int8_accuracy == pytest.approx(0.9989, abs=1e-4) and judgement.lost < 0.5
+    assert judgement.int8_accuracy == pytest.approx(0.9989, abs=1e-4) and judgement.points_lost < 0.5
     worst = judgement.worst
     assert (worst.name, worst.examples, worst.float32_right, worst.int8_right) == ("rare", 8, 8, 5)
     (failure,) = judgement.failures
@@ -39,30 +39,30 @@ def test_a_rare_class_that_loses_a_third_fails_though_accuracy_is_kept() -> None
 
 
 @pytest.mark.parametrize(
-    ("examples", "lost"),
+    ("examples", "loss"),
     [((1500, 1497, 3), 1), ((1500, 1499, 1), 1), ((1500, 1460, 40), 2), ((5000, 5000, 3000), 24)],
 )
-def test_a_class_may_lose_what_chance_takes(examples: tuple[int, int, int], lost: int) -> None:
-    assert judged(examples, {2: lost}).failures == ()
+def test_a_class_may_lose_what_chance_takes(examples: tuple[int, int, int], loss: int) -> None:
+    assert judged(examples, {2: loss}).failures == ()
 
 
 @pytest.mark.parametrize(
-    ("examples", "lost"), [((1500, 1497, 3), 2), ((1500, 1460, 40), 4), ((5000, 5000, 3000), 30)]
+    ("examples", "loss"), [((1500, 1497, 3), 2), ((1500, 1460, 40), 4), ((5000, 5000, 3000), 30)]
 )
-def test_a_class_may_not_lose_more(examples: tuple[int, int, int], lost: int) -> None:
-    judgement = judged(examples, {2: lost})
-    assert judgement.worst.name == "rare" and len(judgement.failures) == 1 and judgement.lost <= 0.5
+def test_a_class_may_not_lose_more(examples: tuple[int, int, int], loss: int) -> None:
+    judgement = judged(examples, {2: loss})
+    assert judgement.worst.name == "rare" and len(judgement.failures) == 1 and judgement.points_lost <= 0.5
 
 
 def test_where_answers_flip_both_ways_a_class_loses_its_share_of_them() -> None:
     """Of a model that is unsure, int8 changes answers of all classes; accuracy stays."""
     judgement = judged((1000, 1000, 50), {0: 20, 1: 20, 2: 2}, gained=40)
-    assert judgement.lost == pytest.approx(100 * 2 / 2050) and judgement.failures == ()
+    assert judgement.points_lost == pytest.approx(100 * 2 / 2050) and judgement.failures == ()
 
 
 def test_equal_accuracy_with_other_answers_fails() -> None:
     judgement = judged((1000, 500, 500), {0: 60}, gained=60)
-    assert judgement.lost == 0 and judgement.agreement == 0.94
+    assert judgement.points_lost == 0 and judgement.agreement == 0.94
     (failure,) = judgement.failures
     assert "120 of 2000 answers are others (94.00% are equal), and 100 may be" in failure
     assert judged((1000, 500, 500), {0: 60}, gained=60, tolerance=1).failures == ()

@@ -23,8 +23,8 @@ class Twice(nn.Module):
         with torch.no_grad():
             for name, each in self.state_dict().items():
                 if each.is_floating_point():
-                    drawn = torch.randn(each.shape, generator=generator)
-                    each.copy_(drawn.abs() + 0.2 if name.startswith("norms") else drawn)
+                    values = torch.randn(each.shape, generator=generator)
+                    each.copy_(values.abs() + 0.2 if name.startswith("norms") else values)
 
     def forward(self, inputs: torch.Tensor) -> torch.Tensor:
         """Map (batch, 4, height, width) to three logits."""

@@ -33,7 +33,7 @@ CARD = ModelCard(
     classes=("cat", "dog", "owl"), input_shape=(1, 8, 8), preprocessing="x / 255", run={"seed": "7"}
 )
 EXAMPLES = torch.rand(17, 1, 8, 8, generator=torch.Generator().manual_seed(1))
-WRITTEN = replace(CARD, input_range=(float(EXAMPLES.min()), float(EXAMPLES.max())))
+COMPLETE_CARD = replace(CARD, input_range=(float(EXAMPLES.min()), float(EXAMPLES.max())))
 """The card as the exporter completes it."""
 
 
@@ -140,10 +140,10 @@ def test_onnxruntime_can_fuse_the_batchnorm_that_the_file_keeps(good: Path, tmp_
     options.optimized_model_filepath = str(tmp_path / "fused.onnx")
     options.log_severity_level = 3
     onnxruntime.InferenceSession(str(good), options, providers=["CPUExecutionProvider"])
-    kept = [node.op_type for node in onnx.load(good).graph.node]
+    operators = [node.op_type for node in onnx.load(good).graph.node]
     fused = [node.op_type for node in onnx.load(tmp_path / "fused.onnx").graph.node]
-    assert kept.count("BatchNormalization") == 2
-    assert "Expand" not in kept
+    assert operators.count("BatchNormalization") == 2
+    assert "Expand" not in operators
     assert "BatchNormalization" not in fused
 
 
@@ -154,7 +154,7 @@ def test_the_file_tells_nothing_of_the_machine_that_wrote_it(good: Path) -> None
 
 
 def test_the_file_carries_its_card(good: Path) -> None:
-    assert Predictor(good).card == WRITTEN
+    assert Predictor(good).card == COMPLETE_CARD
 
 
 def test_the_file_carries_examples_pytorchs_answers_and_what_it_was_checked_with(good: Path) -> None:
@@ -277,7 +277,7 @@ def test_weights_that_are_not_finite_are_refused_by_their_name(
 
 
 @pytest.mark.parametrize(
-    ("examples", "given"),
+    ("examples", "part"),
     [
         (EXAMPLES.double(), "torch.float64"),
         (EXAMPLES[:0], "(0, 1, 8, 8)"),
@@ -287,10 +287,10 @@ def test_weights_that_are_not_finite_are_refused_by_their_name(
         (EXAMPLES / 0, "NaN or infinity"),
     ],
 )
-def test_examples_that_are_no_inputs_are_refused(tmp_path: Path, examples: torch.Tensor, given: str) -> None:
+def test_examples_that_are_no_inputs_are_refused(tmp_path: Path, examples: torch.Tensor, part: str) -> None:
     message = refusal(tiny(), tmp_path / "model.onnx", examples=examples)
     assert "the examples" in message
-    assert given in message
+    assert part in message
 
 
 def test_a_card_with_other_classes_than_the_model_is_refused(tmp_path: Path) -> None:
@@ -382,9 +382,9 @@ def forge_card(proto: onnx.ModelProto) -> None:
 
 
 def forge_proof(proto: onnx.ModelProto) -> None:
-    kept = [part for part in proto.metadata_props if part.key != KEY]
+    others = [part for part in proto.metadata_props if part.key != KEY]
     del proto.metadata_props[:]
-    proto.metadata_props.extend(kept)
+    proto.metadata_props.extend(others)
 
 
 def forge_answer(proto: onnx.ModelProto) -> None:
@@ -449,7 +449,7 @@ def test_a_good_export_takes_the_place_of_the_old_file(tmp_path: Path) -> None:
     path = tmp_path / "model.onnx"
     path.write_bytes(b"the old file")
     export_onnx(tiny(), path, card=CARD, examples=EXAMPLES)
-    assert Predictor(path).card == WRITTEN
+    assert Predictor(path).card == COMPLETE_CARD
     assert files(tmp_path) == ["model.onnx"]
 
 

@@ -75,8 +75,8 @@ FAULTS = {
 
 @pytest.mark.parametrize("fault", FAULTS)
 def test_a_card_with_another_normalization_than_the_examples_is_refused(fault):
-    applied, card, said = FAULTS[fault]
-    assert said in refusal(card, applied.apply(pixels(photos())))
+    applied, card, part = FAULTS[fault]
+    assert part in refusal(card, applied.apply(pixels(photos())))
 
 
 @pytest.mark.parametrize("fault", ["another std", "blue first", "never applied"])

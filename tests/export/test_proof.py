@@ -66,10 +66,10 @@ def test_examples_of_different_answers_are_chosen_first() -> None:
     outputs[:, 1] = 1
     outputs[13] = [5, 0, 0]
     outputs[[17, 19]] = [0, 0, 5]
-    chosen = proof_of(INPUTS, outputs)
-    assert set(chosen.outputs.argmax(axis=1)) == {0, 1, 2}
-    np.testing.assert_array_equal(chosen.inputs[:3], INPUTS[[0, 13, 17]])
-    assert len(chosen.inputs) == MOST_EXAMPLES
+    proof = proof_of(INPUTS, outputs)
+    assert set(proof.outputs.argmax(axis=1)) == {0, 1, 2}
+    np.testing.assert_array_equal(proof.inputs[:3], INPUTS[[0, 13, 17]])
+    assert len(proof.inputs) == MOST_EXAMPLES
 
 
 @pytest.mark.parametrize(

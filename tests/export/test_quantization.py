@@ -26,7 +26,7 @@ torch.set_num_threads(1)
 CALIBRATION = 128
 
 
-class Trained:
+class TrainedNetwork:
     """A float32 file of a network that knows the digits, and the digits."""
 
     def __init__(self, folder: Path) -> None:
@@ -54,22 +54,22 @@ class Trained:
         self.inputs, self.calibration = tests, inputs[:CALIBRATION].numpy()
 
     def int8(self, path: Path, **options: object) -> Int8:
-        given = {
+        defaults = {
             "target": "x86",
             "calibration": self.calibration,
             "inputs": self.inputs,
             "targets": self.targets,
         }
-        return export_int8(self.path, path, **(given | options))  # type: ignore[arg-type]
+        return export_int8(self.path, path, **(defaults | options))  # type: ignore[arg-type]
 
 
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory: pytest.TempPathFactory) -> Trained:
-    return Trained(tmp_path_factory.mktemp("trained"))
+def trained(tmp_path_factory: pytest.TempPathFactory) -> TrainedNetwork:
+    return TrainedNetwork(tmp_path_factory.mktemp("trained"))
 
 
 @pytest.fixture(scope="module")
-def quantizer(trained: Trained) -> Callable[[str], Quantizer]:
+def quantizer(trained: TrainedNetwork) -> Callable[[str], Quantizer]:
     return lambda target: Quantizer(trained.path, trained.calibration, target)
 
 
@@ -127,31 +127,33 @@ def weights_of(path: Path) -> dict[str, np.ndarray]:
 
 
 def test_a_trained_network_is_a_third_of_the_size_and_answers_nearly_the_same(
-    trained: Trained, tmp_path: Path
+    trained: TrainedNetwork, tmp_path: Path
 ) -> None:
-    made = trained.int8(tmp_path / "model.int8.onnx")
-    assert made.int8_bytes == (tmp_path / "model.int8.onnx").stat().st_size <= made.float32_bytes / 3
-    assert made.judgement.float32_accuracy > 0.9, (
+    result = trained.int8(tmp_path / "model.int8.onnx")
+    assert result.int8_bytes == (tmp_path / "model.int8.onnx").stat().st_size <= result.float32_bytes / 3
+    assert result.judgement.float32_accuracy > 0.9, (
         "the network has learned nothing: this test would show nothing"
     )
-    assert made.judgement.lost <= 0.5 and made.judgement.agreement >= 0.98
-    right = Predictor(made.model).predict(trained.inputs).logits.argmax(axis=1) == trained.targets
-    assert made.judgement.int8_accuracy == right.mean()
-    assert made.judgement.examples == len(trained.inputs)
-    assert len(weights_of(made.model)) == 20, "all layers"
+    assert result.judgement.points_lost <= 0.5 and result.judgement.agreement >= 0.98
+    right = Predictor(result.model).predict(trained.inputs).logits.argmax(axis=1) == trained.targets
+    assert result.judgement.int8_accuracy == right.mean()
+    assert result.judgement.examples == len(trained.inputs)
+    assert len(weights_of(result.model)) == 20, "all layers"
 
 
-def test_the_card_is_kept_and_says_that_it_is_int8(trained: Trained, tmp_path: Path) -> None:
+def test_the_card_is_kept_and_says_that_it_is_int8(trained: TrainedNetwork, tmp_path: Path) -> None:
     Quantizer(trained.path, trained.calibration, "x86").write(tmp_path / "q.onnx", in_float=["fc", "conv1"])
-    kept = Quantization(target="x86", in_float=("conv1", "fc"))
-    assert Predictor(tmp_path / "q.onnx").card == replace(Predictor(trained.path).card, quantization=kept)
+    quantization = Quantization(target="x86", in_float=("conv1", "fc"))
+    assert Predictor(tmp_path / "q.onnx").card == replace(
+        Predictor(trained.path).card, quantization=quantization
+    )
     assert Predictor(trained.path).card.quantization is None
     assert not {"conv1.weight_quantized", "fc.weight_quantized"} & set(weights_of(tmp_path / "q.onnx"))
     assert "layer1.0.conv1.weight_quantized" in weights_of(tmp_path / "q.onnx")
 
 
 def test_every_device_that_reads_the_float32_file_reads_the_int8_file(
-    trained: Trained, quantizer: Callable[[str], Quantizer], tmp_path: Path
+    trained: TrainedNetwork, quantizer: Callable[[str], Quantizer], tmp_path: Path
 ) -> None:
     quantizer("x86").write(tmp_path / "q.onnx")
     before, after = onnx.load(trained.path), onnx.load(tmp_path / "q.onnx")
@@ -178,7 +180,7 @@ def test_a_target_has_weights_and_activations_of_its_own(
 
 
 def test_another_process_writes_the_same_bytes(
-    trained: Trained, quantizer: Callable[[str], Quantizer], tmp_path: Path
+    trained: TrainedNetwork, quantizer: Callable[[str], Quantizer], tmp_path: Path
 ) -> None:
     np.save(tmp_path / "calibration.npy", trained.calibration)
     code = (
@@ -194,10 +196,10 @@ def test_another_process_writes_the_same_bytes(
 
 def test_layers_that_int8_would_ruin_stay_in_float32(tmp_path: Path) -> None:
     model, data = uneven(tmp_path, around=True)
-    made = export_int8(model, tmp_path / "q.onnx", target="x86", **data)
-    assert made.in_float == ("wide", "narrow")
-    assert made.tries == 3, "none, the worst one, the worst two"
-    assert made.judgement.lost <= 0.5
+    result = export_int8(model, tmp_path / "q.onnx", target="x86", **data)
+    assert result.in_float == ("wide", "narrow")
+    assert result.tries == 3, "none, the worst one, the worst two"
+    assert result.judgement.points_lost <= 0.5
     assert Predictor(tmp_path / "q.onnx").card.quantization == Quantization(
         target="x86", in_float=("wide", "narrow")
     )
@@ -228,13 +230,13 @@ def test_a_larger_tolerance_takes_what_a_smaller_one_refuses(
     monkeypatch.setattr(
         "wash_fl.export.int8._refuse_without_gain", lambda *_: None
     )  # so small a model gains nothing
-    made = export_int8(model, tmp_path / "q.onnx", target="x86", tolerance=100, **data)
-    assert made.tries == 1 and made.in_float == () and made.judgement.lost > 30
+    result = export_int8(model, tmp_path / "q.onnx", target="x86", tolerance=100, **data)
+    assert result.tries == 1 and result.in_float == () and result.judgement.points_lost > 30
 
 
 @pytest.mark.parametrize("tolerance", [-0.1, 100.1, float("nan")])
 def test_a_tolerance_that_is_none_is_refused(
-    trained: Trained, tmp_path: Path, refused: Callable[..., object], tolerance: float
+    trained: TrainedNetwork, tmp_path: Path, refused: Callable[..., object], tolerance: float
 ) -> None:
     with refused(ExportError, "int8-tolerance", "0 to 100"):
         trained.int8(tmp_path / "q.onnx", tolerance=tolerance)
@@ -242,7 +244,7 @@ def test_a_tolerance_that_is_none_is_refused(
 
 
 def test_an_unknown_target_is_refused(
-    trained: Trained, tmp_path: Path, refused: Callable[..., object]
+    trained: TrainedNetwork, tmp_path: Path, refused: Callable[..., object]
 ) -> None:
     with refused(ExportError, "'riscv'", "arm64, x86"):
         trained.int8(tmp_path / "q.onnx", target="riscv")

@@ -28,7 +28,7 @@ WINDOWS = np.random.default_rng(2).normal(size=(9, 2, 6)).astype(np.float32)
 
 
 @pytest.fixture(params=["pictures", "readings"])
-def made(request, tmp_path: Path, write_model):
+def models(request, tmp_path: Path, write_model):
     """Give the two files' predictors, raw inputs, and the same prepared."""
     card, raw = {"pictures": (PICTURES, BYTES), "readings": (READINGS, WINDOWS)}[request.param]
     write_model(tmp_path / "model.onnx", card)
@@ -40,8 +40,8 @@ def made(request, tmp_path: Path, write_model):
     return Predictor(tmp_path / "model.onnx"), Predictor(tmp_path / "raw.onnx"), raw, prepared
 
 
-def test_raw_values_get_the_answers_of_prepared_ones(made):
-    plain, own, raw, prepared = made
+def test_raw_values_get_the_answers_of_prepared_ones(models):
+    plain, own, raw, prepared = models
     assert own.card == replace(plain.card, raw_inputs=True) and own.card.input_dtype == raw.dtype
     due = plain.predict(prepared).logits
     for size in (1, 4, 9):
@@ -52,14 +52,14 @@ def test_raw_values_get_the_answers_of_prepared_ones(made):
     np.testing.assert_allclose(answers, due, rtol=0, atol=1e-5)
 
 
-def test_the_weights_are_those_of_the_file_it_is_made_of(made):
-    plain, own, _, _ = made
+def test_the_weights_are_those_of_the_file_it_is_made_of(models):
+    plain, own, _, _ = models
     before, after = (onnx.load(each.path).graph.initializer for each in (plain, own))
     assert [each.SerializeToString() for each in before] == [each.SerializeToString() for each in after]
 
 
-def test_files_are_answered_alike_by_both(made, tmp_path):
-    plain, own, raw, _ = made
+def test_files_are_answered_alike_by_both(models, tmp_path):
+    plain, own, raw, _ = models
     if raw.dtype == np.uint8:
         Image.fromarray(raw[0].transpose(1, 2, 0)).save(tmp_path / "one.png")
         file = tmp_path / "one.png"
@@ -72,22 +72,22 @@ def test_files_are_answered_alike_by_both(made, tmp_path):
     assert first.answers[0].probability == pytest.approx(second.answers[0].probability, abs=1e-6)
 
 
-def test_arrays_are_given_raw_and_others_are_refused(made, tmp_path):
-    _, own, raw, prepared = made
+def test_arrays_are_given_raw_and_others_are_refused(models, tmp_path):
+    _, own, raw, prepared = models
     np.save(tmp_path / "raw.npy", raw)
     np.testing.assert_array_equal(load_inputs([tmp_path / "raw.npy"], own.card), raw)
     with pytest.raises(ExportError, match="give them raw, for the model prepares them itself"):
         own.predict(prepared.astype(np.float64))
 
 
-def test_both_are_measured_side_by_side(made):
-    plain, own, _, _ = made
-    found = inference.run([plain.path, own.path], batches=[2], repeats=3, warm_up=1)
-    assert [each["batches"]["2"]["p50_ms"] > 0 for each in found["models"]] == [True, True]
+def test_both_are_measured_side_by_side(models):
+    plain, own, _, _ = models
+    figures = inference.run([plain.path, own.path], batches=[2], repeats=3, warm_up=1)
+    assert [each["batches"]["2"]["p50_ms"] > 0 for each in figures["models"]] == [True, True]
 
 
-def test_its_test_vectors_are_raw_with_the_answers_of_the_file_it_is_made_of(made):
-    plain, own, raw, prepared = made
+def test_its_test_vectors_are_raw_with_the_answers_of_the_file_it_is_made_of(models):
+    plain, own, raw, prepared = models
     proof = own.proof
     assert proof is not None and proof.inputs.dtype == raw.dtype
     assert replay(own).problem == ""
@@ -116,8 +116,8 @@ def test_another_preparation_in_the_graph_is_refused_and_nothing_is_written(
     assert [each.name for each in tmp_path.iterdir()] == ["model.onnx"]
 
 
-def test_a_model_without_numbers_or_that_is_raw_already_is_refused(made, tmp_path, write_model):
-    _, own, _, prepared = made
+def test_a_model_without_numbers_or_that_is_raw_already_is_refused(models, tmp_path, write_model):
+    _, own, _, prepared = models
     with pytest.raises(ExportError, match="be prepared already"):
         export_raw(own.path, tmp_path / "again.onnx", examples=prepared)
     write_model(tmp_path / "bare.onnx", replace(PICTURES, normalization=None))

@@ -110,11 +110,11 @@ REFUSED: dict[str, tuple[nn.Module, str]] = {
 def test_an_export_that_cannot_succeed_is_told_in_one_good_line(
     kind: str, count: int, tmp_path: Path
 ) -> None:
-    model, said = REFUSED[kind]
+    model, part = REFUSED[kind]
     with pytest.raises(ExportError) as caught:
         export_onnx(model.eval(), tmp_path / "model.onnx", card=CARD, examples=INPUTS[:count])
     message = str(caught.value)
-    assert said in message and "\n" not in message and len(message) < 500
+    assert part in message and "\n" not in message and len(message) < 500
     assert list(tmp_path.iterdir()) == []
 
 
@@ -145,8 +145,8 @@ OUTPUTS: dict[str, tuple[nn.Module, str]] = {
 def test_outputs_are_called_what_they_are_by_many_examples_and_by_one(kind: str, count: int) -> None:
     model, expected = OUTPUTS[kind]
     inputs = INPUTS[:count]
-    found = are_probabilities(model.eval(), inputs, answers(model, inputs, CARD), CARD)
-    assert found == (expected == PROBABILITIES)
+    result = are_probabilities(model.eval(), inputs, answers(model, inputs, CARD), CARD)
+    assert result == (expected == PROBABILITIES)
 
 
 def test_one_row_that_sums_to_one_by_chance_does_not_decide() -> None:
@@ -198,9 +198,11 @@ def test_probabilities_are_the_models_own_and_softmax_is_taken_once(kind: str, t
 
 def test_probes_are_like_the_examples_and_not_the_same() -> None:
     tokens = torch.tensor([[1, 50, 7], [2, 60, 7]])
-    made = probes(tokens, 9)
-    assert made.dtype == torch.int64 and made.shape == (9, 3)
-    assert all(set(made[:, place].tolist()) <= set(tokens[:, place].tolist()) for place in range(3))
+    numbers_of_tokens = probes(tokens, 9)
+    assert numbers_of_tokens.dtype == torch.int64 and numbers_of_tokens.shape == (9, 3)
+    assert all(
+        set(numbers_of_tokens[:, place].tolist()) <= set(tokens[:, place].tolist()) for place in range(3)
+    )
     numbers = probes(INPUTS[:2], 9)
     assert numbers.shape == (9, 8) and torch.equal(numbers, probes(INPUTS[:2], 9))
     assert not (numbers[:, None] == INPUTS[None, :2]).all(-1).any()

@@ -33,11 +33,11 @@ def faked(monkeypatch: pytest.MonkeyPatch, change) -> None:
 
 
 def test_right_answers_have_no_problem(predictor: Predictor) -> None:
-    found = replay(predictor)
-    assert (found.problem, found.advice, found.examples) == ("", "", 8)
-    assert found.largest_difference is not None and found.largest_difference < 1e-5
-    assert found.here["onnxruntime"] == predictor.runtime and found.checked == VERSIONS
-    assert "8 test vectors" in found.summary
+    result = replay(predictor)
+    assert (result.problem, result.advice, result.examples) == ("", "", 8)
+    assert result.largest_difference is not None and result.largest_difference < 1e-5
+    assert result.here["onnxruntime"] == predictor.runtime and result.checked == VERSIONS
+    assert "8 test vectors" in result.summary
 
 
 def test_another_answer_is_told_with_its_example_its_size_and_all_versions(
@@ -50,8 +50,8 @@ def test_another_answer_is_told_with_its_example_its_size_and_all_versions(
 
     faked(monkeypatch, half_of_one)
     predictor.runtime = "1.19.2"
-    found = replay(predictor)
-    assert found.worst_example == 5 and found.largest_difference == pytest.approx(0.25, abs=1e-4)
+    result = replay(predictor)
+    assert result.worst_example == 5 and result.largest_difference == pytest.approx(0.25, abs=1e-4)
     for part in (
         str(predictor.path),
         "example 5 of 8",
@@ -61,9 +61,9 @@ def test_another_answer_is_told_with_its_example_its_size_and_all_versions(
         "onnxruntime 1.32.0",
         "opset 18",
     ):
-        assert part in found.problem
-    assert found.message.endswith(": install onnxruntime 1.32.0.")
-    assert "\n" not in found.message
+        assert part in result.problem
+    assert result.message.endswith(": install onnxruntime 1.32.0.")
+    assert "\n" not in result.message
 
 
 def test_a_runtime_that_is_right_for_many_and_wrong_for_one_is_noticed(
@@ -77,8 +77,8 @@ def test_answers_that_are_not_finite_are_off_and_are_no_number_in_json(
     predictor: Predictor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     faked(monkeypatch, lambda logits: logits * np.float32(np.nan))
-    found = replay(predictor)
-    assert "not finite" in found.problem and found.largest_difference is None
+    result = replay(predictor)
+    assert "not finite" in result.problem and result.largest_difference is None
 
 
 def test_a_difference_within_the_tolerance_is_none(

@@ -176,8 +176,8 @@ def test_names_that_are_numbers_are_names_where_the_model_has_them(tmp_path):
 
 
 def test_a_misspelt_name_among_names_that_are_numbers_is_named(tmp_path):
-    said = refusal(tmp_path, "450,451,alcohl\n1,2,3\n", 3, columns=("450", "451", "alcohol"))
-    assert "line 1 lacks the model's 'alcohol', and names 'alcohl'" in said
+    message = refusal(tmp_path, "450,451,alcohl\n1,2,3\n", 3, columns=("450", "451", "alcohol"))
+    assert "line 1 lacks the model's 'alcohol', and names 'alcohl'" in message
 
 
 def test_names_are_the_same_however_their_accents_are_encoded(tmp_path):

@@ -89,9 +89,9 @@ def test_readings_that_are_prepared_twice_or_never_get_a_warning(predictor, tmp_
     card = replace(predictor.card, input_range=(-4.0, 4.0))
     raw = np.array([BAROLO.split(",")], dtype=np.float32)
     np.save(tmp_path / "raw.npy", raw)
-    predictor.card, kept = card, predictor.card
+    predictor.card, original = card, predictor.card
     try:
         (reply,) = answer_files(predictor, [tmp_path / "raw.npy"])
     finally:
-        predictor.card = kept
+        predictor.card = original
     assert len(reply.answers) == 1 and "far outside" in reply.warnings[0]

@@ -68,7 +68,7 @@ def test_a_model_that_takes_the_numbers_of_words_has_its_table_in_int8(text: Pat
     words = np.random.default_rng(1).integers(500, size=(300, 5))
     try_int8(text, words[:4], target)
     before = Predictor(text).predict(words).logits
-    made = export_int8(
+    result = export_int8(
         text,
         text.with_name("q.onnx"),
         target=target,
@@ -77,10 +77,10 @@ def test_a_model_that_takes_the_numbers_of_words_has_its_table_in_int8(text: Pat
         targets=before.argmax(axis=1),
         tolerance=2,
     )
-    assert made.in_float == () and made.int8_bytes < made.float32_bytes / 2
-    arrays = {each.name: each for each in onnx.load(made.model).graph.initializer}
+    assert result.in_float == () and result.int8_bytes < result.float32_bytes / 2
+    arrays = {each.name: each for each in onnx.load(result.model).graph.initializer}
     assert arrays["embedding.weight_quantized"].data_type in {TensorProto.INT8, TensorProto.UINT8}
-    after = Predictor(made.model).predict(words).logits
+    after = Predictor(result.model).predict(words).logits
     assert np.abs(before - after).max() < 0.05 * np.abs(before).max()
 
 

@@ -46,8 +46,8 @@ def test_columns_become_channels_and_rows_time_with_or_without_names(tmp_path, h
 def test_the_stride_says_where_windows_start_and_the_rest_is_counted(
     tmp_path, rows, stride, expected, left_over
 ):
-    windows, found, left = read_windows(write(tmp_path / "a.csv", table(rows)), SHAPE, stride=stride)
-    assert (found, left) == (expected, left_over)
+    windows, places, rest = read_windows(write(tmp_path / "a.csv", table(rows)), SHAPE, stride=stride)
+    assert (places, rest) == (expected, left_over)
     assert windows[:, 0].tolist() == [list(range(first, last + 1)) for first, last in expected]
 
 

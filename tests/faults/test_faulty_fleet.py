@@ -35,10 +35,10 @@ def count_rounds(model: nn.Module, member: int, now: Round) -> None:
     A value's fraction says whose it was, its whole part how often it was trained: applied twice, a delivery
     would take back what was trained since.
     """
-    held = nn.utils.parameters_to_vector(model.parameters())
-    begun = [nn.utils.parameters_to_vector(make_model().parameters()), own_weights(model, member)]
-    first = any(torch.equal(held, each) for each in begun)
-    after = own_fractions(model, member) if first else held + 1.0
+    values = nn.utils.parameters_to_vector(model.parameters())
+    initial = [nn.utils.parameters_to_vector(make_model().parameters()), own_weights(model, member)]
+    first = any(torch.equal(values, each) for each in initial)
+    after = own_fractions(model, member) if first else values + 1.0
     nn.utils.vector_to_parameters(after, model.parameters())
 
 

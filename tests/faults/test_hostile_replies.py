@@ -140,10 +140,10 @@ def test_what_a_member_says_is_logged_on_one_line_without_control_characters(
         set_field("reason", "x\n\x1b[2Jmember 0: all is well\u202e" + "y" * 100_000)(reply)
 
     Fleet(tmp_path, rounds=2, fault=altering(records.TRAIN, shout)).run()
-    (said, *_) = [line for line in caplog.messages if line.startswith(f"member {HOSTILE} refused round 1")]
-    assert said.isprintable()
-    assert "x [2Jmember 0: all is well" in said
-    assert len(said) < 600
+    (line, *_) = [line for line in caplog.messages if line.startswith(f"member {HOSTILE} refused round 1")]
+    assert line.isprintable()
+    assert "x [2Jmember 0: all is well" in line
+    assert len(line) < 600
 
 
 def test_a_flood_of_metrics_does_not_fill_the_log(tmp_path: Path) -> None:

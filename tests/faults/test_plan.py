@@ -89,7 +89,7 @@ def test_any_plan_reads_back_as_it_was(faults: list[Fault]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "parts"),
     [
         ("lose reply member=1", ("lose reply member=1", "drop, delay")),
         ("drop reply member=1; explode", ("'explode'", "drop, delay")),
@@ -119,8 +119,8 @@ def test_any_plan_reads_back_as_it_was(faults: list[Fault]) -> None:
         ("kill member=1 at=saved by=2", ("kill takes",)),
     ],
 )
-def test_wrong_text_is_refused_with_what_is_allowed(refused, text: str, said: tuple[str, ...]) -> None:  # type: ignore[no-untyped-def]
-    with refused(ConfigError, *said, "Write for example"):
+def test_wrong_text_is_refused_with_what_is_allowed(refused, text: str, parts: tuple[str, ...]) -> None:  # type: ignore[no-untyped-def]
+    with refused(ConfigError, *parts, "Write for example"):
         FaultPlan.parse(text)
 
 
@@ -138,8 +138,8 @@ def test_a_fault_hits_its_member_exchange_and_way_and_nothing_else_once() -> Non
 
 def test_without_an_exchange_the_next_messages_are_hit_as_often_as_said() -> None:
     plan = FaultPlan.parse("drop request member=1 times=2; duplicate request member=1 exchange=2")
-    met = [plan.take(Way.REQUEST, member=1, exchange=number) for number in (1, 2, 2, 3)]
-    assert [each and each.kind for each in met] == [Kind.DROP, Kind.DROP, Kind.DUPLICATE, None]
+    faults = [plan.take(Way.REQUEST, member=1, exchange=number) for number in (1, 2, 2, 3)]
+    assert [each and each.kind for each in faults] == [Kind.DROP, Kind.DROP, Kind.DUPLICATE, None]
     forever = FaultPlan.parse("drop request member=1 times=always")
     assert all(forever.take(Way.REQUEST, member=1, exchange=number) for number in range(1, 50))
     assert forever.injected == {"drop": 49}

@@ -33,9 +33,9 @@ def child(code: str = CHILD, **environment: str) -> subprocess.CompletedProcess[
 
 
 def test_without_a_plan_nothing_happens() -> None:
-    done = child()
-    assert done.returncode == 0
-    assert len(done.stdout.splitlines()) == 9
+    process = child()
+    assert process.returncode == 0
+    assert len(process.stdout.splitlines()) == 9
 
 
 def test_a_process_is_killed_at_its_point_and_lives_on_after_a_restart(tmp_path: Path) -> None:

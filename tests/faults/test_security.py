@@ -44,7 +44,7 @@ class Offers:
     """All offers of a run as they pass, and a hostile member that puts another packet in place of its own."""
 
     def __init__(self, forge: Callable[["Offers", int], bytes], first: int = 3) -> None:
-        self.seen: dict[tuple[int, int], bytes] = {}
+        self.by_round: dict[tuple[int, int], bytes] = {}
         self._forge = forge
         self._first = first
 
@@ -52,7 +52,7 @@ class Offers:
         (reply,) = deliver(request)
         if is_train(request):
             number = round_of(request)
-            self.seen[member, number] = record_of(reply)["offer"]
+            self.by_round[member, number] = record_of(reply)["offer"]
             if member == HOSTILE and number >= self._first:
                 record_of(reply)["offer"] = self._forge(self, number)
         return [reply]
@@ -82,20 +82,20 @@ def with_value(packet: bytes, value: float) -> bytes:
 
 
 def own(offers: Offers, number: int) -> bytes:
-    return offers.seen[HOSTILE, number]
+    return offers.by_round[HOSTILE, number]
 
 
 FORGERIES: dict[str, tuple[Callable[[Offers, int], bytes], str]] = {
     "an offer of its own of the round before": (
-        lambda offers, number: offers.seen[HOSTILE, number - 1],
+        lambda offers, number: offers.by_round[HOSTILE, number - 1],
         "packet refused (exchange)",
     ),
     "another member's offer of this round": (
-        lambda offers, number: offers.seen[0, number],
+        lambda offers, number: offers.by_round[0, number],
         "packet refused (member)",
     ),
     "another member's old offer in its own name": (
-        lambda offers, number: changed(offers.seen[0, number - 1], member=HOSTILE),
+        lambda offers, number: changed(offers.by_round[0, number - 1], member=HOSTILE),
         "packet refused (exchange)",
     ),
     "an offer of a later exchange": (
@@ -160,10 +160,10 @@ def parsed_with_old_checksum(packet: bytes) -> bytes:
 def test_a_forged_offer_is_refused_and_the_run_goes_on(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, what: str
 ) -> None:
-    forge, said = FORGERIES[what]
+    forge, reason = FORGERIES[what]
     fleet = Fleet(tmp_path, rounds=4, fault=Offers(forge))
     fleet.run()
-    assert f"member {HOSTILE}: {said}" in caplog.text
+    assert f"member {HOSTILE}: {reason}" in caplog.text
     assert [report.settlement.members for report in fleet.reports] == [(0, 1, 2, 3)] * 2 + [(0, 2, 3)] * 2
     # Its own values were not touched either: it is honest in all but its offers.
     assert np.array_equal(np.sort(fleet.values(), axis=0), np.sort(fleet.own_values(), axis=0))
@@ -190,15 +190,15 @@ def test_the_forgeries_are_refused_for_what_they_forge_and_not_because_they_are_
 def test_a_reply_that_names_another_member_is_not_taken_for_that_members(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, offered: bytes
 ) -> None:
-    kept: dict[tuple[int, int], bytes] = {}
+    offers: dict[tuple[int, int], bytes] = {}
 
     def impersonate(member: int, request: Message, deliver: Deliver) -> Replies:
         (reply,) = deliver(request)
         if is_train(request):
-            kept[member, round_of(request)] = record_of(reply)["offer"]
+            offers[member, round_of(request)] = record_of(reply)["offer"]
             if member == HOSTILE and round_of(request) >= 3:
                 record_of(reply)["member"] = 0
-                record_of(reply)["offer"] = kept[0, round_of(request)] if offered else b""
+                record_of(reply)["offer"] = offers[0, round_of(request)] if offered else b""
                 record_of(reply)["applied"] = 99
         return [reply]
 
@@ -261,8 +261,8 @@ def test_members_with_scaled_values_are_set_aside_and_the_others_values_conserve
     for member in hostile:
         assert f"member {member} is set-aside: its values lie" in caplog.text
         assert max(number for who, number in fleet.trained if who == member) == 3
-    held = np.stack([before[member] for member in honest])
-    assert np.array_equal(np.sort(fleet.values(), axis=0), np.sort(held, axis=0))
+    values = np.stack([before[member] for member in honest])
+    assert np.array_equal(np.sort(fleet.values(), axis=0), np.sort(values, axis=0))
 
 
 def collected_as(change: Callable[[ArrayRecord], object]) -> Callable[[int, Message, Deliver], Replies]:

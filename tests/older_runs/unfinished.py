@@ -37,6 +37,13 @@ CASES = {
     "stream-bfloat16": ExchangeConfig(
         p=0.5, mix="average", schedule="constant", exchange_plane="stream", dtype="bfloat16"
     ),
+    "round-pairs": ExchangeConfig(
+        p=0.5, mix="average", topology="pairs", schedule="constant", dtype="bfloat16"
+    ),
+    "round-ends-in-averages": ExchangeConfig(p=0.5, mix="shuffle", average_from=0.6, schedule="constant"),
+    "stream-pairs": ExchangeConfig(
+        p=0.5, mix="average", topology="pairs", schedule="constant", exchange_plane="stream"
+    ),
 }
 
 

@@ -20,7 +20,17 @@ TERMS = Terms(
     members=4,
     rounds=30,
     local_steps=24,
-    exchange=ExchangeConfig(p=0.1, schedule="size-aware", mix="average"),
+    exchange=ExchangeConfig(p=0.1, schedule="size-aware", mix="average", topology="all"),
+)
+
+
+MIXES = (
+    {
+        "mix": st.just("shuffle"),
+        "topology": st.sampled_from(["pairs", "permutation"]),
+        "average_from": st.just(0.0) | st.floats(0, 1, exclude_max=True),
+    },
+    {"mix": st.just("average"), "topology": st.sampled_from(["pairs", "all"])},
 )
 
 
@@ -49,17 +59,19 @@ def possible_name(name):
         members=st.integers(2, 100_000),
         rounds=st.integers(1, 10**6),
         local_steps=st.integers(1, 10**6),
-        exchange=st.builds(
-            ExchangeConfig,
-            p=st.one_of(st.floats(0, 1), st.sampled_from([0, 1])),
-            p_per=st.sampled_from(["exchange", "step"]),
-            schedule=st.sampled_from(["decreasing", "constant", "increasing", "size-aware"]),
-            timing=st.sampled_from(["steady", "cosine"]),
-            warmup=st.integers(0, 99),
-            stop_after=st.integers(0, 99),
-            mix=st.sampled_from(["shuffle", "average"]),
-            topology=st.sampled_from(["pairs", "permutation"]),
-            exchange_optimizer=st.booleans(),
+        exchange=st.one_of(
+            st.builds(
+                ExchangeConfig,
+                p=st.one_of(st.floats(0, 1), st.sampled_from([0, 1])),
+                p_per=st.sampled_from(["exchange", "step"]),
+                schedule=st.sampled_from(["decreasing", "constant", "increasing", "size-aware"]),
+                timing=st.sampled_from(["steady", "cosine"]),
+                warmup=st.integers(0, 99),
+                stop_after=st.integers(0, 99),
+                exchange_optimizer=st.booleans(),
+                **mix,
+            )
+            for mix in MIXES
         ),
     )
 )
@@ -134,6 +146,57 @@ def test_terms_with_a_value_this_version_does_not_know_are_refused(fields, messa
         Terms.from_json(changed(**fields))
 
 
+def test_an_average_over_all_has_the_text_of_the_first_version():
+    assert json.loads(TERMS.to_json())["exchange"] == {
+        "exchange_optimizer": False,
+        "mix": "average",
+        "p": 0.1,
+        "p_per": "exchange",
+        "schedule": "size-aware",
+        "stop_after": 0,
+        "timing": "steady",
+        "topology": "pairs",
+        "warmup": 0,
+    }
+    unchosen = dataclasses.replace(TERMS, exchange=dataclasses.replace(TERMS.exchange, topology="auto"))
+    assert unchosen.to_json() == TERMS.to_json()
+
+
+def test_an_average_in_pairs_has_a_key_that_an_older_version_does_not_know():
+    pairs = dataclasses.replace(TERMS, exchange=dataclasses.replace(TERMS.exchange, topology="pairs"))
+    content, before = (json.loads(each.to_json())["exchange"] for each in (pairs, TERMS))
+    assert content == before | {"averaging": "pairs"}
+    assert Terms.from_json(pairs.to_json()) == pairs
+    # As in the first version, which passed all keys on by name.
+    assert "averaging" not in {field.name for field in dataclasses.fields(ExchangeConfig)}
+
+
+def averaging(value, **fields):
+    content = json.loads(changed(**fields))
+    content["exchange"]["averaging"] = value
+    return json.dumps(content)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        averaging("all"),
+        averaging("trees"),
+        averaging(["pairs"]),
+        averaging("pairs", mix="shuffle"),
+        averaging("pairs", topology="permutation"),
+        averaging("pairs", topology="all"),
+        changed(topology="all"),
+        changed(topology="auto"),
+        changed(topology="permutation"),
+    ],
+    ids=lambda text: text[:90],
+)
+def test_an_average_among_nobody_known_is_refused(text):
+    with pytest.raises(ConfigError, match=r"not possible: .*(averaging|topology)"):
+        Terms.from_json(text)
+
+
 @pytest.mark.parametrize("open_choice", [{"schedule": "auto"}, {"schedule": "paper"}, {"mix": "auto"}])
 def test_terms_that_leave_a_choice_open_are_refused(open_choice):
     exchange = dataclasses.replace(TERMS.exchange, **open_choice)
@@ -171,7 +234,7 @@ def test_terms_say_of_later_options_only_what_the_run_uses():
     exchange = dataclasses.replace(TERMS.exchange, exchange_plane="stream", every=3, dtype="int8")
     used = dataclasses.replace(TERMS, exchange=exchange)
     assert LATER.keys() & json.loads(TERMS.to_json())["exchange"].keys() == set()
-    left_out = {"overlap", "reference", "outer_learning_rate", "outer_momentum"}
+    left_out = {"overlap", "average_from", "reference", "outer_learning_rate", "outer_momentum"}
     assert LATER.keys() - json.loads(used.to_json())["exchange"].keys() == left_out
     assert (Terms.from_json(TERMS.to_json()), Terms.from_json(used.to_json())) == (TERMS, used)
 

@@ -47,14 +47,14 @@ def chromium(page: Path, *options: str) -> str:
     command += ["--disable-background-networking", "--disable-component-update", "--disable-sync"]
     command += ["--hide-scrollbars", f"--user-data-dir={page.parent / 'profile'}"]
     command += [f"--window-size={PHONE[0]},{PHONE[1]}", *options, page.as_uri()]
-    done = subprocess.run(command, capture_output=True, timeout=120, check=True)
-    return done.stdout.decode()
+    process = subprocess.run(command, capture_output=True, timeout=120, check=True)
+    return process.stdout.decode()
 
 
 def title_of(document: str) -> str:
-    found = re.search(r"<title>(.*?)</title>", document, re.DOTALL)
-    assert found is not None
-    return unescape(found[1])
+    match = re.search(r"<title>(.*?)</title>", document, re.DOTALL)
+    assert match is not None
+    return unescape(match[1])
 
 
 def laid_out(tmp_path: Path, markup: str, *options: str, size: tuple[int, int] = PHONE) -> dict[str, Any]:
@@ -64,9 +64,9 @@ def laid_out(tmp_path: Path, markup: str, *options: str, size: tuple[int, int] =
     # In a frame, because a window is never as narrow as a phone.
     frame = f'<iframe style="border: 0; width: {size[0]}px; height: {size[1]}px" srcdoc="{probed}"></iframe>'
     path.write_text(f"<!DOCTYPE html><meta charset=utf-8><title></title>{frame}", encoding="utf-8")
-    found: dict[str, Any] = json.loads(title_of(chromium(path, "--dump-dom", *options)))
-    assert found["width"] == size[0]
-    return found
+    layout: dict[str, Any] = json.loads(title_of(chromium(path, "--dump-dom", *options)))
+    assert layout["width"] == size[0]
+    return layout
 
 
 @pytest.mark.parametrize("finished", [True, False])
@@ -78,17 +78,17 @@ def test_on_a_phone_the_answer_is_on_the_first_screen_and_only_tables_scroll(mak
         changed={4: named},
         task="/a/path/that/is/long/and/has/no/blanks/" + "x" * 60 + ".py",
     )
-    found = laid_out(tmp_path, run_page(RunRecord.read(folder.path)).html())
-    assert found["page"] == PHONE[0], "the page is wider than the phone"
-    assert 100 < found["answer"] < PHONE[1]
-    assert found["scrolling"] >= 1, "nothing here was wide enough to tell"
-    assert len(found["pictures"]) == 3 and all(300 < width <= PHONE[0] for width in found["pictures"])
-    assert found["letters"] >= 9
+    layout = laid_out(tmp_path, run_page(RunRecord.read(folder.path)).html())
+    assert layout["page"] == PHONE[0], "the page is wider than the phone"
+    assert 100 < layout["answer"] < PHONE[1]
+    assert layout["scrolling"] >= 1, "nothing here was wide enough to tell"
+    assert len(layout["pictures"]) == 3 and all(300 < width <= PHONE[0] for width in layout["pictures"])
+    assert layout["letters"] >= 9
 
 
 def test_on_a_desk_figures_stand_side_by_side(make_run, tmp_path):
-    found = laid_out(tmp_path, run_page(RunRecord.read(make_run().path)).html(), size=(1200, 800))
-    assert found["page"] == 1200 and all(width < 600 for width in found["pictures"])
+    layout = laid_out(tmp_path, run_page(RunRecord.read(make_run().path)).html(), size=(1200, 800))
+    assert layout["page"] == 1200 and all(width < 600 for width in layout["pictures"])
 
 
 def shot(page: Path, name: str, *options: str) -> Any:
@@ -109,8 +109,8 @@ def test_the_page_is_light_on_a_light_screen_and_dark_on_a_dark_one(make_run, tm
     assert shot(path, "dark.png", dark)[0, 0].max() < 0.2
     by_day, by_night = (laid_out(tmp_path, markup, option) for option in (light, dark))
     assert by_day["ink"] != by_night["ink"]
-    for found in (by_day, by_night):
-        assert found["drawn"] == [found["ink"]], "a figure is drawn in the ink of its page"
+    for layout in (by_day, by_night):
+        assert layout["drawn"] == [layout["ink"]], "a figure is drawn in the ink of its page"
 
 
 def test_the_policy_keeps_even_what_slipped_in_from_running_or_loading(tmp_path):

@@ -28,7 +28,7 @@ def round_event(number: int, **changes: Any) -> dict[str, Any]:
     return event | changes
 
 
-def shown(*events: dict[str, Any], rounds: int = 12, width: int = 40) -> list[str]:
+def lines_of(*events: dict[str, Any], rounds: int = 12, width: int = 40) -> list[str]:
     stream = StringIO()
     with Progress(Console(width=width, file=stream), rounds) as progress:
         for event in events:
@@ -37,7 +37,7 @@ def shown(*events: dict[str, Any], rounds: int = 12, width: int = 40) -> list[st
 
 
 def test_a_round_is_one_line_with_loss_distance_bytes_and_accuracy():
-    assert shown(round_event(3)) == [
+    assert lines_of(round_event(3)) == [
         "round  3/12  3 members  loss 0.375  distance 1.25 (50% of their norm)  sent up 12.3 kB  "
         "members 50.0% to 75.0%"
     ]
@@ -47,20 +47,20 @@ def test_a_round_says_who_was_absent_and_leaves_out_what_there_is_not():
     event = round_event(
         12, participants=[1], absent=[0, 2], members={"1": {}}, distance=None, relative_distance=None
     )
-    assert shown(event) == ["round 12/12  1 members  sent up 12.3 kB  absent: 0, 2"]
+    assert lines_of(event) == ["round 12/12  1 members  sent up 12.3 kB  absent: 0, 2"]
 
 
 def test_why_members_were_absent_is_said_once_for_all_who_have_the_same_reason():
     raised = "ValueError: Target 10 is out of bounds (my_task.py:31)"
     event = round_event(3, participants=[1], members={"1": {}}, absent=[0, 2, 3, 4], distance=None)
     event["absent_because"] = {"0": raised, "2": "no reply in time.", "3": raised, "5": "x" * 500}
-    (line,) = shown(event)
-    said = f"absent: 0, 3 ({raised}), 2 (no reply in time), 4, 5 ({'x' * 197}...)"
-    assert line == f"round  3/12  1 members  sent up 12.3 kB  {said}"
+    (line,) = lines_of(event)
+    text = f"absent: 0, 3 ({raised}), 2 (no reply in time), 4, 5 ({'x' * 197}...)"
+    assert line == f"round  3/12  1 members  sent up 12.3 kB  {text}"
 
 
 def test_a_run_is_a_line_per_event_and_unknown_events_are_none():
-    lines = shown(
+    lines = lines_of(
         {"event": "start"},
         *(round_event(number) for number in (1, 2)),
         {"event": "member", "member": 1, "accuracy": 0.875},
@@ -111,14 +111,14 @@ def test_the_result_has_every_accuracy_the_bytes_and_whole_paths(tmp_path, width
     lines = text.splitlines()
     for name in (MODEL, AVERAGED, METRICS, FIGURES):
         assert str(folder.path / name) in lines, "a path is one line, and nothing else is on it"
-    (sent,) = [line for line in lines if line.startswith("each member sent")]
-    assert "1 MB of values in 1.1 MB of messages" in sent and "(95 kB) once" in sent
+    (line,) = [line for line in lines if line.startswith("each member sent")]
+    assert "1 MB of values in 1.1 MB of messages" in line and "(95 kB) once" in line
     assert folder.path.name in text
 
 
 def test_buffers_are_shown_where_there_are_others_than_batchnorms(tmp_path, monkeypatch):
     norm = {"re-estimated": ["norm.running_mean", "norm.running_var"]}
-    for name, buffers, shown in (
+    for name, buffers, visible in (
         ("none", {}, False),
         ("norm", norm, False),
         ("more", norm | {"from member 1": ["[ema]"]}, True),
@@ -126,7 +126,7 @@ def test_buffers_are_shown_where_there_are_others_than_batchnorms(tmp_path, monk
         monkeypatch.setitem(SUMMARY, "buffers", buffers)
         _, text = summarized(tmp_path, name, 100)
         lines = [line for line in text.splitlines() if line.startswith("buffers")]
-        assert lines == ["buffers from member 1: [ema]"] * shown
+        assert lines == ["buffers from member 1: [ema]"] * visible
 
 
 def test_a_folder_with_brackets_in_its_name_is_named_as_it_is(tmp_path):

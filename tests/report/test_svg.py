@@ -50,13 +50,13 @@ def test_a_figure_is_one_element_of_text_and_lines_in_the_pages_ink(each: Figure
 
 
 def test_figures_of_a_page_share_no_identifier_and_refer_to_their_own():
-    seen: set[str] = set()
+    identifiers: set[str] = set()
     for each in FIGURES:
         markup = inline_svg(each).markup
         own = set(re.findall(r' id="([^"]+)"', markup))
-        assert own and not own & seen
+        assert own and not own & identifiers
         assert set(re.findall(r'(?:url\(|href=")#([^")]+)', markup)) == own
-        seen |= own
+        identifiers |= own
 
 
 def test_the_same_figure_is_the_same_text_and_leaves_no_setting_behind():

@@ -20,10 +20,10 @@ def report(monkeypatch, capsys):
 
     def run(*arguments: object) -> tuple[object, list[str], list[str]]:
         monkeypatch.setattr(sys, "argv", ["wash-fl", "report", *map(str, arguments)])
-        with pytest.raises(SystemExit) as left:
+        with pytest.raises(SystemExit) as exit_info:
             main()
-        said = capsys.readouterr()
-        return left.value.code or 0, said.out.splitlines(), said.err.splitlines()
+        output = capsys.readouterr()
+        return exit_info.value.code or 0, output.out.splitlines(), output.err.splitlines()
 
     return run
 

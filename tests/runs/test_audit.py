@@ -81,17 +81,17 @@ def rewrite(path: Path, **changes: object) -> Snapshot:
 def test_a_fleet_that_stopped_anywhere_has_every_value_in_its_place(
     tmp_path: Path, plan: str, topology: str
 ) -> None:
-    found = audit(*_args(run(tmp_path, plan, topology=topology)))
-    assert found.problems == []
-    assert found.unchecked == []
-    assert found.values > 0
-    assert sorted(found.members) == [0, 1, 2]
-    assert found.settled == (4 if not plan else 3 if "settled" in plan else 2)
+    result = audit(*_args(run(tmp_path, plan, topology=topology)))
+    assert result.problems == []
+    assert result.unchecked == []
+    assert result.values > 0
+    assert sorted(result.members) == [0, 1, 2]
+    assert result.settled == (4 if not plan else 3 if "settled" in plan else 2)
 
 
 def test_weight_shuffling_of_the_optimizer_is_audited_too(tmp_path: Path) -> None:
-    found = audit(*_args(run(tmp_path, "", **{"exchange-optimizer": True})))
-    assert found.problems == [] == found.unchecked
+    result = audit(*_args(run(tmp_path, "", **{"exchange-optimizer": True})))
+    assert result.problems == [] == result.unchecked
 
 
 @pytest.mark.parametrize("plan", ["", "kill server exchange=3 at=settled"])
@@ -101,25 +101,28 @@ def test_weight_shuffling_of_the_optimizer_is_audited_too(tmp_path: Path) -> Non
         {"dtype": "int8"},
         {"dtype": "int8", "topology": "permutation"},
         {"dtype": "bfloat16", "exchange-optimizer": True},
+        {"mix": "average", "topology": "pairs"},
+        {"dtype": "int8", "topology": "pairs"},
+        {"dtype": "int8", "average-from": 0.5},
     ],
-    ids=["int8", "int8 permutation", "bfloat16 optimizer"],
+    ids=["int8", "int8 permutation", "bfloat16 optimizer", "pairs", "int8 pairs", "int8, then averages"],
 )
 def test_what_a_dtype_left_out_of_an_offer_is_where_it_belongs(
     tmp_path: Path, options: dict[str, object], plan: str
 ) -> None:
-    found = audit(*_args(run(tmp_path, plan, **options)))
-    assert found.problems == [] == found.unchecked
-    assert found.values > 0
+    result = audit(*_args(run(tmp_path, plan, **options)))
+    assert result.problems == [] == result.unchecked
+    assert result.values > 0
 
 
-def _args(made: tuple[RunFolder, Path]) -> tuple[RunFolder, list[Path]]:
-    return made[0], [made[1]]
+def _args(files: tuple[RunFolder, Path]) -> tuple[RunFolder, list[Path]]:
+    return files[0], [files[1]]
 
 
 def problem(folder: RunFolder, states: Path) -> str:
-    found: Audit = audit(folder, [states])
-    assert len(found.problems) >= 1
-    return "\n".join(found.problems)
+    result: Audit = audit(folder, [states])
+    assert len(result.problems) >= 1
+    return "\n".join(result.problems)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "int8"])
@@ -146,9 +149,9 @@ def test_a_member_of_another_start_than_the_journals_does_not_count(tmp_path: Pa
     at = Journal(SqliteStore.open(folder.path / JOURNAL, run_, layout))
     at.enrolled(1, replace(enrolment, incarnation=1, joined=4, applied=4))
     at.close()
-    found = audit(folder, [states])
-    assert found.problems == []
-    assert "member 1 was to start anew and has not yet: what it holds does not count" in found.unchecked
+    result = audit(folder, [states])
+    assert result.problems == []
+    assert "member 1 was to start anew and has not yet: what it holds does not count" in result.unchecked
 
 
 def test_a_member_without_what_its_offer_left_out_is_found(tmp_path: Path) -> None:
@@ -196,8 +199,8 @@ def test_two_states_of_one_member_are_found(tmp_path: Path) -> None:
     import shutil
 
     shutil.copytree(states, tmp_path / "copy")
-    found = audit(folder, [states, tmp_path / "copy"])
-    assert any("member 0 has states in 2 folders" in each for each in found.problems)
+    result = audit(folder, [states, tmp_path / "copy"])
+    assert any("member 0 has states in 2 folders" in each for each in result.problems)
 
 
 def test_a_missing_state_is_said_to_be_unchecked_and_is_no_problem(tmp_path: Path) -> None:
@@ -206,9 +209,9 @@ def test_a_missing_state_is_said_to_be_unchecked_and_is_no_problem(tmp_path: Pat
     state_of(states, 0).with_name("state.safetensors.previous").unlink(missing_ok=True)
     for path in states.glob("*/member-1/*"):
         path.unlink()
-    found = audit(folder, [states])
-    assert found.problems == []
-    assert any("member 1's state is in none of the folders" in each for each in found.unchecked)
+    result = audit(folder, [states])
+    assert result.problems == []
+    assert any("member 1's state is in none of the folders" in each for each in result.unchecked)
 
 
 def test_a_damaged_journal_and_a_run_without_one_are_refused(tmp_path: Path) -> None:
@@ -229,13 +232,13 @@ def test_an_audit_of_folders_without_any_state_has_checked_nothing(tmp_path: Pat
     folder, states = run(tmp_path)
     assert audit(folder, [states]).checked == 3
     (tmp_path / "empty").mkdir()
-    found = audit(folder, [tmp_path / "empty"])
-    assert (found.checked, found.problems) == (0, [])
+    result = audit(folder, [tmp_path / "empty"])
+    assert (result.checked, result.problems) == (0, [])
     for path in states.glob("*/member-*/state.safetensors*"):
         path.write_bytes(path.read_bytes()[:100])
-    found = audit(folder, [states])
-    assert (found.checked, found.problems) == (0, [])
-    assert any("cannot be used" in each for each in found.unchecked)
+    result = audit(folder, [states])
+    assert (result.checked, result.problems) == (0, [])
+    assert any("cannot be used" in each for each in result.unchecked)
 
 
 def test_a_state_folder_that_is_not_there_is_an_error(tmp_path: Path, refused) -> None:
@@ -248,15 +251,17 @@ def test_a_state_folder_that_is_not_there_is_an_error(tmp_path: Path, refused) -
 
 def test_the_command_says_whether_anything_was_checked_and_its_status_is_0_only_then(tmp_path, wash) -> None:
     folder, states = run(tmp_path)
-    said = wash("audit", folder.path, states)
-    assert said.status == 0 and said.out.endswith("no value is lost or held twice, as far as was checked\n")
+    result = wash("audit", folder.path, states)
+    assert result.status == 0 and result.out.endswith(
+        "no value is lost or held twice, as far as was checked\n"
+    )
     (tmp_path / "empty").mkdir()
-    said = wash("audit", folder.path, tmp_path / "empty")
-    assert said.status == 1 and "nothing was checked" in said.out and "no value is lost" not in said.out
-    said = wash("audit", folder.path, tmp_path / "empty", "--json")
-    assert said.status == 1 and json.loads(said.out)["checked"] == 0
-    said = wash("audit", folder.path)  # its states are not beside it
-    assert (said.status, said.out) == (1, "") and "there is no folder" in said.err
+    result = wash("audit", folder.path, tmp_path / "empty")
+    assert result.status == 1 and "nothing was checked" in result.out and "no value is lost" not in result.out
+    result = wash("audit", folder.path, tmp_path / "empty", "--json")
+    assert result.status == 1 and json.loads(result.out)["checked"] == 0
+    result = wash("audit", folder.path)  # its states are not beside it
+    assert (result.status, result.out) == (1, "") and "there is no folder" in result.err
 
 
 ANCHORED = {"reference": "anchor", "dtype": "int8", "outer-learning-rate": 0.7, "outer-momentum": 0.5}

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from wash_fl.consensus.evaluate import logits_of
-from wash_fl.consensus.finish import Examination
+from wash_fl.consensus.finish import Evaluator
 from wash_fl.export import Predictor
 from wash_fl.runs.folder import ENSEMBLE, MODEL, MODELS, RunFolder
 from wash_fl.tasks.task import load_task
@@ -21,21 +21,21 @@ def test_the_file_answers_with_the_mean_of_the_collected_members_logits(wash, tm
     assert (exported.status, exported.err) == (0, "")
     assert exported.out.splitlines()[-1].startswith(f"{folder.path / ENSEMBLE}: largest difference")
 
-    examination = Examination(load_task("digits"), folder.config)
-    alone = [logits_of(examination.model(each), examination.inputs) for each in folder.members().values()]
+    evaluator = Evaluator(load_task("digits"), folder.config)
+    alone = [logits_of(evaluator.model(each), evaluator.inputs) for each in folder.members().values()]
     assert len(alone) == 3 and np.abs(alone[0] - alone[1]).max() > 0.01
     predictor = Predictor(folder.path / ENSEMBLE)
-    together = predictor.predict(examination.inputs.numpy()).logits
+    together = predictor.predict(evaluator.inputs.numpy()).logits
     np.testing.assert_allclose(together, np.mean(alone, axis=0), rtol=0, atol=1e-5)
     accuracy = folder.summary()["accuracy"]
-    assert np.mean(together.argmax(1) == examination.targets) == accuracy["ensemble"]
+    assert np.mean(together.argmax(1) == evaluator.targets) == accuracy["ensemble"]
     for member, logits in enumerate(alone):
-        assert np.mean(logits.argmax(1) == examination.targets) == accuracy["members"][str(member)]
+        assert np.mean(logits.argmax(1) == evaluator.targets) == accuracy["members"][str(member)]
 
     # And once more for raw inputs: digits of 16 levels are not quite the same as bytes.
     again = wash("export", folder.path, "--ensemble", "--raw-inputs")
     assert again.status == 0 and "ensemble.raw.onnx: largest difference to ensemble.onnx" in again.out
-    bytes_ = np.round(255 * examination.inputs.numpy()).astype(np.uint8)
+    bytes_ = np.round(255 * evaluator.inputs.numpy()).astype(np.uint8)
     raw = Predictor(folder.path / "ensemble.raw.onnx").predict(bytes_).logits
     np.testing.assert_allclose(raw, together, rtol=0, atol=0.1)
 

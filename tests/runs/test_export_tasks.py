@@ -78,7 +78,7 @@ def test_a_task_is_trained_exported_checked_measured_and_answered(
     np.save(tmp_path / "inputs.npy", proof.inputs)
     answered = json.loads(wash("predict", model, tmp_path / "inputs.npy", "--check", "--json").out)
     assert answered["check"]["examples"] == len(proof.inputs)
-    given = [each["probability"] for each in answered["predictions"]]
+    probabilities = [each["probability"] for each in answered["predictions"]]
     powers = np.exp(proof.outputs)
     due = proof.outputs if outputs == "probabilities" else powers / powers.sum(axis=1, keepdims=True)
-    np.testing.assert_allclose(given, due.max(axis=1), atol=1e-5)
+    np.testing.assert_allclose(probabilities, due.max(axis=1), atol=1e-5)

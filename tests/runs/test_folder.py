@@ -14,6 +14,7 @@ import pytest
 
 from tests.holding import end, hold_in_child
 from wash_fl.config import RunConfig, fields
+from wash_fl.core.auto import with_choices
 from wash_fl.errors import RunError
 from wash_fl.runs.folder import AVERAGED, CONFIG, LOG, MAY_CHANGE, METRICS, PLACES, SUMMARY, RunFolder
 
@@ -64,6 +65,67 @@ def test_an_unfinished_run_is_opened_again_under_its_name(tmp_path):
     assert again.config.fleet.round_timeout == 7.0
 
 
+# Runs of versions whose averages were over all, whatever topology was
+
+
+def of_an_older_version(root: Path, **options: Any) -> RunFolder:
+    """Return the folder of an unfinished run that was begun before there was ``average-from``."""
+    written = {"topology": "pairs", **options}
+    folder = RunFolder.create(config(root, **{"run-name": "old"}))
+    path = folder.path / CONFIG
+    lines = [
+        f'{key} = "{written[key]}"' if key in written else line
+        for line in path.read_text().splitlines()
+        if (key := line.split(" = ")[0]) != "average-from"
+    ]
+    path.write_text("\n".join(lines) + "\n")
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("options", "mix", "topology"),
+    [
+        ({}, "average", "all"),
+        ({"mix": "average"}, "average", "all"),
+        ({"topology": "permutation"}, "average", "all"),
+        ({"mix": "average", "topology": "permutation"}, "average", "all"),
+        ({"mix": "shuffle"}, "shuffle", "pairs"),
+        ({"mix": "shuffle", "topology": "permutation"}, "shuffle", "permutation"),
+        ({"schedule": "paper"}, "shuffle", "pairs"),
+        ({"schedule": "paper", "topology": "permutation"}, "shuffle", "permutation"),
+    ],
+    ids=str,
+)
+def test_an_older_runs_options_are_what_its_version_made_of_them(tmp_path, options, mix, topology):
+    found = with_choices(of_an_older_version(tmp_path, **options).config).exchange
+    assert (found.mix, found.topology) == (mix, topology)
+
+
+@pytest.mark.parametrize(
+    "options", [{}, {"mix": "average"}, {"mix": "shuffle"}, {"schedule": "paper"}], ids=str
+)
+def test_an_older_run_goes_on_by_the_command_that_began_it(tmp_path, options):
+    folder = of_an_older_version(tmp_path, **options)
+    before = with_choices(folder.config).exchange
+    again = RunFolder.create(config(tmp_path, **{"run-name": "old"}, **options))
+    assert again.path == folder.path
+    assert with_choices(again.config).exchange == before
+
+
+def test_an_older_run_of_averages_does_not_go_on_in_pairs(tmp_path, refused):
+    of_an_older_version(tmp_path)
+    with refused(
+        RunError, "topology was 'auto' and is now 'pairs'", "leave topology out", "averaged over all"
+    ):
+        RunFolder.create(config(tmp_path, **{"run-name": "old", "topology": "pairs"}))
+    assert RunFolder.create(config(tmp_path, **{"run-name": "old", "topology": "all"}))
+
+
+def test_a_run_goes_on_with_options_that_mean_the_same(tmp_path):
+    RunFolder.create(config(tmp_path, **{"run-name": "one", "mix": "average"}))
+    RunFolder.create(config(tmp_path, **{"run-name": "one", "mix": "auto", "topology": "all"}))
+
+
 def another_value(option: str) -> Any:
     spec = fields()[option]
     if isinstance(spec.default, str):
@@ -83,11 +145,11 @@ def test_an_unfinished_run_does_not_go_on_with_an_option_that_changes_what_it_co
     tmp_path, refused, option
 ):
     # What is possible on the stream plane alone is another value only there.
-    begun = {"run-name": "one"} | ({"exchange-plane": "stream"} if option in STREAM_ONLY else {})
-    begun |= {"reference": "anchor"} if option in ANCHORED_ONLY else {}
-    RunFolder.create(config(tmp_path, **begun))
+    options = {"run-name": "one"} | ({"exchange-plane": "stream"} if option in STREAM_ONLY else {})
+    options |= {"reference": "anchor"} if option in ANCHORED_ONLY else {}
+    RunFolder.create(config(tmp_path, **options))
     with refused(RunError, "'one'", "not finished", option, repr(fields()[option].default)):
-        RunFolder.create(config(tmp_path, **begun, **{option: another_value(option)}))
+        RunFolder.create(config(tmp_path, **options, **{option: another_value(option)}))
 
 
 def test_a_folder_that_is_no_runs_is_left_alone(tmp_path, refused):
@@ -104,18 +166,18 @@ def test_a_folder_that_is_no_runs_is_left_alone(tmp_path, refused):
 
 
 def test_runs_without_a_name_have_folders_of_their_own_in_the_same_second_too(tmp_path):
-    made: list[Path] = []
+    paths: list[Path] = []
 
     def make() -> None:
-        made.append(RunFolder.create(config(tmp_path)).path)
+        paths.append(RunFolder.create(config(tmp_path)).path)
 
     threads = [threading.Thread(target=make) for _ in range(8)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert len(set(made)) == 8
-    assert all(re.fullmatch(r"digits-\d{4}-\d\d-\d\d-\d{6}(-\d)?", path.name) for path in made)
+    assert len(set(paths)) == 8
+    assert all(re.fullmatch(r"digits-\d{4}-\d\d-\d\d-\d{6}(-\d)?", path.name) for path in paths)
 
 
 def test_a_run_of_a_users_task_is_named_after_its_file(tmp_path):
@@ -254,13 +316,13 @@ def test_a_file_system_without_locks_is_refused_and_none_is_made_up(tmp_path, re
 )
 def test_the_options_are_read_back_as_they_were_except_for_places(tmp_path, options):
     places = {"run-name": "one", "state-dir": "/elsewhere"}
-    given = config(tmp_path, **options, **places)
-    folder = RunFolder.create(given)
+    settings = config(tmp_path, **options, **places)
+    folder = RunFolder.create(settings)
     assert RunFolder.open(folder.path).config == RunConfig.from_mapping(options)
     text = (folder.path / CONFIG).read_text(encoding="utf-8")
     assert not any(line.startswith(PLACES) for line in text.splitlines())
     # complete: whatever a later version's defaults are, the file starts the same run
-    assert len(text.splitlines()) == len(given.to_mapping()) - len(PLACES)
+    assert len(text.splitlines()) == len(settings.to_mapping()) - len(PLACES)
 
 
 # Events
@@ -341,10 +403,10 @@ def test_the_members_that_were_averaged_are_read_back_in_order_and_no_others(tmp
     with refused(RunError, "did not finish"):
         folder.members()
     folder.save_summary({"members": [10, 2]})
-    found = folder.members()
-    assert list(found) == [2, 10]
-    assert [each["weight"].shape for each in found.values()] == [(3, 2), (3, 2)]
-    assert found[10]["weight"][0, 0] == 10
+    members = folder.members()
+    assert list(members) == [2, 10]
+    assert [each["weight"].shape for each in members.values()] == [(3, 2), (3, 2)]
+    assert members[10]["weight"][0, 0] == 10
     path = folder.path / "models" / "10.safetensors"
     path.write_bytes(path.read_bytes()[:-1])
     with refused(RunError, "10.safetensors", "is damaged"):

@@ -21,7 +21,7 @@ def test_a_finished_run_is_read_back_whole(make_run):
     assert record.members == [0, 1, 2]
     assert record.result is not None
     assert record.result.left_out == {2: "given up: it was away too long"}
-    assert record.sent["up_messages"] == 3_600_000
+    assert record.traffic["up_messages"] == 3_600_000
     one = record.by_member[1]
     assert (one.exchanges, one.up_values, one.up_messages) == (4, 8000, 8800)
     assert (one.down_values, one.down_messages) == (2400, 2640)
@@ -182,4 +182,4 @@ def test_a_summary_without_a_part_that_is_optional_is_read(make_run):
         del summary[name]
     folder.save_summary(summary)
     record = RunRecord.read(folder.path)
-    assert record.sent["up_messages"] == 3_600_000, "the last round tells"
+    assert record.traffic["up_messages"] == 3_600_000, "the last round tells"

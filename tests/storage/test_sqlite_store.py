@@ -93,9 +93,9 @@ def run_and_kill(path, exchanges):
             exchanges -= 1
             if exchanges == 0:
                 server.send_signal(signal.SIGKILL)
-            said = int(line)
+            last = int(line)
     assert server.returncode == -signal.SIGKILL
-    return said
+    return last
 
 
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="needs SIGKILL")
@@ -105,11 +105,11 @@ def test_a_server_that_is_killed_again_and_again_finds_every_decision_whole(path
         with closing(Journal(SqliteStore.open(path, RUN, LAYOUT))) as journal:
             journal.enrolled(member, Enrolment("weights"))
     for _ in range(15):
-        said = run_and_kill(path, kills.randrange(1, 60))
+        last_said = run_and_kill(path, kills.randrange(1, 60))
         with closing(Journal(SqliteStore.open(path, RUN, LAYOUT))) as journal:
             last, waiting, enrolments, records = content(journal)
         # What it said is settled; it may have settled one more and died before saying so.
-        assert last in (said, said + 1)
+        assert last in (last_said, last_said + 1)
         # The members acknowledge in order, so those that wait are the last few.
         assert set(waiting) in [set(MEMBERS[first:]) for first in range(4)]
         for member in MEMBERS:
@@ -127,8 +127,8 @@ def work():
         for member in MEMBERS
     ]
     for exchange in range(1, 9):
-        asked = MEMBERS if exchange < 4 else MEMBERS[:2]
-        steps.append(lambda journal, exchange=exchange, asked=asked: settle(journal, exchange, asked))
+        members = MEMBERS if exchange < 4 else MEMBERS[:2]
+        steps.append(lambda journal, exchange=exchange, members=members: settle(journal, exchange, members))
         for member in MEMBERS:
             # Member 2 never acknowledges exchange 3: its delivery waits to the end.
             if (exchange, member) != (3, 2):
@@ -195,13 +195,13 @@ def test_a_log_that_ends_at_any_byte_gives_the_last_decision_that_is_whole(histo
 
 def test_a_file_that_is_cut_short_is_refused_unless_the_log_has_all_of_it(history, tmp_path):
     states, _, files = history
-    seen = Counter()
+    counts = Counter()
     size = len(files["journal.sqlite"])
     for end in [0, 1, 99, 100, *range(512, size, 2048), size - 1]:
         state = state_of(put(tmp_path, files | {"journal.sqlite": files["journal.sqlite"][:end]}))
         assert state in (None, states[-1]), end
-        seen["refused" if state is None else "whole"] += 1
-    assert seen["refused"] >= 3, seen
+        counts["refused" if state is None else "whole"] += 1
+    assert counts["refused"] >= 3, counts
 
 
 @pytest.mark.parametrize("damaged", ["journal.sqlite", "journal.sqlite-wal"])
@@ -210,7 +210,7 @@ def test_bytes_that_change_are_noticed_or_do_not_matter_and_never_give_other_val
 ):
     states, _, files = history
     draw = random.Random(7)
-    seen = Counter()
+    counts = Counter()
     for _ in range(250):
         bytes_ = bytearray(files[damaged])
         for _ in range(draw.choice([1, 1, 1, 2, 40])):
@@ -221,8 +221,8 @@ def test_bytes_that_change_are_noticed_or_do_not_matter_and_never_give_other_val
         state = state_of(put(tmp_path, files | {damaged: bytes(bytes_)}))
         # Of a log whose middle is damaged, SQLite takes the beginning: decisions, whole, in order.
         assert state is None or state in states
-        seen["refused" if state is None else "newest" if state == states[-1] else "older"] += 1
-    assert seen["refused" if damaged == "journal.sqlite" else "older"] >= 20, seen
+        counts["refused" if state is None else "newest" if state == states[-1] else "older"] += 1
+    assert counts["refused" if damaged == "journal.sqlite" else "older"] >= 20, counts
 
 
 def test_every_bit_of_a_slice_counts_and_no_bit_of_the_file_gives_something_else(history, tmp_path):
@@ -292,8 +292,8 @@ def test_another_server_cannot_use_the_same_run(path, opened, refused):
 
 def test_a_server_in_another_process_cannot_use_the_same_run_either(path, opened):
     command = [sys.executable, "-c", SERVER, str(path), str(Path(__file__).parent)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
-    assert done.returncode == 1 and "another server is using this run" in done.stderr
+    process = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    assert process.returncode == 1 and "another server is using this run" in process.stderr
     settle(opened, 1)
     assert opened.restore()[0] == 1
 
@@ -417,10 +417,10 @@ def test_an_audit_reads_what_a_dead_server_left_and_changes_nothing(history, tmp
 
 def test_an_audit_reads_what_a_server_closed(path, opened):
     settle(opened, 1)
-    found = content(opened)
+    before = content(opened)
     opened.close()
     with closing(Journal(SqliteStore.read(path))) as journal:
-        assert content(journal) == found
+        assert content(journal) == before
 
 
 def test_reading_a_journal_that_does_not_exist_makes_none(path, refused):

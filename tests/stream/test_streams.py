@@ -68,6 +68,19 @@ def test_the_sum_over_the_members_is_conserved(tmp_path, dtype, overlap):
     assert moved(fleet)
 
 
+@pytest.mark.parametrize("overlap", [False, True])
+@pytest.mark.parametrize("dtype", ["float32", "int8"])
+@pytest.mark.parametrize("options", [{"mix": "average", "topology": "pairs"}, {"average_from": 0.5}], ids=str)
+def test_the_sum_is_conserved_where_members_take_the_mean(tmp_path, dtype, overlap, options):
+    exchange = dataclasses.replace(STREAM, dtype=dtype, overlap=overlap, every=2, **options)
+    fleet = StreamFleet(tmp_path, exchange=exchange, learn=True)
+    fleet.run()
+    learned = sum(0.01 / (step + 1) for step in range(12)) * sum(range(1, 5))
+    drift = fleet.values().sum(axis=0, dtype=np.float64) - fleet.given().sum(axis=0, dtype=np.float64)
+    assert np.abs(drift + learned).max() < 2e-5
+    assert moved(fleet) and not conserved(fleet)
+
+
 CUTS = ("offering", "sent", "delivered", "applied")
 
 

@@ -30,14 +30,14 @@ def batch(size=16, side=8, channels=1):
 
 
 def test_each_member_draws_its_own_combination_from_the_grid():
-    drawn = [Augmentation.draw(7, member) for member in range(81)]
-    assert len(set(drawn)) == 81
-    for one in drawn:
+    draws = [Augmentation.draw(7, member) for member in range(81)]
+    assert len(set(draws)) == 81
+    for one in draws:
         assert one.mixup in MIXUP and one.label_smoothing in LABEL_SMOOTHING
         assert one.cutmix in CUTMIX and one.erasing in ERASING
-    assert drawn == [Augmentation.draw(7, member) for member in range(81)]
-    assert drawn[:4] != [Augmentation.draw(8, member) for member in range(4)]
-    assert Augmentation.draw(7, 81) == drawn[0]
+    assert draws == [Augmentation.draw(7, member) for member in range(81)]
+    assert draws[:4] != [Augmentation.draw(8, member) for member in range(4)]
+    assert Augmentation.draw(7, 81) == draws[0]
 
 
 def test_drawing_leaves_the_global_generator_alone():
@@ -52,7 +52,7 @@ def test_drawing_leaves_the_global_generator_alone():
 @pytest.mark.parametrize(("channels", "side"), [(1, 8), (1, 28), (3, 32)])
 def test_targets_are_probabilities_and_the_batch_given_is_not_modified(augmentation, size, channels, side):
     inputs, targets = batch(size, side, channels)
-    kept = inputs.clone(), targets.clone()
+    copies = inputs.clone(), targets.clone()
     for seed in range(5):
         torch.manual_seed(seed)
         mixed, soft = augmentation.apply(inputs, targets, 10)
@@ -60,7 +60,7 @@ def test_targets_are_probabilities_and_the_batch_given_is_not_modified(augmentat
         assert (soft.shape, soft.dtype) == ((size, 10), torch.float32)
         assert soft.min() >= 0
         torch.testing.assert_close(soft.sum(1), torch.ones(size))
-        assert torch.equal(inputs, kept[0]) and torch.equal(targets, kept[1])
+        assert torch.equal(inputs, copies[0]) and torch.equal(targets, copies[1])
         torch.nn.functional.cross_entropy(torch.zeros(size, 10), soft)
 
 
@@ -101,10 +101,10 @@ def test_cutmix_weighs_targets_by_area():
     inputs, targets = batch()
     torch.manual_seed(1)
     mixed, soft = Augmentation(cutmix=1.0).apply(inputs, targets, 10)
-    kept = (mixed[1] == inputs[1]).float().mean()
-    assert 0.01 < kept < 0.99
+    share = (mixed[1] == inputs[1]).float().mean()
+    assert 0.01 < share < 0.99
     assert ((mixed[1] == inputs[1]) | (mixed[1] == inputs[0])).all()
-    torch.testing.assert_close(soft[1, targets[1]], kept)
+    torch.testing.assert_close(soft[1, targets[1]], share)
 
 
 def test_erasing_is_decided_image_by_image():

@@ -52,16 +52,18 @@ def test_it_asks_for_no_package_beside_torch():
     program = (
         "import sys; from wash_fl.tasks import digits; digits.train_data(); print('sklearn' in sys.modules)"
     )
-    said = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout
-    assert said.strip() == "False"
+    output = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    ).stdout
+    assert output.strip() == "False"
 
 
 def test_its_file_is_what_the_tool_makes(tmp_path):
     script = Path(digits.__file__).parents[2] / "tools" / "convert_digits.py"
     subprocess.run([sys.executable, script, tmp_path / "digits.json"], check=True)
     names = ("images", "classes")
-    made, own = (bundled.read(path, *names)[0] for path in (tmp_path / "digits.json", digits.DATA_FILE))
-    for one, other in zip(made, own, strict=True):
+    new, own = (bundled.read(path, *names)[0] for path in (tmp_path / "digits.json", digits.DATA_FILE))
+    for one, other in zip(new, own, strict=True):
         np.testing.assert_array_equal(one, other)
 
 

@@ -180,8 +180,8 @@ def test_every_beginning_of_a_stratified_order_has_each_class_at_its_share(label
 
 
 def test_a_tensor_data_set_stays_one():
-    chosen = select(numbered(10), np.array([7, 2]))
-    assert isinstance(chosen, TensorDataset) and numbers(chosen) == [7, 2]
+    part = select(numbered(10), np.array([7, 2]))
+    assert isinstance(part, TensorDataset) and numbers(part) == [7, 2]
 
 
 def test_both_kinds_of_data_set_give_the_same_batches_labels_and_tensors():

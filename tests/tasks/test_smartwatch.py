@@ -245,19 +245,17 @@ def save(path, content):
 
 
 def test_what_is_converted_is_read_back_to_a_hundredth(tmp_path):
-    given = source()
-    write(convert(read(save(tmp_path / "watch.npy", given))), tmp_path / "watch.json")
+    data = source()
+    write(convert(read(save(tmp_path / "watch.npy", data))), tmp_path / "watch.json")
     series = smartwatch.read_series(tmp_path / "watch.json")
     assert [each[:2] for each in series] == sorted(
-        zip(given["subject"].tolist(), given["y"].tolist(), strict=True)
+        zip(data["subject"].tolist(), data["y"].tolist(), strict=True)
     )
-    halves = np.sort([(each[:-1:2] + each[1::2]).sum() / 2 for each in given["X"]])
+    halves = np.sort([(each[:-1:2] + each[1::2]).sum() / 2 for each in data["X"]])
     sums = np.sort([samples.sum(dtype=np.float64) for _, _, samples in series])
     np.testing.assert_allclose(sums, halves, atol=0.005 * WINDOW * 6)
     (first,) = [
-        given["X"][i]
-        for i in range(140)
-        if (given["subject"][i], given["y"][i], given["side"][i]) == (1, 0, 0)
+        data["X"][i] for i in range(140) if (data["subject"][i], data["y"][i], data["side"][i]) == (1, 0, 0)
     ]
     np.testing.assert_allclose(series[0][2], (first[:-1:2] + first[1::2]) / 2, atol=0.0051)
 

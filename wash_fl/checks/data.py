@@ -19,17 +19,17 @@ LEAKED: Final = 0.01
 
 def inputs(subject: Subject) -> Iterator[Finding]:
     """Refuse inputs that are not finite, not float32 or integers, or of several shapes."""
-    for seen in (*subject.learned, subject.train, subject.test):
-        if seen.other:
-            raise DataError(f"{seen.what}: {seen.other}; give inputs of one shape and type.")
-        if seen.dtype not in INPUT_TYPES:
+    for look in (*subject.learned, subject.train, subject.test):
+        if look.other:
+            raise DataError(f"{look.what}: {look.other}; give inputs of one shape and type.")
+        if look.dtype not in INPUT_TYPES:
             raise DataError(
-                f"the inputs of {seen.what} are {seen.dtype}, and must be {', '.join(INPUT_TYPES)}: convert "
+                f"the inputs of {look.what} are {look.dtype}, and must be {', '.join(INPUT_TYPES)}: convert "
                 "them with .float(), or with .long() if they are the numbers of words."
             )
-        if seen.not_finite is not None:
+        if look.not_finite is not None:
             raise DataError(
-                f"input {seen.not_finite} of {seen.what} holds NaN or infinity: leave such examples out, or "
+                f"input {look.not_finite} of {look.what} holds NaN or infinity: leave such examples out, or "
                 "fill in what is missing."
             )
     if subject.train.dtype != subject.test.dtype:
@@ -44,14 +44,14 @@ def inputs(subject: Subject) -> Iterator[Finding]:
 def labels(subject: Subject) -> Iterator[Finding]:
     """Refuse labels that are no index into CLASSES."""
     count = len(subject.task.classes)
-    for seen in (*subject.members, subject.train, subject.test):
-        low, high = int(seen.labels.min()), int(seen.labels.max())
+    for look in (*subject.members, subject.train, subject.test):
+        low, high = int(look.labels.min()), int(look.labels.max())
         if low < 0 or high >= count:
-            raise DataError(_out_of_range(seen, low, high, count))
-    for name, seen in (("train data", subject.train), ("test data", subject.test)):
-        fewest = np.bincount(seen.labels, minlength=count).min()
-        text = f"{seen.size}, labels {seen.labels.min()} to {seen.labels.max()}, each class at least {fewest}"
-        if not seen.whole:
+            raise DataError(_out_of_range(look, low, high, count))
+    for name, look in (("train data", subject.train), ("test data", subject.test)):
+        fewest = np.bincount(look.labels, minlength=count).min()
+        text = f"{look.size}, labels {look.labels.min()} to {look.labels.max()}, each class at least {fewest}"
+        if not look.whole:
             text += " of those"
         yield Finding(name, "ok", text)
     if subject.members:
@@ -60,12 +60,12 @@ def labels(subject: Subject) -> Iterator[Finding]:
         yield Finding("member data", "ok", text)
 
 
-def _out_of_range(seen: Look, low: int, high: int, count: int) -> str:
+def _out_of_range(look: Look, low: int, high: int, count: int) -> str:
     # The first in the data set, not the first that was looked at.
-    wrong = (seen.labels < 0) | (seen.labels >= count)
-    row, label = min(zip(np.array(seen.rows)[wrong].tolist(), seen.labels[wrong].tolist(), strict=True))
+    wrong = (look.labels < 0) | (look.labels >= count)
+    row, label = min(zip(np.array(look.rows)[wrong].tolist(), look.labels[wrong].tolist(), strict=True))
     text = (
-        f"the labels of {seen.what} run from {low} to {high} (example {row} has {label}), and with {count} "
+        f"the labels of {look.what} run from {low} to {high} (example {row} has {label}), and with {count} "
         f"CLASSES they must be 0 to {count - 1}"
     )
     if (low, high) == (1, count):
@@ -96,11 +96,13 @@ def every_class(subject: Subject) -> Iterator[Finding]:
 
 def leak(subject: Subject) -> Iterator[Finding]:
     """Warn of test inputs that are training inputs, too."""
-    learned = {each for seen in subject.learned for each in seen.hashes}
-    tested = subject.test.hashes
-    shared = sum(each in learned for each in tested)
-    text = f"{shared:,} of {len(tested):,} test inputs ({shared / len(tested):.1%}) are training inputs, too"
-    if shared > LEAKED * len(tested):
+    learned = {each for look in subject.learned for each in look.hashes}
+    hashes = subject.test.hashes
+    overlap = sum(each in learned for each in hashes)
+    text = (
+        f"{overlap:,} of {len(hashes):,} test inputs ({overlap / len(hashes):.1%}) are training inputs, too"
+    )
+    if overlap > LEAKED * len(hashes):
         yield Finding(
             "train and test data",
             "warning",

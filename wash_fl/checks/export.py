@@ -52,7 +52,7 @@ def export(subject: Subject) -> Iterator[Finding]:
 
 
 @contextmanager
-def _before_training(done: str, folder: str) -> Iterator[None]:
+def _before_training(verb: str, folder: str) -> Iterator[None]:
     """Say of an error that it would have come when the model is trained."""
     try:
         yield
@@ -60,4 +60,4 @@ def _before_training(done: str, folder: str) -> Iterator[None]:
         # A file that was refused is gone with its folder: its reason is what counts.
         reason = error.__cause__ if isinstance(error.__cause__, ExportError) else error
         text = str(reason).replace(f"{folder}/", "")
-        raise ExportError(f"the model could not be {done} when it is trained: {text}") from error
+        raise ExportError(f"the model could not be {verb} when it is trained: {text}") from error

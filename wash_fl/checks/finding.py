@@ -1,6 +1,6 @@
 """What a check of a task or of a device found, and what to do about it."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Final, Literal
 
 Level = Literal["ok", "warning", "problem"]
@@ -18,7 +18,7 @@ class Finding:
         What was checked.
     level : str
         ``"ok"``; ``"warning"``, with which the device may work; or ``"problem"``, with which it does not.
-    found : str
+    detail : str
         What was found.
     advice : str
         What to do; empty only if all is well.
@@ -26,15 +26,15 @@ class Finding:
 
     name: str
     level: Level
-    found: str
+    detail: str
     advice: str = ""
 
     def __post_init__(self) -> None:
         assert bool(self.advice) == (self.level != "ok"), self
 
     def as_json(self) -> dict[str, str]:
-        """Return the finding by the names above."""
-        return asdict(self)
+        """Return the finding as JSON, in which the detail is called ``found``."""
+        return {"name": self.name, "level": self.level, "found": self.detail, "advice": self.advice}
 
 
 def megabytes(size: int) -> str:

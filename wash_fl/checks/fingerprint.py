@@ -26,12 +26,12 @@ class DataPrint:
     labels: list[str]
 
     @classmethod
-    def of(cls, seen: Look) -> Self:
+    def of(cls, look: Look) -> Self:
         """Return that of a data set."""
-        labels = seen.labels[: len(seen.hashes)].tolist()
+        labels = look.labels[: len(look.hashes)].tolist()
         return cls(
-            length=seen.total,
-            inputs=[_short(b"".join(each)) for each in _chunks(seen.hashes)],
+            length=look.total,
+            inputs=[_short(b"".join(each)) for each in _chunks(look.hashes)],
             labels=[_short(repr(each).encode()) for each in _chunks(labels)],
         )
 
@@ -118,8 +118,8 @@ def weights_of(model: nn.Module) -> dict[str, str]:
 
 def outside_of(model: nn.Module) -> dict[str, str]:
     """Return a hash of each tensor and array that a model has outside its state dict, by where it is."""
-    saved = model.state_dict().keys()
-    prints = {name: _of(each) for name, each in model.named_buffers() if name not in saved}
+    keys = model.state_dict().keys()
+    prints = {name: _of(each) for name, each in model.named_buffers() if name not in keys}
     for name, module in model.named_modules():
         for key, value in vars(module).items():
             if key not in _TORCHS_OWN:

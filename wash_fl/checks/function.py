@@ -100,7 +100,7 @@ def _data(name: str, here: Look, there: DataPrint) -> Iterator[Finding]:
         )
     own = DataPrint.of(here)
     for part, mine, theirs in (("labels", own.labels, there.labels), ("inputs", own.inputs, there.inputs)):
-        if part == "inputs" and here.drawn:
+        if part == "inputs" and here.unseeded:
             yield Finding(
                 name,
                 "warning",
@@ -115,8 +115,8 @@ def _data(name: str, here: Look, there: DataPrint) -> Iterator[Finding]:
                 f"{here.what} has other {part} in another process: {SPLIT}, and {ORDER}; let nothing depend "
                 "on the time."
             )
-    compared = min(_common(own.labels, there.labels, here) * CHUNK, here.total)
-    if not compared:
+    count = min(_common(own.labels, there.labels, here) * CHUNK, here.total)
+    if not count:
         yield Finding(
             name,
             "warning",
@@ -125,7 +125,7 @@ def _data(name: str, here: Look, there: DataPrint) -> Iterator[Finding]:
             "make reading an example faster, or see to it yourself that two processes read the same",
         )
         return
-    yield Finding(name, "ok", f"{compared:,} of {here.total:,} examples, the same in another process")
+    yield Finding(name, "ok", f"{count:,} of {here.total:,} examples, the same in another process")
 
 
 def _common(mine: list[str], theirs: list[str], here: Look) -> int:

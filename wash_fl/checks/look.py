@@ -60,7 +60,7 @@ class Look:
         Of whole numbers, the examples that hold the least and the largest that were seen, and their inputs.
     not_finite : int or None
         An example whose input holds NaN or infinity.
-    drawn : bool
+    unseeded : bool
         Whether an input is another when it is read again, although torch's generator was set to the same
         seed.
     """
@@ -75,7 +75,7 @@ class Look:
     other: str = ""
     extremes: dict[int, torch.Tensor] = field(default_factory=dict)
     not_finite: int | None = None
-    drawn: bool = False
+    unseeded: bool = False
 
     @property
     def size(self) -> str:
@@ -109,45 +109,45 @@ def look(dataset: Examples, what: str, *, seconds: float = SECONDS, seeded: bool
         return _look_at_items(dataset, Look(what, length), seconds, seeded)
 
 
-def _look_at_tensors(dataset: TensorDataset, seen: Look, seconds: float) -> Look:
-    inputs, _ = pair(dataset.tensors, seen.what)
+def _look_at_tensors(dataset: TensorDataset, result: Look, seconds: float) -> Look:
+    inputs, _ = pair(dataset.tensors, result.what)
     inputs = inputs.detach().cpu()
-    order = philox.order(0, ORDER, seen.total)
-    seen.rows, seen.labels, seen.whole = order.tolist(), labels_of(dataset, seen.what)[order], True
-    seen.dtype = _name(inputs.dtype)
+    order = philox.order(0, ORDER, result.total)
+    result.rows, result.labels, result.whole = order.tolist(), labels_of(dataset, result.what)[order], True
+    result.dtype = _name(inputs.dtype)
     if inputs.is_floating_point():
         finite = torch.isfinite(inputs).reshape(len(inputs), -1).all(dim=1)
-        seen.not_finite = None if bool(finite.all()) else int(finite.int().argmin())
+        result.not_finite = None if bool(finite.all()) else int(finite.int().argmin())
     elif inputs.dtype in WHOLE:
         flat = inputs.reshape(len(inputs), -1)
         rows = {int(flat.amin(dim=1).argmin()), int(flat.amax(dim=1).argmax())}
-        seen.extremes = {row: inputs[row] for row in rows}
-    seen.hashes = [_hash(inputs[row]) for row in _in_time(seen.rows, seconds)]
-    return seen
+        result.extremes = {row: inputs[row] for row in rows}
+    result.hashes = [_hash(inputs[row]) for row in _in_time(result.rows, seconds)]
+    return result
 
 
-def _look_at_items(dataset: Examples, seen: Look, seconds: float, seeded: bool) -> Look:
+def _look_at_items(dataset: Examples, result: Look, seconds: float, seeded: bool) -> Look:
     labels: list[Any] = []
     first: tuple[str, tuple[int, ...]] | None = None
-    for row in _in_time(philox.order(0, ORDER, seen.total).tolist(), seconds):
-        value, label = _item(dataset, row, seen.what, seeded)
-        if seeded and len(seen.rows) < TWICE:
-            seen.drawn |= _hash(_item(dataset, row, seen.what, seeded)[0]) != _hash(value)
+    for row in _in_time(philox.order(0, ORDER, result.total).tolist(), seconds):
+        value, label = _item(dataset, row, result.what, seeded)
+        if seeded and len(result.rows) < TWICE:
+            result.unseeded |= _hash(_item(dataset, row, result.what, seeded)[0]) != _hash(value)
         kind = _name(value.dtype), tuple(value.shape)
         first = first or kind
-        if kind != first and not seen.other:
-            seen.other = f"input {row} is {kind[0]} of shape {kind[1]}, others are {first[0]} of {first[1]}"
-        if value.is_floating_point() and seen.not_finite is None and not bool(torch.isfinite(value).all()):
-            seen.not_finite = row
-        seen.rows.append(row)
-        seen.hashes.append(_hash(value))
+        if kind != first and not result.other:
+            result.other = f"input {row} is {kind[0]} of shape {kind[1]}, others are {first[0]} of {first[1]}"
+        if value.is_floating_point() and result.not_finite is None and not bool(torch.isfinite(value).all()):
+            result.not_finite = row
+        result.rows.append(row)
+        result.hashes.append(_hash(value))
         labels.append((None, label))
         if value.dtype in WHOLE:
-            seen.extremes = _extremes([*seen.extremes.items(), (row, value)])
-    seen.dtype = first[0] if first else ""
-    seen.labels = labels_of(labels, seen.what)  # type: ignore[arg-type]
-    seen.whole = len(seen.rows) == seen.total
-    return seen
+            result.extremes = _extremes([*result.extremes.items(), (row, value)])
+    result.dtype = first[0] if first else ""
+    result.labels = labels_of(labels, result.what)  # type: ignore[arg-type]
+    result.whole = len(result.rows) == result.total
+    return result
 
 
 def _extremes(examples: list[tuple[int, torch.Tensor]]) -> dict[int, torch.Tensor]:

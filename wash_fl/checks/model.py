@@ -54,15 +54,15 @@ def _place(tensor: torch.Tensor) -> int:
 
 def tokens(subject: Subject) -> Iterator[Finding]:
     """Refuse whole numbers that the model has no answer to: words beyond an embedding's table, say."""
-    extremes = [(seen, row) for seen in (*subject.learned, subject.test) for row in seen.extremes]
-    for seen, row in extremes:
-        value = seen.extremes[row]
+    extremes = [(look, row) for look in (*subject.learned, subject.test) for row in look.extremes]
+    for look, row in extremes:
+        value = look.extremes[row]
         try:
             with torch.no_grad():
                 subject.model(value[None])
         except Exception as error:  # a forward() may raise anything
             raise DataError(
-                f"{seen.what} has an input, example {row}, of whole numbers from {int(value.min())} to "
+                f"{look.what} has an input, example {row}, of whole numbers from {int(value.min())} to "
                 f"{int(value.max())}, and the model cannot answer it ({described(error)}): mend the data, or "
                 "make the model's table larger."
             ) from error

@@ -119,8 +119,8 @@ class Subject:
 
     def new_model(self) -> nn.Module:
         """Return the initial model once more."""
-        built = initial_model(self.config.task.model, self.task, self.config.training.seed)
-        return laid_out(built, self.config.training)
+        model = initial_model(self.config.task.model, self.task, self.config.training.seed)
+        return laid_out(model, self.config.training)
 
     @cached_property
     def card(self) -> ModelCard:

@@ -65,8 +65,8 @@ def loss(subject: Subject) -> Iterator[Finding]:
 def own_weights(subject: Subject) -> Iterator[Finding]:
     """Refuse trainable tensors that the model does not have: no optimizer steps them, nobody sends them."""
     model = subject.new_model().train()
-    known = {id(each) for each in model.parameters()}
-    first = {key: each for key, each in _leaves(_loss(subject, model)).items() if key not in known}
+    own = {id(each) for each in model.parameters()}
+    first = {key: each for key, each in _leaves(_loss(subject, model)).items() if key not in own}
     # What forward() makes anew each time, for a penalty of gradients say, is nobody's weight.
     strangers = first and [each for key, each in _leaves(_loss(subject, model)).items() if key in first]
     if strangers:
@@ -92,18 +92,18 @@ def _loss(subject: Subject, model: nn.Module) -> torch.Tensor:
 
 def _leaves(value: torch.Tensor) -> dict[int, torch.Tensor]:
     """Return the tensors that a backward pass would give a gradient, by identity."""
-    found: dict[int, torch.Tensor] = {}
-    seen, waiting = set(), [value.grad_fn]
+    leaves: dict[int, torch.Tensor] = {}
+    visited, waiting = set(), [value.grad_fn]
     while waiting:
         node = waiting.pop()
-        if node is None or node in seen:
+        if node is None or node in visited:
             continue
-        seen.add(node)
+        visited.add(node)
         variable = getattr(node, "variable", None)  # of the nodes at which a gradient is gathered
         if isinstance(variable, torch.Tensor):
-            found[id(variable)] = variable
+            leaves[id(variable)] = variable
         waiting += [each for each, _ in node.next_functions]
-    return found
+    return leaves
 
 
 def step(subject: Subject) -> Iterator[Finding]:
@@ -121,13 +121,13 @@ def step(subject: Subject) -> Iterator[Finding]:
                 "square root, a norm or a division at 0 in forward(), and at the learning rate."
             )
     # Not whether they have changed: weight decay alone does that.
-    moved = sum(each.grad is not None and bool(each.grad.any()) for _, each in trained)
-    if not moved:
+    count = sum(each.grad is not None and bool(each.grad.any()) for _, each in trained)
+    if not count:
         raise DataError(
             "no parameter has a gradient other than 0 in a training step, so that nothing would be learned: "
             "look for a .detach() or a multiplication by 0 in forward() or loss()."
         )
-    yield Finding("training step", "ok", f"changes {moved} of {len(trained)} parameter tensors")
+    yield Finding("training step", "ok", f"changes {count} of {len(trained)} parameter tensors")
 
 
 def _rows(subject: Subject) -> range:

@@ -52,10 +52,10 @@ class Twin:
         self._fingerprint: Fingerprint | None = None
         place = Path(self._folder.name)
         save_file({"inputs": inputs.contiguous(), "targets": targets.contiguous()}, place / EXAMPLES)
-        wanted = {"options": config.to_mapping(), "folder": str(place), "threads": torch.get_num_threads()}
+        request = {"options": config.to_mapping(), "folder": str(place), "threads": torch.get_num_threads()}
         with (place / STDERR).open("wb") as errors:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "wash_fl.checks.twin", json.dumps(wanted)],
+                [sys.executable, "-m", "wash_fl.checks.twin", json.dumps(request)],
                 env=_environment(load_task(config.task.task).classes),
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
@@ -97,8 +97,8 @@ class Twin:
             reply: dict[str, Any] = json.loads((place / REPLY).read_text(encoding="utf-8"))
             return reply
         except (OSError, ValueError):
-            said = (place / STDERR).read_text(encoding="utf-8", errors="replace").split("\n")
-            last = next((line.strip() for line in reversed(said) if line.strip()), "it said nothing")
+            lines = (place / STDERR).read_text(encoding="utf-8", errors="replace").split("\n")
+            last = next((line.strip() for line in reversed(lines) if line.strip()), "it said nothing")
             return {"refused": f"it ended with status {self._process.returncode} ({last[:200]})"}
 
     def _refusal(self, reason: str) -> str:
@@ -127,25 +127,25 @@ def _other_seed(classes: tuple[str, ...]) -> int:
     command, here = [sys.executable, "-S", "-c", program, json.dumps(classes)], list(set(classes))
     for seed in range(1, SEEDS):
         environment = os.environ | {"PYTHONHASHSEED": str(seed)}
-        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-        if done.returncode == 0 and json.loads(done.stdout) != here:
+        process = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+        if process.returncode == 0 and json.loads(process.stdout) != here:
             return seed
     return SEEDS
 
 
-def main(wanted: dict[str, Any]) -> None:
+def main(request: dict[str, Any]) -> None:
     """Make the fingerprint, and write it, or why there is none, into the folder that was named."""
-    place = Path(wanted["folder"])
+    place = Path(request["folder"])
     try:
         # What the task prints is nobody's answer.
         with redirect_stdout(sys.stderr):
-            reply = _fingerprint(wanted, place).as_json()
+            reply = _fingerprint(request, place).as_json()
     except WashError as error:
         reply = {"refused": str(error)}
     (place / REPLY).write_text(json.dumps(reply), encoding="utf-8")
 
 
-def _fingerprint(wanted: dict[str, Any], place: Path) -> "Fingerprint":
+def _fingerprint(request: dict[str, Any], place: Path) -> "Fingerprint":
     import torch
     from safetensors.torch import load_file
 
@@ -160,8 +160,8 @@ def _fingerprint(wanted: dict[str, Any], place: Path) -> "Fingerprint":
     from wash_fl.tasks.models import build_model, initial_model
     from wash_fl.tasks.task import load_task
 
-    torch.set_num_threads(wanted["threads"])
-    config = RunConfig.from_mapping(wanted["options"])
+    torch.set_num_threads(request["threads"])
+    config = RunConfig.from_mapping(request["options"])
     _turn_folders_around()
     task = load_task(config.task.task)
     train = look(checked(task.train_data(), task, "train_data()"), "train_data()", seeded=True)
@@ -186,16 +186,16 @@ def _fingerprint(wanted: dict[str, Any], place: Path) -> "Fingerprint":
 
 def _turn_folders_around() -> None:
     """List folders in the reverse of the order that the file system gives: it promises none."""
-    listed, scanned = os.listdir, os.scandir
+    original_listdir, original_scandir = os.listdir, os.scandir
 
     def listdir(*path: Any) -> list[Any]:
-        return listed(*path)[::-1]
+        return original_listdir(*path)[::-1]
 
     class Scan:
         """What ``os.scandir`` returns: an iterator, and a context."""
 
         def __init__(self, *path: Any) -> None:
-            with scanned(*path) as entries:
+            with original_scandir(*path) as entries:
                 self._entries = iter(list(entries)[::-1])
 
         def __iter__(self) -> Iterator[Any]:

@@ -37,30 +37,30 @@ def audit(
     from wash_fl.runs.audit import audit as look
     from wash_fl.runs.folder import MEMBERS, RunFolder
 
-    found = look(RunFolder.open(run), states or [run / MEMBERS])
+    result = look(RunFolder.open(run), states or [run / MEMBERS])
     if as_json:
-        print(json.dumps(to_json(found)))
+        print(json.dumps(to_json(result)))
     else:
-        table = Table("member", "state", title=f"{escape(found.run)}: {found.settled} exchanges settled")
-        for member, text in sorted(found.members.items()):
+        table = Table("member", "state", title=f"{escape(result.run)}: {result.settled} exchanges settled")
+        for member, text in sorted(result.members.items()):
             table.add_row(str(member), escape(text))
         out.print(table)
         for line in [
-            f"{found.waiting} deliveries wait in the journal; "
-            f"{found.values} values of the last exchange were compared",
-            *(f"not checked: {each}" for each in found.unchecked),
-            *(f"PROBLEM: {each}" for each in found.problems),
-            _verdict(found),
+            f"{result.waiting} deliveries wait in the journal; "
+            f"{result.values} values of the last exchange were compared",
+            *(f"not checked: {each}" for each in result.unchecked),
+            *(f"PROBLEM: {each}" for each in result.problems),
+            _verdict(result),
         ]:
             if line:
                 out.print(line, markup=False, highlight=False, soft_wrap=True)
-    if found.problems or not found.checked:
+    if result.problems or not result.checked:
         raise typer.Exit(1)
 
 
-def _verdict(found: "Audit") -> str:
-    if found.problems:
+def _verdict(result: "Audit") -> str:
+    if result.problems:
         return ""
-    if not found.checked:
+    if not result.checked:
         return "nothing was checked: no member's state is in these folders, or none can be used"
     return "no value is lost or held twice, as far as was checked"

@@ -44,21 +44,21 @@ def check(
     from wash_fl.checks.run import findings
 
     began = time.perf_counter()
-    seen = []
+    results = []
     for each in findings(settings, exports=False, int8=int8):
-        seen.append(each)
+        results.append(each)
         if not as_json:
             out.print(f"[{COLOURS[each.level]}]{each.level:8}[/]", end=" ")
-            say(out, f"{each.name}: {each.found}")
+            say(out, f"{each.name}: {each.detail}")
             if each.advice:
                 say(out, f"         -> {each.advice}")
-    warnings, seconds = sum(each.level == "warning" for each in seen), time.perf_counter() - began
+    warnings, seconds = sum(each.level == "warning" for each in results), time.perf_counter() - began
     if as_json:
         content = {"task": settings.task.task, "warnings": warnings, "seconds": seconds}
-        print(json.dumps(content | {"findings": [each.as_json() for each in seen]}))
+        print(json.dumps(content | {"findings": [each.as_json() for each in results]}))
         return
     verdict = {0: "all is well", 1: "1 warning"}.get(warnings, f"{warnings} warnings")
-    say(out, f"{settings.task.task}: {verdict}; {len(seen)} findings in {seconds:.1f} s")
+    say(out, f"{settings.task.task}: {verdict}; {len(results)} findings in {seconds:.1f} s")
 
 
 def refuse_bad_task(settings: RunConfig, *, exports: bool = True) -> None:
@@ -80,4 +80,4 @@ def refuse_bad_task(settings: RunConfig, *, exports: bool = True) -> None:
 
     for each in check_all(settings, exports=exports):
         if each.level != "ok":
-            say(err, f"{each.level}: {each.name}: {each.found}; {each.advice}")
+            say(err, f"{each.level}: {each.name}: {each.detail}; {each.advice}")

@@ -50,20 +50,20 @@ def doctor(
             f"{settings.training.members - 1}; lower it, or raise --members."
         )
     address = None if superlink is None else Address.parse(superlink)
-    found = []
+    findings = []
     for finding in examine(
         settings, superlink=address, authority=root_certificates, member=member, model=onnx
     ):
-        found.append(finding)
+        findings.append(finding)
         if not as_json:
             out.print(f"[{COLOURS[finding.level]}]{finding.level:8}[/]", end=" ")
-            say(out, f"{finding.name}: {finding.found}")
+            say(out, f"{finding.name}: {finding.detail}")
             if finding.advice:
                 say(out, f"         -> {finding.advice}")
-    count = {level: sum(each.level == level for each in found) for level in COLOURS}
+    count = {level: sum(each.level == level for each in findings) for level in COLOURS}
     if as_json:
         content = {"problems": count["problem"], "warnings": count["warning"]}
-        print(json.dumps(content | {"findings": [each.as_json() for each in found]}))
+        print(json.dumps(content | {"findings": [each.as_json() for each in findings]}))
     else:
         out.print(_summary(count), highlight=False, soft_wrap=True)
         if address is None:

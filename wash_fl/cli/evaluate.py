@@ -20,24 +20,24 @@ def evaluate(run: Run, as_json: Json = False) -> None:
     RUN is a run's folder, such as runs/digits-2026-01-31-120000.
     """
     from wash_fl.consensus.evaluate import accuracy, logits_of
-    from wash_fl.consensus.finish import Examination
+    from wash_fl.consensus.finish import Evaluator
     from wash_fl.export.inference import evaluate_onnx
     from wash_fl.runs.folder import MODEL, RunFolder
     from wash_fl.tasks.task import load_task
 
     folder = RunFolder.open(run)
-    examination = Examination(load_task(folder.config.task.task), folder.config)
-    model = examination.model(folder.weights())
-    targets = examination.targets
-    found = {
+    evaluator = Evaluator(load_task(folder.config.task.task), folder.config)
+    model = evaluator.model(folder.weights())
+    targets = evaluator.targets
+    figures = {
         "examples": len(targets),
-        "averaged": accuracy(logits_of(model, examination.inputs), targets),
-        "onnx": evaluate_onnx(folder.path / MODEL, examination.inputs.numpy(), targets),
+        "averaged": accuracy(logits_of(model, evaluator.inputs), targets),
+        "onnx": evaluate_onnx(folder.path / MODEL, evaluator.inputs.numpy(), targets),
     }
     if as_json:
-        print(json.dumps(found))
+        print(json.dumps(figures))
         return
     table = Table("model", "test accuracy", title=f"{escape(folder.path.name)}: {len(targets)} test examples")
-    table.add_row("averaged (PyTorch)", f"{found['averaged']:.2%}")
-    table.add_row("averaged (ONNX)", f"{found['onnx']:.2%}")
+    table.add_row("averaged (PyTorch)", f"{figures['averaged']:.2%}")
+    table.add_row("averaged (ONNX)", f"{figures['onnx']:.2%}")
     out.print(table)

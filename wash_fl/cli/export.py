@@ -72,7 +72,7 @@ def export(  # noqa: PLR0917 (the command line gives them by name)
     """
     if not int8 and (target is not None or int8_tolerance is not None):
         raise ConfigError("--target and --int8-tolerance are for a file in int8: give --int8 as well.")
-    from wash_fl.consensus.finish import Examination
+    from wash_fl.consensus.finish import Evaluator
     from wash_fl.runs.exporting import export_averaged, export_ensemble, export_int8_beside, export_raw_beside
     from wash_fl.runs.folder import ENSEMBLE, MODEL, RunFolder
     from wash_fl.tasks.task import load_task
@@ -82,18 +82,18 @@ def export(  # noqa: PLR0917 (the command line gives them by name)
         from wash_fl.export.judgement import TOLERANCE
         from wash_fl.export.quantization import choose_target
 
-        chosen = choose_target(target)
+        int8_target = choose_target(target)
         points = TOLERANCE if int8_tolerance is None else int8_tolerance
-    given = {"tolerance": tolerance, "test-vectors": test_vectors}
-    changes = {name: value for name, value in given.items() if value is not None}
+    options = {"tolerance": tolerance, "test-vectors": test_vectors}
+    changes = {name: value for name, value in options.items() if value is not None}
     config = RunConfig.from_mapping(folder.config.to_mapping() | changes)
     path = folder.path / (ENSEMBLE if ensemble else MODEL) if output is None else output
-    examination = Examination(load_task(config.task.task), config)
+    evaluator = Evaluator(load_task(config.task.task), config)
     if ensemble:
-        parity = export_ensemble(folder, examination, path)
+        parity = export_ensemble(folder, evaluator, path)
     else:
-        parity = export_averaged(folder, examination, folder.weights(), path)
-    found: dict[str, Any] = {
+        parity = export_averaged(folder, evaluator, folder.weights(), path)
+    figures: dict[str, Any] = {
         "model": str(path),
         "largest_difference": parity.largest_difference,
         "examples": parity.examples,
@@ -106,27 +106,27 @@ def export(  # noqa: PLR0917 (the command line gives them by name)
             f"examples, {parity.agreement:.2%} equal answers",
         )
     if raw_inputs:
-        raw, apart = export_raw_beside(path, examination)
-        found["raw"] = {"model": str(raw), "largest_difference": apart.largest_difference}
+        raw, apart = export_raw_beside(path, evaluator)
+        figures["raw"] = {"model": str(raw), "largest_difference": apart.largest_difference}
         if not as_json:
             difference = f"{apart.largest_difference:.2g}"
             say(out, f"{raw}: largest difference to {path.name} {difference}, on raw inputs")
     if int8:
-        made = export_int8_beside(path, examination, target=chosen, tolerance=points)
-        found["int8"] = _figures(made)
+        result = export_int8_beside(path, evaluator, target=int8_target, tolerance=points)
+        figures["int8"] = _figures(result)
         if not as_json:
-            _show(path, made)
+            _show(path, result)
     if as_json:
-        print(json.dumps(found))
+        print(json.dumps(figures))
 
 
-def _figures(made: "Int8") -> dict[str, Any]:
-    judgement = made.judgement
-    judged = dataclasses.asdict(judgement)
+def _figures(result: "Int8") -> dict[str, Any]:
+    judgement = result.judgement
+    scores = dataclasses.asdict(judgement)
     return {
-        "model": str(made.model),
-        **{name: value for name, value in vars(made).items() if name not in {"model", "judgement"}},
-        **judged,
+        "model": str(result.model),
+        **{name: value for name, value in vars(result).items() if name not in {"model", "judgement"}},
+        **scores,
         "agreement": judgement.agreement,
         "worst_class": {
             **dataclasses.asdict(judgement.worst),
@@ -136,28 +136,28 @@ def _figures(made: "Int8") -> dict[str, Any]:
     }
 
 
-def _show(model: Path, made: "Int8") -> None:
-    judgement, worst = made.judgement, made.judgement.worst
-    title = f"int8 for {made.target}: {judgement.examples} test examples; times of this machine, one thread"
+def _show(model: Path, result: "Int8") -> None:
+    judgement, worst = result.judgement, result.judgement.worst
+    title = f"int8 for {result.target}: {judgement.examples} test examples; times of this machine, one thread"
     table = Table("", title=title, title_justify="left")
-    for heading in (model.name, made.model.name, "ratio"):
+    for heading in (model.name, result.model.name, "ratio"):
         table.add_column(escape(heading), justify="right")
-    sizes = made.float32_bytes, made.int8_bytes
+    sizes = result.float32_bytes, result.int8_bytes
     table.add_row("kB", *(f"{size / 1000:,.1f}" for size in sizes), f"{sizes[1] / sizes[0]:.3f}")
     table.add_row("accuracy", f"{judgement.float32_accuracy:.2%}", f"{judgement.int8_accuracy:.2%}")
     recalls = (f"{recall:.2%}" for recall in (worst.float32_recall, worst.int8_recall))
     table.add_row(f"recall, worst class: {escape(worst.name)} ({worst.examples} examples)", *recalls)
     table.add_row("equal answers", "", f"{judgement.agreement:.2%}")
-    for size, row in made.latency.items():
+    for size, row in result.latency.items():
         name = f"ms at batch {size}"
         table.add_row(name, f"{row['float32_ms']:.3g}", f"{row['int8_ms']:.3g}", f"{row['ratio']:.3f}")
     out.print(table)
     if worst.loses > 0:
-        lost = f"{worst.loses} of its {worst.examples} examples, and may lose {worst.may_lose}"
-        say(out, f"the class that loses most is {worst.name}: {lost}")
+        loss = f"{worst.loses} of its {worst.examples} examples, and may lose {worst.may_lose}"
+        say(out, f"the class that loses most is {worst.name}: {loss}")
     if judgement.unseen:
         say(out, f"not judged, for the test data have no example of them: {', '.join(judgement.unseen)}")
-    if made.in_float:
-        tries = "1 try" if made.tries == 1 else f"{made.tries} tries"
-        say(out, f"after {tries} these stay in float32: {', '.join(made.in_float)}")
-    say(out, str(made.model))
+    if result.in_float:
+        tries = "1 try" if result.tries == 1 else f"{result.tries} tries"
+        say(out, f"after {tries} these stay in float32: {', '.join(result.in_float)}")
+    say(out, str(result.model))

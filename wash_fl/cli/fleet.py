@@ -59,7 +59,7 @@ def serve(
     from wash_fl.deploy.control import Control
     from wash_fl.deploy.launch import Fleet
     from wash_fl.deploy.serving import serve as run_on_fleet
-    from wash_fl.deploy.submitting import placed
+    from wash_fl.deploy.submitting import with_absolute_paths
     from wash_fl.report.progress import Progress
     from wash_fl.runs.folder import CONFIG
 
@@ -84,7 +84,7 @@ def serve(
             f"members = {settings.training.members} is more than the {size} nodes of the fleet in "
             f"{fleet_dir}: lower members, or start a larger fleet."
         )
-    settings = placed(settings)
+    settings = with_absolute_paths(settings)
     refuse_bad_task(settings)
     try:
         with Progress(out, settings.training.rounds, "submitting the run") as progress:
@@ -105,9 +105,9 @@ def _options_of(run: Path) -> dict[str, Any]:
     from wash_fl.runs.folder import RunFolder
 
     run = run.expanduser().resolve()
-    found = RunFolder.open(run).config.to_mapping()
+    options = RunFolder.open(run).config.to_mapping()
     places = {"run-dir": str(run.parent), "run-name": run.name}
-    return {name.replace("-", "_"): value for name, value in (found | places).items()}
+    return {name.replace("-", "_"): value for name, value in (options | places).items()}
 
 
 @fleet.command()
@@ -125,9 +125,9 @@ def certificates(
     from wash_fl.deploy.certificates import make_authority, make_server_certificate
 
     authority = make_authority(folder)
-    made = make_server_certificate(folder, host)
+    server = make_server_certificate(folder, host)
     _say(f"{authority.path}: valid until {authority.until:%Y-%m-%d}; it goes to every device")
-    _say(f"{made.path}: for {', '.join(made.hosts)}; valid until {made.until:%Y-%m-%d}")
+    _say(f"{server.path}: for {', '.join(server.hosts)}; valid until {server.until:%Y-%m-%d}")
 
 
 @fleet.command()
@@ -182,11 +182,13 @@ def up(
     from wash_fl.deploy.launch import Fleet
 
     try:
-        started = Fleet.up(folder, members, port=port, say=_say)
+        own_fleet = Fleet.up(folder, members, port=port, say=_say)
     except KeyboardInterrupt:
         err.print("interrupted: everything that was started is stopped.", highlight=False, soft_wrap=True)
         raise typer.Exit(INTERRUPTED) from None
-    _say(f"{started.description.members} nodes are connected; try: wash-fl serve --fleet {folder} --rounds 5")
+    _say(
+        f"{own_fleet.description.members} nodes are connected; try: wash-fl serve --fleet {folder} --rounds 5"
+    )
 
 
 @fleet.command()
@@ -195,12 +197,12 @@ def status(folder: Folder = FOLDER, as_json: Json = False) -> None:
     from wash_fl.deploy.launch import Fleet
     from wash_fl.errors import RunError
 
-    found = Fleet.open(folder)
-    pids = found.pids()
+    own_fleet = Fleet.open(folder)
+    pids = own_fleet.pids()
     online: set[str] | None = None
     if "superlink" in pids:
         try:
-            online = found.control.online()
+            online = own_fleet.control.online()
         except RunError as error:
             say(err, str(error))
     nodes = [
@@ -210,14 +212,14 @@ def status(folder: Folder = FOLDER, as_json: Json = False) -> None:
             "running": f"supernode {member}" in pids,
             "connected": None if online is None else node in online,
         }
-        for member, node in enumerate(found.description.nodes)
+        for member, node in enumerate(own_fleet.description.nodes)
     ]
-    certificate = found.certificate
+    certificate = own_fleet.certificate
     if as_json:
         content = {
-            "folder": str(found.folder),
-            "address": found.address,
-            "members": found.description.members,
+            "folder": str(own_fleet.folder),
+            "address": own_fleet.address,
+            "members": own_fleet.description.members,
             "running": bool(pids),
             "nodes": nodes,
             "processes": pids,
@@ -226,10 +228,10 @@ def status(folder: Folder = FOLDER, as_json: Json = False) -> None:
         print(json.dumps(content))
         return
     if not pids:
-        _say(f"nothing of the fleet in {found.folder} runs")
+        _say(f"nothing of the fleet in {own_fleet.folder} runs")
         return
     table = Table("part", "processes", "connected")
-    expected = ["superlink", *(f"supernode {member}" for member in range(found.description.members))]
+    expected = ["superlink", *(f"supernode {member}" for member in range(own_fleet.description.members))]
     for role in sorted({*pids, *expected}):
         kind, _, member = role.partition(" ")
         connected = ""
@@ -237,7 +239,7 @@ def status(folder: Folder = FOLDER, as_json: Json = False) -> None:
             connected = "yes" if nodes[int(member)]["connected"] else "no"
         table.add_row(role, ", ".join(map(str, pids.get(role, ()))) or "does not run", connected)
     out.print(table)
-    _say(f"SuperLink: {found.address}; its certificate is valid until {certificate.until:%Y-%m-%d}")
+    _say(f"SuperLink: {own_fleet.address}; its certificate is valid until {certificate.until:%Y-%m-%d}")
 
 
 @fleet.command()
@@ -245,8 +247,8 @@ def down(folder: Folder = FOLDER) -> None:
     """Stop a fleet on this machine: exactly what came of it, and nothing else. Its files stay."""
     from wash_fl.deploy.launch import Fleet
 
-    stopped = Fleet.open(folder).down()
-    _say(f"stopped {stopped} processes" if stopped else f"nothing of the fleet in {folder} runs")
+    count = Fleet.open(folder).down()
+    _say(f"stopped {count} processes" if count else f"nothing of the fleet in {folder} runs")
 
 
 @fleet.command()
@@ -260,13 +262,13 @@ def restart(
     """
     from wash_fl.deploy.launch import Fleet
 
-    found = Fleet.open(folder)
-    if not found.pids():
+    own_fleet = Fleet.open(folder)
+    if not own_fleet.pids():
         raise ConfigError(f"the fleet in {folder} does not run: wash-fl fleet up --dir {folder}.")
     if part == "superlink":
-        found.restart_superlink()
+        own_fleet.restart_superlink()
     elif part.isdecimal():
-        found.start_node(int(part), _say)
+        own_fleet.start_node(int(part), _say)
     else:
         raise ConfigError(f"there is no part {part!r}: give superlink, or the number of a node.")
     _say(f"{'the SuperLink' if part == 'superlink' else f'node {part}'} runs again")

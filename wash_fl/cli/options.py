@@ -24,9 +24,9 @@ def settings_of(options: dict[str, Any], config: Path | None) -> RunConfig:
 def with_run_options(command: Callable[..., None]) -> Callable[..., None]:
     """Give a command every option of :class:`RunConfig`; those that are not given stay None."""
     own = list(inspect.signature(command).parameters.values())
-    given = [parameter for parameter in own if parameter.name != "options"]
+    others = [parameter for parameter in own if parameter.name != "options"]
     panels = {spec.name: group for group, kind in GROUPS.items() for spec in dataclasses.fields(kind)}
-    added = []
+    parameters = []
     for key, spec in fields().items():
         kind = type(spec.default)
         flag = f"--{key}/--no-{key}" if kind is bool else f"--{key}"
@@ -38,7 +38,7 @@ def with_run_options(command: Callable[..., None]) -> Callable[..., None]:
             show_default=False,
         )
         annotation: Any = Annotated[kind | None, option]
-        added.append(
+        parameters.append(
             inspect.Parameter(spec.name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation)
         )
 
@@ -46,8 +46,8 @@ def with_run_options(command: Callable[..., None]) -> Callable[..., None]:
         options = {spec.name: values.pop(spec.name) for spec in fields().values()}
         command(**values, options={name: value for name, value in options.items() if value is not None})
 
-    keyword = [parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY) for parameter in given]
-    run.__signature__ = inspect.Signature(keyword + added)  # type: ignore[attr-defined]
+    keyword = [parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY) for parameter in others]
+    run.__signature__ = inspect.Signature(keyword + parameters)  # type: ignore[attr-defined]
     run.__doc__ = command.__doc__
     run.__name__ = command.__name__
     return run

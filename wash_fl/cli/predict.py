@@ -55,10 +55,10 @@ def predict(  # noqa: PLR0917 (the command line gives them by name)
     off = replayed is not None and bool(replayed.problem)
     # Without --check there must be inputs: find_files says so.
     files, passed_over = ([], []) if check and not inputs else find_files(inputs or ())
-    answered = [] if off else list(answer_files(predictor, files, resize=resize, stride=stride))
-    refused = [each for each in answered if each.refused]
+    results = [] if off else list(answer_files(predictor, files, resize=resize, stride=stride))
+    refusals = [each for each in results if each.refused]
     if as_json:
-        found: dict[str, Any] = {
+        content: dict[str, Any] = {
             "model": str(model),
             "predictions": [
                 {
@@ -67,48 +67,48 @@ def predict(  # noqa: PLR0917 (the command line gives them by name)
                     "label": answer.label,
                     "probability": answer.probability,
                 }
-                for each in answered
+                for each in results
                 for answer in each.answers
             ],
-            "refused": [{"file": str(each.file), "why": each.refused} for each in refused],
-            "left_over": {str(each.file): each.left_over for each in answered if each.left_over},
+            "refused": [{"file": str(each.file), "why": each.refused} for each in refusals],
+            "left_over": {str(each.file): each.left_over for each in results if each.left_over},
             "passed_over": [str(path) for path in passed_over],
             "warnings": [
-                {"file": str(each.file), "what": doubt} for each in answered for doubt in each.warnings
+                {"file": str(each.file), "what": doubt} for each in results for doubt in each.warnings
             ],
         }
         if replayed is not None:
-            found["check"] = asdict(replayed)
-        print(json.dumps(found))
+            content["check"] = asdict(replayed)
+        print(json.dumps(content))
     else:
         if replayed is not None and not off:
             say(out, f"{model}: {replayed.summary}")
-        if len(refused) < len(answered):
-            _show(answered)
+        if len(refusals) < len(results):
+            _show(results)
     if passed_over:
         say(err, f"passed over, of another kind: {', '.join(map(str, passed_over))}")
-    for each in answered:
+    for each in results:
         if each.left_over:
             say(err, f"{each.file}: the last {each.left_over} rows are in no window")
         for doubt in each.warnings:
             say(err, f"warning: {each.file}: {doubt}")
-    for each in refused:
+    for each in refusals:
         say_error(each.refused)
     if replayed is not None and off:
         say_error(replayed.message)
-    if refused or off:
+    if refusals or off:
         raise typer.Exit(1)
 
 
-def _show(answered: Any) -> None:
+def _show(results: Any) -> None:
     table = Table()
     table.add_column("file", overflow="fold")
-    places = any(answer.place for each in answered for answer in each.answers)
+    places = any(answer.place for each in results for answer in each.answers)
     if places:
         table.add_column("of it")
     table.add_column("label")
     table.add_column("probability", justify="right")
-    for each in answered:
+    for each in results:
         for answer in each.answers:
             of_it = [escape(_place(answer.place))] if places else []
             table.add_row(escape(str(each.file)), *of_it, escape(answer.label), f"{answer.probability:.1%}")

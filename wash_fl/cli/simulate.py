@@ -25,10 +25,10 @@ def simulate(
     """
     settings = settings_of(options, config)
     from wash_fl.deploy.simulation import simulate as run_simulation
-    from wash_fl.deploy.submitting import placed
+    from wash_fl.deploy.submitting import with_absolute_paths
     from wash_fl.report.progress import Progress
 
-    settings = placed(settings)
+    settings = with_absolute_paths(settings)
     refuse_bad_task(settings)
     try:
         with Progress(out, settings.training.rounds) as progress:

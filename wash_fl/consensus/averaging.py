@@ -95,7 +95,7 @@ class ModelAverage:
         self._constants = constants or {}
         self._kinds: dict[str, tuple[tuple[int, ...], np.dtype[Any]]] = {}
         self._sums: dict[str, Accumulator] = {}
-        self._kept: dict[str, NDArray[Any]] = {}
+        self._untrained: dict[str, NDArray[Any]] = {}
         self._differing: set[str] = set()
 
     def add(self, member: int, arrays: Mapping[str, NDArray[Any]]) -> None:
@@ -111,9 +111,11 @@ class ModelAverage:
             self._begin(arrays)
         for name, accumulator in self._sums.items():
             accumulator.add(arrays[name].reshape(-1))
-        self._differing |= {name for name, kept in self._kept.items() if not same_bits(kept, arrays[name])}
+        self._differing |= {
+            name for name, array in self._untrained.items() if not same_bits(array, arrays[name])
+        }
         if member < min(self.members, default=member + 1):
-            self._kept |= {name: np.array(arrays[name]) for name in self._kept}
+            self._untrained |= {name: np.array(arrays[name]) for name in self._untrained}
         self.members.append(member)
 
     def mean(self) -> dict[str, NDArray[Any]]:
@@ -125,7 +127,7 @@ class ModelAverage:
         """Return what was done with each buffer, and each frozen parameter that differed, by first name."""
         anew = {name for norm in self._recomputed() for name in (norm.u, norm.v)}
         treatment: Treatment = {}
-        for name in self._kept:
+        for name in self._untrained:
             if name in anew:
                 what = RECOMPUTED
             elif name not in self._differing:
@@ -141,14 +143,14 @@ class ModelAverage:
         self._kinds = {name: (arrays[name].shape, arrays[name].dtype) for name in self._rules.rules}
         for name, rule in self._rules.rules.items():
             if rule is not Rule.TRAINED:
-                self._kept[name] = np.array(arrays[name])
+                self._untrained[name] = np.array(arrays[name])
             # What is not finite is constant, and has no mean.
             if rule in MEANS and name not in self._constants:
                 self._sums[name] = Accumulator(arrays[name].size)
 
     def _mean_of(self, name: str) -> NDArray[Any]:
-        if name not in self._sums or (name in self._kept and name not in self._differing):
-            return self._kept[name]
+        if name not in self._sums or (name in self._untrained and name not in self._differing):
+            return self._untrained[name]
         shape, dtype = self._kinds[name]
         return self._sums[name].mean().reshape(shape).astype(dtype)
 
@@ -156,7 +158,7 @@ class ModelAverage:
         """Yield the spectral norms that no member has for the averaged weight."""
         for norm in self._rules.spectral:
             entries = (norm.weight, norm.u, norm.v)
-            if not all(name in self._kept and name not in self._differing for name in entries):
+            if not all(name in self._untrained and name not in self._differing for name in entries):
                 yield norm
 
     def _check(self, member: int, arrays: Mapping[str, NDArray[Any]]) -> None:

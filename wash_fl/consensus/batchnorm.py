@@ -43,8 +43,8 @@ class BatchNormStatistics:
 
     def buffers(self) -> dict[str, NDArray[np.float32]]:
         """Return them under the names they have in the model's state dict."""
-        named = {f"{layer}.running_mean": mean for layer, mean in self.mean.items()}
-        return named | {f"{layer}.running_var": variance for layer, variance in self.variance.items()}
+        buffers = {f"{layer}.running_mean": mean for layer, mean in self.mean.items()}
+        return buffers | {f"{layer}.running_var": variance for layer, variance in self.variance.items()}
 
     @classmethod
     def from_buffers(
@@ -88,8 +88,8 @@ def estimate(model: nn.Module, batches: Iterable[torch.Tensor]) -> BatchNormStat
     DataError
         If there is no batch.
     """
-    named = batchnorm_layers(model)
-    layers = list(named.values())
+    by_name = batchnorm_layers(model)
+    layers = list(by_name.values())
     momenta = [layer.momentum for layer in layers]
     before = {layer: {name: each.clone() for name, each in layer.named_buffers()} for layer in layers}
     device = next(model.parameters()).device
@@ -110,12 +110,12 @@ def estimate(model: nn.Module, batches: Iterable[torch.Tensor]) -> BatchNormStat
         model.eval()
     if examples == 0:
         raise DataError("BatchNorm cannot be re-estimated without examples: give at least one batch.")
-    reached = {name: layer for name, layer in named.items() if layer.num_batches_tracked != 0}
-    _put_back([layer for name, layer in named.items() if name not in reached], before, reached.values())
-    named = reached
+    active = {name: layer for name, layer in by_name.items() if layer.num_batches_tracked != 0}
+    _put_back([layer for name, layer in by_name.items() if name not in active], before, active.values())
+    by_name = active
     statistics = BatchNormStatistics(
-        {name: _array(layer.running_mean) for name, layer in named.items()},
-        {name: _array(layer.running_var) for name, layer in named.items()},
+        {name: _array(layer.running_mean) for name, layer in by_name.items()},
+        {name: _array(layer.running_var) for name, layer in by_name.items()},
         examples,
     )
     return replace(statistics, aliases=other_names(first_names(model), statistics.buffers()))

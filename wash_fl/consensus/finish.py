@@ -56,7 +56,7 @@ class Outcome:
         return float(np.mean(list(self.members.values())))
 
 
-class Examination:
+class Evaluator:
     """Evaluates the members one at a time, then the averaged model, on the task's test data."""
 
     def __init__(self, task: Task, config: RunConfig) -> None:

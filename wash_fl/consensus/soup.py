@@ -29,12 +29,12 @@ def greedy_soup(scores: dict[int, float], blend: Blend, score: Score) -> tuple[l
         The members that are in it, in the order in which they came; and its weights.
     """
     ranked = sorted(scores, key=lambda member: (-scores[member], member))
-    chosen = ranked[:1]
-    weights = blend(chosen)
+    ingredients = ranked[:1]
+    weights = blend(ingredients)
     best = score(weights)
     for member in ranked[1:]:
-        tried = blend([*chosen, member])
-        found = score(tried)
-        if found > best:
-            chosen, weights, best = [*chosen, member], tried, found
-    return chosen, weights
+        candidate = blend([*ingredients, member])
+        accuracy = score(candidate)
+        if accuracy > best:
+            ingredients, weights, best = [*ingredients, member], candidate, accuracy
+    return ingredients, weights

@@ -21,8 +21,8 @@ def re_estimated(treatment: Treatment, names: Iterable[str]) -> Treatment:
     """Return a treatment in which some buffers were estimated anew at last."""
     anew = set(names)
     changed = {what: [name for name in each if name not in anew] for what, each in treatment.items()}
-    named = [name for each in treatment.values() for name in each if name in anew]
-    return {what: each for what, each in {**changed, RE_ESTIMATED: named}.items() if each}
+    recomputed_names = [name for each in treatment.values() for name in each if name in anew]
+    return {what: each for what, each in {**changed, RE_ESTIMATED: recomputed_names}.items() if each}
 
 
 def in_one_line(treatment: Mapping[str, list[str]]) -> str:
@@ -32,9 +32,9 @@ def in_one_line(treatment: Mapping[str, list[str]]) -> str:
     for what, names in treatment.items():
         others = [name for name in names if name.rpartition(".")[0] not in batchnorm]
         if others:
-            shown = ", ".join(others[:_NAMED])
+            listing = ", ".join(others[:_NAMED])
             more = f" and {len(others) - _NAMED} more" if len(others) > _NAMED else ""
-            parts.append(f"{what}: {shown}{more}")
+            parts.append(f"{what}: {listing}{more}")
     return "; ".join(parts)
 
 

@@ -1,4 +1,4 @@
-"""What ``auto`` and ``paper`` stand for: a schedule over depth and a mix.
+"""What ``auto`` and ``paper`` stand for: a schedule over depth, a mix, and among whom.
 
 ``auto`` is what gave the best averaged model for equal bytes in ``docs/evidence.md``: the same for every
 way of dividing the data.
@@ -19,16 +19,21 @@ shuffled slices keep the members different, and more of them are needed to keep 
 
 
 def chosen(exchange: ExchangeConfig) -> ExchangeConfig:
-    """Return an exchange's options with a schedule and a mix in place of ``auto`` and ``paper``.
+    """Return an exchange's options with a schedule, a mix and a topology in place of ``auto`` and ``paper``.
 
-    Options without these are returned as they are.
+    Options without these are returned as they are. A mix that is open is a shuffle if other options are a
+    shuffle's alone.
     """
     paper = exchange.schedule == "paper"
     schedule = {"paper": "decreasing", "auto": SCHEDULE}.get(exchange.schedule, exchange.schedule)
     mix = exchange.mix
     if mix == "auto":
-        mix = "shuffle" if paper else MIX
-    return dataclasses.replace(exchange, schedule=schedule, mix=mix)
+        shuffles = exchange.topology == "permutation" or exchange.average_from > 0
+        mix = "shuffle" if shuffles or (paper and exchange.topology != "all") else MIX
+    topology = exchange.topology
+    if topology == "auto":
+        topology = "pairs" if mix == "shuffle" else "all"
+    return dataclasses.replace(exchange, schedule=schedule, mix=mix, topology=topology)
 
 
 def with_choices(config: RunConfig) -> RunConfig:

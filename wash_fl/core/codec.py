@@ -15,17 +15,20 @@ Values = NDArray[np.float32]
 
 
 def delivery_dtype(exchange: ExchangeConfig) -> str:
-    """Return the dtype of a run's deliveries; its offers have ``exchange.dtype``.
+    """Return the dtype of an exchange's deliveries; its offers have ``exchange.dtype``.
 
     A delivery must carry the mixed values exactly, for nobody keeps what it would leave out. Whole slices
-    that swap are encoded again as they were, whatever the dtype; single values that swap have no common
-    scale any more; and a mean needs all of float32. By how much an anchor moves is in few bits: the server
-    keeps what that leaves out (:mod:`wash_fl.core.anchor`).
+    that are passed on are encoded again as they were, whatever the dtype; single values that swap have no
+    common scale any more; and a mean needs all of float32. By how much an anchor moves is in few bits: the
+    server keeps what that leaves out (:mod:`wash_fl.core.anchor`).
     """
     if exchange.anchored:
         return exchange.dtype
-    apart = exchange.topology == "permutation" and DTYPES[exchange.dtype].shares_scale
-    return FLOAT32 if exchange.mix == "average" or apart else exchange.dtype
+    if exchange.mix == "average" and not exchange.members_average:
+        return FLOAT32
+    if exchange.topology == "permutation" and DTYPES[exchange.dtype].shares_scale:
+        return FLOAT32
+    return exchange.dtype
 
 
 def encoded_size(dtype: str, slots: int, count: int) -> int:
@@ -88,12 +91,15 @@ def rounded(values: Values, dtype: str) -> Values:
     return decode_values(encode_values(values, dtype), dtype, *values.shape)
 
 
-def taken_over(received: Values, *, offered: Values, dtype: str, now: Values | None = None) -> Values:
+def taken_over(
+    received: Values, *, offered: Values, dtype: str, now: Values | None = None, mean: bool = False
+) -> Values:
     """Return a member's new values after an exchange: what it received, and what it did not give away.
 
     That is ``received + (now - q(offered))``, and exactly ``received`` wherever the difference is zero. It
     is what quantization left out of the offer and, if the member trained on while its offer was on its way,
-    what it learned since.
+    what it learned since. With ``mean``, ``(q(offered) + received) * 0.5`` takes the place of ``received``:
+    two that receive each other's offers then have the same mean, to the bit.
 
     Parameters
     ----------
@@ -105,9 +111,14 @@ def taken_over(received: Values, *, offered: Values, dtype: str, now: Values | N
         The dtype of its offer.
     now : ndarray of float32, shape (slots, count), optional
         What it holds; by default what it offered.
+    mean : bool
+        It takes the mean of what it offered and what it received.
     """
-    if dtype == FLOAT32 and now is None:
+    if dtype == FLOAT32 and now is None and not mean:
         return received
-    kept = (offered if now is None else now) - rounded(offered, dtype)
+    given = rounded(offered, dtype)
+    if mean:
+        received = (given + received) * np.float32(0.5)
+    kept = (offered if now is None else now) - given
     # Even adding zero would lose the sign of a zero that was received.
     return np.where(kept == 0, received, received + kept)

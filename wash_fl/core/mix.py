@@ -1,5 +1,8 @@
 """What becomes of the offers of an exchange: WASH's shuffle, or a sparse average.
 
+An average in pairs is a shuffle in pairs here: each member receives what its partner offered, and takes the
+mean itself (:func:`wash_fl.core.codec.taken_over`). Whoever mixes then does no arithmetic on values.
+
 Every function takes the offers of one exchange in order of member index and returns what each of those
 members receives, in the same order. The number of members that offered is all that the draws depend on
 besides the seed and the exchange.
@@ -34,20 +37,22 @@ def mix(offers: Sequence[Values], *, seed: int, exchange: int, config: ExchangeC
     seed, exchange : int
         The run seed and the number of the exchange.
     config : ExchangeConfig
-        Its ``mix`` and ``topology``.
+        Its ``mix`` and ``topology``, as they hold at this exchange
+        (:func:`wash_fl.core.schedule.options_at`).
 
     Returns
     -------
     list of ndarray of float32
-        Shaped like the offers. A shuffle returns the values that were offered, each exactly once.
+        Shaped like the offers. But for an average over all they are the values that were offered, each
+        exactly once.
     """
     if config.mix not in ("shuffle", "average"):
         raise ValueError(f"mix = {config.mix} is no mix yet: see core.auto.chosen.")
-    if config.mix == "average":
+    if config.mix == "average" and not config.members_average:
         return [average(offers)] * len(offers)
-    if config.topology == "pairs":
-        return [offers[source] for source in matching(len(offers), seed=seed, exchange=exchange)]
-    return permute(offers, seed=seed, exchange=exchange)
+    if config.topology == "permutation":
+        return permute(offers, seed=seed, exchange=exchange)
+    return [offers[source] for source in matching(len(offers), seed=seed, exchange=exchange)]
 
 
 def matching(members: int, *, seed: int, exchange: int) -> list[int]:

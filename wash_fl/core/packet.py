@@ -139,7 +139,7 @@ def decode(
     member: int,
     count: Callable[[int], int],
     exchange: int | None = None,
-    dtype: str = FLOAT32,
+    dtype: str | Callable[[int], str] = FLOAT32,
 ) -> Slice:
     """Return the slice of a packet, if it is what the receiver expects in every respect.
 
@@ -153,8 +153,8 @@ def decode(
         Number of coordinates by exchange: :meth:`wash_fl.core.draw.Draw.count`.
     exchange : int, optional
         The exchange that is expected; None takes any from 1.
-    dtype : str
-        The encoding that is expected.
+    dtype : str or callable
+        The encoding that is expected; if it is not always the same, by exchange.
 
     Returns
     -------
@@ -190,6 +190,7 @@ def decode(
         )
     if message.member != member:
         _refuse(Refusal.MEMBER, f"it names member {message.member}, expected {member}.")
+    dtype = dtype if isinstance(dtype, str) else dtype(message.exchange)
     if message.dtype != DTYPES[dtype].number:
         _refuse(Refusal.DTYPE, f"its dtype is {message.dtype}, expected {DTYPES[dtype].number} ({dtype}).")
     slots, columns = len(layout.slots), count(message.exchange)

@@ -1,10 +1,11 @@
-"""How probable an exchange is: over the depth of the model, and over the run.
+"""How probable an exchange is, over the depth of the model and over the run; and from when on it averages.
 
 Only +, -, *, / on floats are used, which IEEE 754 rounds alike on every machine: an x86 server and an
 Arm device must agree on the last bit, and a C library's ``cos`` or ``pow`` need not.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,7 +29,7 @@ class Schedule:
     config : ExchangeConfig
         ``p``, ``p_per``, ``schedule`` (depth), ``timing``, ``warmup`` and ``stop_after`` (time).
     exchanges : int
-        Exchanges in the whole run; the cosine ends there.
+        Exchanges in the whole run; the cosine ends there, and ``average_from`` is a part of it.
     steps : int
         Optimizer steps of a member between two exchanges, for ``p_per = "step"``.
     """
@@ -65,6 +66,10 @@ class Schedule:
         """Return the probabilities as integers in units of 2**-32, 0 to 2**32, shape (tensors,)."""
         return np.array([int(p * ONE + 0.5) for p in self.probabilities(layout, exchange)], dtype=np.uint64)
 
+    def options_at(self, exchange: int) -> ExchangeConfig:
+        """Return the options as they hold at an exchange: see :func:`options_at`."""
+        return options_at(self.config, exchange, self.exchanges)
+
     def over_time(self, exchange: int) -> float:
         """Return the factor on p at an exchange: 0 to 1."""
         config = self.config
@@ -72,10 +77,33 @@ class Schedule:
             return 0.0
         factor = min(1.0, exchange / config.warmup) if config.warmup else 1.0
         if config.timing == "cosine":
-            last = config.stop_after or self.exchanges
+            last = last_exchange(config, self.exchanges)
             # Exchange 1 has the factor 1, and the one after the last would have 0.
             factor *= 0.5 + 0.5 * _cos_pi(min(1.0, (exchange - 1) / last))
         return factor
+
+
+def last_exchange(config: ExchangeConfig, exchanges: int) -> int:
+    """Return the last exchange that moves anything, in a run of so many."""
+    return config.stop_after or exchanges
+
+
+def options_at(config: ExchangeConfig, exchange: int, exchanges: int) -> ExchangeConfig:
+    """Return the options as they hold at an exchange of a run of so many.
+
+    They are the run's. With ``average_from``, exchanges after ``floor(average_from * last)`` average instead:
+    in pairs if the shuffle is in pairs, over all if it is a permutation. Whoever looks at ``mix``,
+    ``topology``, or the dtype of a delivery looks at these options, at the number of its exchange.
+    """
+    if config.average_from and exchange > int(config.average_from * last_exchange(config, exchanges)):
+        return _averaging(config)
+    return config
+
+
+@lru_cache(maxsize=64)
+def _averaging(config: ExchangeConfig) -> ExchangeConfig:
+    topology = "all" if config.topology == "permutation" else "pairs"
+    return replace(config, mix="average", topology=topology, average_from=0.0)
 
 
 def decreasing(p: float, sizes: list[int]) -> list[float]:

@@ -75,24 +75,24 @@ def make_authority(folder: Path, *, days: int = AUTHORITY_DAYS) -> Certificate:
     """
     certificate, key = folder / AUTHORITY, folder / AUTHORITY_KEY
     if certificate.exists() and key.exists():
-        found = read_certificate(certificate)
-        if found.days_left <= 0:
+        authority = read_certificate(certificate)
+        if authority.days_left <= 0:
             raise CredentialsError(
-                f"{certificate} expired on {found.until:%Y-%m-%d}: delete it and {key} to make a new "
+                f"{certificate} expired on {authority.until:%Y-%m-%d}: delete it and {key} to make a new "
                 "authority, whose certificate then goes to every device."
             )
-        return found
+        return authority
     refuse_existing(certificate, key)
     secret = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "wash-fl fleet authority")])
-    built = (
+    signed_certificate = (
         _builder(name, name, secret.public_key(), days)
         .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
         .add_extension(_key_usage("key_cert_sign", "crl_sign"), critical=True)
         .sign(secret, hashes.SHA256())
     )
     write_new(key, _pem(secret), private=True)
-    write_new(certificate, built.public_bytes(Encoding.PEM), private=False)
+    write_new(certificate, signed_certificate.public_bytes(Encoding.PEM), private=False)
     return read_certificate(certificate)
 
 
@@ -134,7 +134,7 @@ def make_server_certificate(folder: Path, hosts: Iterable[str], *, days: int = S
         )
     secret = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "wash-fl server")])
-    built = (
+    signed_certificate = (
         _builder(name, authority.subject, secret.public_key(), days, latest=authority.not_valid_after_utc)
         .add_extension(x509.SubjectAlternativeName(names), critical=False)
         .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
@@ -146,7 +146,7 @@ def make_server_certificate(folder: Path, hosts: Iterable[str], *, days: int = S
         .sign(signer, hashes.SHA256())
     )
     write_new(key, _pem(secret), private=True)
-    write_new(certificate, built.public_bytes(Encoding.PEM), private=False)
+    write_new(certificate, signed_certificate.public_bytes(Encoding.PEM), private=False)
     return read_certificate(certificate)
 
 
@@ -158,13 +158,13 @@ def read_certificate(path: Path) -> Certificate:
     CredentialsError
         If there is none, or it is damaged.
     """
-    found = _load_certificate(path)
+    certificate = _load_certificate(path)
     try:
-        names = found.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+        names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
         hosts = [str(name.value) for name in names]
     except x509.ExtensionNotFound:
         hosts = []
-    return Certificate(path, tuple(hosts), found.not_valid_after_utc)
+    return Certificate(path, tuple(hosts), certificate.not_valid_after_utc)
 
 
 def _load_certificate(path: Path) -> x509.Certificate:
@@ -222,7 +222,7 @@ def _builder(
     )
 
 
-def _key_usage(*allowed: str) -> x509.KeyUsage:
+def _key_usage(*usages: str) -> x509.KeyUsage:
     names = (
         "digital_signature",
         "content_commitment",
@@ -234,7 +234,7 @@ def _key_usage(*allowed: str) -> x509.KeyUsage:
         "encipher_only",
         "decipher_only",
     )
-    return x509.KeyUsage(**{name: name in allowed for name in names})
+    return x509.KeyUsage(**{name: name in usages for name in names})
 
 
 def _pem(key: ec.EllipticCurvePrivateKey) -> bytes:

@@ -103,8 +103,8 @@ class Control:
         RunError
             If the SuperLink does not answer, or does not know the run.
         """
-        found = self._ask("list", "--run-id", str(run))["runs"][0]
-        return RunStatus(str(found["status"]), str(found["status-details"]))
+        entry = self._ask("list", "--run-id", str(run))["runs"][0]
+        return RunStatus(str(entry["status"]), str(entry["status-details"]))
 
     def stop(self, run: int) -> None:
         """End a Flower run.
@@ -127,7 +127,7 @@ class Control:
     def _ask(self, *question: str) -> dict[str, Any]:
         command = ["flwr", *question, *self._place(), "--format", "json"]
         try:
-            told = subprocess.run(
+            process = subprocess.run(
                 [str(Path(sys.executable).with_name(command[0])), *command[1:]],
                 env=dict(self.environment),
                 stdin=subprocess.DEVNULL,
@@ -140,9 +140,9 @@ class Control:
             raise RunError(f"{self.name} did not answer within {ANSWER_SECONDS:g} s.") from error
         try:
             # Warnings may stand before the object.
-            answer: dict[str, Any] = json.loads(told.stdout[told.stdout.index("{") :])
+            answer: dict[str, Any] = json.loads(process.stdout[process.stdout.index("{") :])
         except ValueError:
-            answer = {"success": False, "error-message": told.stdout + told.stderr}
+            answer = {"success": False, "error-message": process.stdout + process.stderr}
         if not answer.get("success"):
             raise RunError(f"{self.name} refuses `flwr {' '.join(question)}`: {_reason(answer)}.")
         return answer
@@ -160,12 +160,12 @@ def started_run(log: Path, after: int = 0) -> int | None:
     """
     with log.open("rb") as file:
         file.seek(after)
-        found = _STARTED.search(file.read())
-    return int(found[1]) if found else None
+        match = _STARTED.search(file.read())
+    return int(match[1]) if match else None
 
 
 def _reason(answer: dict[str, Any]) -> str:
     """Return the last paragraph of Flower's message, on one line."""
     paragraphs = [" ".join(each.split()) for each in str(answer.get("error-message", "")).split("\n\n")]
-    told = [each for each in paragraphs if each and not each.startswith("For more information")]
-    return told[-1].rstrip(".") if told else "it did not say why"
+    reasons = [each for each in paragraphs if each and not each.startswith("For more information")]
+    return reasons[-1].rstrip(".") if reasons else "it did not say why"

@@ -66,8 +66,8 @@ class Description:
         except ValueError as error:
             raise RunError(f"{path} is damaged ({error}): {_AWAY}") from error
         if not isinstance(content, dict) or content.get("version") != VERSION:
-            found = content.get("version") if isinstance(content, dict) else None
-            raise RunError(f"{path} has version {found!r}; this wash-fl reads {VERSION}: {_AWAY}")
+            version = content.get("version") if isinstance(content, dict) else None
+            raise RunError(f"{path} has version {version!r}; this wash-fl reads {VERSION}: {_AWAY}")
         try:
             return cls(**_checked(content))
         except (KeyError, TypeError, ValueError) as error:

@@ -98,8 +98,10 @@ class Fleet:
             raise RunError(f"{folder} exists and is not the folder of a fleet: choose another.")
         _check_size(members, port)
         with _lock(folder):
-            known = Description.load(folder) if (folder / FILE).exists() else None
-            fleet = cls(folder, known or Description(uuid.uuid4().hex, members or DEFAULT_MEMBERS, 0), env)
+            description = Description.load(folder) if (folder / FILE).exists() else None
+            fleet = cls(
+                folder, description or Description(uuid.uuid4().hex, members or DEFAULT_MEMBERS, 0), env
+            )
             if fleet.pids():
                 raise RunError(
                     f"the fleet in {folder} runs already: stop it first (wash-fl fleet down --dir {folder})."
@@ -163,10 +165,10 @@ class Fleet:
         RunError
             If there is none.
         """
-        found = self.pids()
-        if role not in found:
-            raise RunError(f"no process is {role!r}: there are {', '.join(found) or 'none'}.")
-        for pid in found[role]:
+        pids = self.pids()
+        if role not in pids:
+            raise RunError(f"no process is {role!r}: there are {', '.join(pids) or 'none'}.")
+        for pid in pids[role]:
             send(pid, number)
 
     def restart_superlink(self) -> None:
@@ -208,13 +210,13 @@ class Fleet:
 
     def _prepare(self, port: int | None) -> None:
         """Make the credentials that are missing, and Flower's configuration."""
-        wanted = port or self.description.port or processes.free_port()
-        if not processes.port_is_free(wanted):
-            raise RunError(f"port {wanted} of 127.0.0.1 is taken: choose another with --port.")
+        own_port = port or self.description.port or processes.free_port()
+        if not processes.port_is_free(own_port):
+            raise RunError(f"port {own_port} of 127.0.0.1 is taken: choose another with --port.")
         parts = self.parts
         nodes = self.description.nodes if parts.database.exists() else ()
         streams = self.description.streams or processes.free_port()
-        self.description = replace(self.description, port=wanted, nodes=nodes, streams=streams)
+        self.description = replace(self.description, port=own_port, nodes=nodes, streams=streams)
         # Before anything is made or started, so that it can be found again whatever happens.
         self.description.save(self.folder)
         certificates.make_authority(parts.credentials)

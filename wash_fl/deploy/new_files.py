@@ -19,11 +19,11 @@ def refuse_existing(*paths: Path) -> None:
     CredentialsError
         If one does.
     """
-    found = [path for path in paths if path.exists()]
-    if found:
+    existing = [path for path in paths if path.exists()]
+    if existing:
         raise CredentialsError(
-            f"{' and '.join(map(str, found))} {'exists' if len(found) == 1 else 'exist'}, and keys are never "
-            "overwritten: delete what is to be made anew, or choose another folder or name."
+            f"{' and '.join(map(str, existing))} {'exists' if len(existing) == 1 else 'exist'}, and keys are "
+            "never overwritten: delete what is to be made anew, or choose another folder or name."
         )
 
 

@@ -187,26 +187,26 @@ class StartingNode:
             If it ends for another reason, or does not connect in time.
         """
         deadline = time.monotonic() + NODE_SECONDS
-        told = False
+        has_warned = False
         while time.monotonic() < deadline:
             # Asked before the log is read, so that its last words are not missed.
-            ended = self._process.poll() is not None
-            said = self._said()
-            if _CONNECTED.search(said) and not ended:
+            has_ended = self._process.poll() is not None
+            output = self._output()
+            if _CONNECTED.search(output) and not has_ended:
                 return
-            if ended and _HELD_FOR_CONNECTED not in said and _PORT_TAKEN not in said:
+            if has_ended and _HELD_FOR_CONNECTED not in output and _PORT_TAKEN not in output:
                 break
-            if ended:
-                if not told:
+            if has_ended:
+                if not has_warned:
                     say(f"node {self._member} was killed; the SuperLink lets it in again within a minute")
-                    told = True
+                    has_warned = True
                 time.sleep(2.0)
                 self.start()
             time.sleep(0.1)
         words = processes.last_words(self._log, self._before)
         raise RunError(f"node {self._member} did not connect: {words} (log: {self._log}).")
 
-    def _said(self) -> bytes:
+    def _output(self) -> bytes:
         with self._log.open("rb") as file:
             file.seek(self._before)
             return file.read()
@@ -221,12 +221,12 @@ def pids(mark: str) -> dict[str, list[int]]:
     """Return the processes that carry a fleet's mark, by role, as ``Fleet.pids`` explains them."""
     import psutil
 
-    found: dict[str, list[int]] = {}
+    by_role: dict[str, list[int]] = {}
     for process in processes.marked(mark):
         with suppress(psutil.Error):
             if processes.is_alive(process):
-                found.setdefault(_role(process), []).append(process.pid)
-    return {role: sorted(found[role]) for role in sorted(found)}
+                by_role.setdefault(_role(process), []).append(process.pid)
+    return {role: sorted(by_role[role]) for role in sorted(by_role)}
 
 
 def send(pid: int, number: int) -> None:

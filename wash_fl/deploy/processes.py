@@ -89,7 +89,7 @@ def wait_until_healthy(
     name: str,
     authority: Path | None = None,
     timeout: float = START_SECONDS,
-    kept: Path | None = None,
+    final_log: Path | None = None,
 ) -> None:
     """Wait until a server answers.
 
@@ -107,7 +107,7 @@ def wait_until_healthy(
         The certificate by which to know it, for https.
     timeout : float
         Seconds to wait.
-    kept : Path, optional
+    final_log : Path, optional
         Where the log is to be found afterwards, if not there.
 
     Raises
@@ -119,13 +119,15 @@ def wait_until_healthy(
     deadline = time.monotonic() + timeout
     while time.monotonic() < deadline:
         if process.poll() is not None:
-            raise RunError(f"{name} did not start: {last_words(log)} (log: {kept or log}).")
+            raise RunError(f"{name} did not start: {last_words(log)} (log: {final_log or log}).")
         try:
             with urllib.request.urlopen(url, timeout=2, context=context):
                 return
         except (urllib.error.URLError, OSError):
             time.sleep(0.2)
-    raise RunError(f"{name} did not answer within {timeout:g} s: {last_words(log)} (log: {kept or log}).")
+    raise RunError(
+        f"{name} did not answer within {timeout:g} s: {last_words(log)} (log: {final_log or log})."
+    )
 
 
 def read_log(log: Path, after: int = 0) -> str:
@@ -150,8 +152,8 @@ def last_words(log: Path, after: int = 0) -> str:
     except OSError:
         text = ""
     lines = [line for line in text.splitlines() if any(character.isalpha() for character in line)]
-    told = next((found for each in _TELLING if (found := each.findall(text))), lines)
-    words = " ".join(told[-1].replace("│", " ").split()) if told else ""
+    phrases = next((matches for each in _TELLING if (matches := each.findall(text))), lines)
+    words = " ".join(phrases[-1].replace("│", " ").split()) if phrases else ""
     return words[:300].rstrip(". ") or "it said nothing"
 
 
@@ -190,16 +192,16 @@ def marked(mark: str, roles: Collection[str] | None = None) -> set[Any]:
     """
     import psutil
 
-    found: set[Any] = set()
+    carriers: set[Any] = set()
     for process in psutil.process_iter():
         with suppress(psutil.Error, OSError):
             if process.pid == os.getpid():
                 continue
             environment = process.environ()
             if environment.get(MARK) == mark and (roles is None or environment.get(ROLE) in roles):
-                found.add(process)
-                found.update(process.children(recursive=True))
-    return found
+                carriers.add(process)
+                carriers.update(process.children(recursive=True))
+    return carriers
 
 
 def stop_marked(mark: str, roles: Collection[str] | None = None) -> int:
@@ -213,12 +215,12 @@ def stop_marked(mark: str, roles: Collection[str] | None = None) -> int:
     import psutil
 
     deadline = time.monotonic() + STOP_SECONDS
-    known: set[Any] = set()
+    processes: set[Any] = set()
     kindly = True
     # Until none is found: one that is being stopped may start another.
     while time.monotonic() < deadline:
-        known |= set(filter(is_alive, marked(mark, roles)))
-        alive = list(filter(is_alive, known))
+        processes |= set(filter(is_alive, marked(mark, roles)))
+        alive = list(filter(is_alive, processes))
         if not alive:
             break
         for process in alive:
@@ -226,7 +228,7 @@ def stop_marked(mark: str, roles: Collection[str] | None = None) -> int:
                 process.terminate() if kindly else process.kill()
         psutil.wait_procs(alive, timeout=STOP_SECONDS / 4)
         kindly = False
-    return len(known)
+    return len(processes)
 
 
 def is_alive(process: Any) -> bool:

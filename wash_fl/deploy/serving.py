@@ -18,7 +18,7 @@ from wash_fl.deploy.submitting import (
     count_events,
     follow,
     keep_log,
-    placed,
+    with_absolute_paths,
     write_options,
 )
 from wash_fl.errors import RunError
@@ -36,7 +36,7 @@ _RAISED = "ServerApp failed with exception: "
 Say = Callable[[str], None]
 
 
-class _NotTakenError(Exception):
+class _SubmissionError(Exception):
     """The SuperLink took no run; it may in a while."""
 
 
@@ -47,7 +47,7 @@ class _Watch:
     run: int
     pid: int | None = None
 
-    def gone(self) -> bool:
+    def has_ended(self) -> bool:
         """Return whether the ServerApp is known to have ended."""
         import psutil
 
@@ -63,7 +63,7 @@ class _Watch:
         pid = event.get("pid")
         if isinstance(pid, int) and pid != self.pid:
             self.pid = pid
-            if self.gone():  # of another machine, or in a container of its own: cannot be watched
+            if self.has_ended():  # of another machine, or in a container of its own: cannot be watched
                 self.pid = None
 
 
@@ -106,7 +106,7 @@ def serve(
     KeyboardInterrupt
         On Ctrl-C or SIGTERM, after the run is stopped; it can be resumed.
     """
-    config = placed(config)
+    config = with_absolute_paths(config)
     with (
         tempfile.TemporaryDirectory(prefix="wash-") as home,
         interruptible(),
@@ -119,12 +119,12 @@ def serve(
                 why = server.attempt() if attempt == 0 else server.attempt_patiently()
                 if not why:
                     return RunFolder.open(folder)
-                left = restarts - attempt
+                remaining = restarts - attempt
                 say(
                     f"the server's part of the run has ended early: {why}"
-                    + (f"; submitting it again ({attempt + 1} of {restarts})" if left else "")
+                    + (f"; submitting it again ({attempt + 1} of {restarts})" if remaining else "")
                 )
-        except _NotTakenError as error:
+        except _SubmissionError as error:
             raise RunError(str(error)) from error
         finally:
             keep_log(Path(home) / LOG, folder)
@@ -153,7 +153,7 @@ class _Server:
         while True:
             try:
                 return self.attempt()
-            except _NotTakenError:
+            except _SubmissionError:
                 if time.monotonic() + pause > deadline:
                     raise
                 time.sleep(pause)
@@ -172,22 +172,24 @@ class _Server:
         RunError
             If it failed for a reason that another attempt would not change.
         """
-        before, said = count_events(self._folder), self._log.stat().st_size if self._log.exists() else 0
+        before, log_size = count_events(self._folder), self._log.stat().st_size if self._log.exists() else 0
         stream = self._control.submit(app_folder(), self._options, self._log)
         watch: _Watch | None = None
         try:
             while watch is None:
-                ended = stream.poll() is not None
-                run = started_run(self._log, said)
+                stream_ended = stream.poll() is not None
+                run = started_run(self._log, log_size)
                 if run is not None:
                     watch = _Watch(run)
-                elif ended:
-                    words = processes.last_words(self._log, said)
-                    raise _NotTakenError(f"{self._control.name} took no run: {words}.")
+                elif stream_ended:
+                    words = processes.last_words(self._log, log_size)
+                    raise _SubmissionError(f"{self._control.name} took no run: {words}.")
                 else:
                     time.sleep(0.1)
             current = watch
-            for event in follow(self._folder, lambda: stream.poll() is not None or current.gone(), before):
+            for event in follow(
+                self._folder, lambda: stream.poll() is not None or current.has_ended(), before
+            ):
                 current.note(event)
                 self._on_event(event)
                 if event["event"] == "finished":
@@ -211,18 +213,18 @@ class _Server:
         if (self._folder / SUMMARY).is_file():
             return ""  # died after all was written, and before it could say so
         try:
-            found = self._control.status(watch.run)
+            run_status = self._control.status(watch.run)
         except RunError:
             self._await_end(watch)
             return "the SuperLink does not answer"
-        if found.status == "finished:failed" and found.details.startswith(_RAISED):
-            reason = " ".join(found.details.removeprefix(_RAISED).split()).rstrip(".")
+        if run_status.status == "finished:failed" and run_status.details.startswith(_RAISED):
+            reason = " ".join(run_status.details.removeprefix(_RAISED).split()).rstrip(".")
             raise RunError(f"the run failed: {reason} (Flower's log: {self._folder / LOG}).")
-        if found.status == "finished:stopped":
+        if run_status.status == "finished:stopped":
             raise RunError(
                 f"the run was stopped by `flwr stop`; to go on: wash-fl serve --resume {self._folder}."
             )
-        if found.status == "finished:completed":
+        if run_status.status == "finished:completed":
             raise RunError(
                 f"Flower ran the job to its end, but not in {self._folder}: run `wash-fl serve` on the "
                 "SuperLink's machine, with a run-dir that its processes see under the same path."
@@ -240,7 +242,7 @@ class _Server:
         if watch.pid is None:
             return
         deadline = time.monotonic() + END_SECONDS
-        while not watch.gone():
+        while not watch.has_ended():
             if time.monotonic() > deadline:
                 raise RunError(
                     f"the ServerApp (process {watch.pid}) still runs, and two must not work on one run: end "

@@ -23,7 +23,7 @@ from wash_fl.deploy.submitting import (
     count_events,
     follow,
     keep_log,
-    placed,
+    with_absolute_paths,
     write_options,
 )
 from wash_fl.errors import RunError
@@ -64,7 +64,7 @@ def simulate(config: RunConfig, on_event: OnEvent) -> RunFolder:
         On Ctrl-C or SIGTERM, after everything is stopped.
     """
     _check_room(config)
-    config = placed(config)
+    config = with_absolute_paths(config)
     with interruptible(), RunFolder.claimed(config) as run:
         folder = run.path
         if not config.fleet.state_dir:
@@ -106,10 +106,10 @@ def _check_room(config: RunConfig) -> None:
 
 
 @contextmanager
-def _flower(home: Path, config: RunConfig, mark: str, kept: Path) -> Iterator["subprocess.Popen[bytes]"]:
+def _flower(home: Path, config: RunConfig, mark: str, final_log: Path) -> Iterator["subprocess.Popen[bytes]"]:
     """Start a SuperLink and submit the run; on leaving, stop every process that came of it.
 
-    ``kept`` is where the log will be when this process has ended.
+    ``final_log`` is where the log will be when this process has ended.
     """
     if importlib.util.find_spec("ray") is None:
         raise RunError(f"simulation needs Flower's simulation engine: {install_hint('simulation')}.")
@@ -123,7 +123,7 @@ def _flower(home: Path, config: RunConfig, mark: str, kept: Path) -> Iterator["s
         serve = "flower-superlink --insecure --simulation --isolation subprocess --host 127.0.0.1 --port"
         superlink = processes.start([*serve.split(), str(port)], environment, home / LOG)
         processes.wait_until_healthy(
-            superlink, f"http://{address}/health", home / LOG, name="Flower's SuperLink", kept=kept
+            superlink, f"http://{address}/health", home / LOG, name="Flower's SuperLink", final_log=final_log
         )
         members = config.training.members
         size = f"num-supernodes={members} client-resources-num-cpus=1"
@@ -179,11 +179,11 @@ def _wait_for(
 ) -> RunFolder:
     """Hand out the run's events as they are written, until it has finished."""
 
-    def ended() -> bool:
+    def has_ended() -> bool:
         watch.check()
         return run.poll() is not None
 
-    for event in follow(folder, ended, before):
+    for event in follow(folder, has_ended, before):
         on_event(event)
         if event["event"] in ("failed", "finished"):
             # Let Flower end the run in its own way, for a while: what is in its log comes with a delay.

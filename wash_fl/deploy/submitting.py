@@ -27,7 +27,7 @@ def app_folder() -> Path:
     raise RunError("the Flower app (clients/, server/) is not beside the package: install wash-fl again.")
 
 
-def placed(config: RunConfig) -> RunConfig:
+def with_absolute_paths(config: RunConfig) -> RunConfig:
     """Return the options with absolute paths and a name, for they are read in other processes.
 
     Raises
@@ -73,25 +73,25 @@ def keep_log(log: Path, folder: Path) -> None:
             shutil.copyfileobj(source, target)
 
 
-def follow(folder: Path, ended: Callable[[], bool], after: int = 0) -> Iterator[dict[str, Any]]:
+def follow(folder: Path, has_ended: Callable[[], bool], after: int = 0) -> Iterator[dict[str, Any]]:
     """Yield a run's events as they are written, until it has ended.
 
     Parameters
     ----------
     folder : Path
         The run's; it may not exist yet.
-    ended : callable
+    has_ended : callable
         Whether nothing writes events any more.
     after : int
         Events of earlier attempts, which are passed over.
     """
-    seen = after
+    count = after
     while True:
         # Asked before the events are read, so that the last ones are not missed.
-        last = ended()
+        last = has_ended()
         events = list(RunFolder(folder).events())
-        yield from events[seen:]
-        seen = max(seen, len(events))
+        yield from events[count:]
+        count = max(count, len(events))
         if last:
             return
         time.sleep(POLL_SECONDS)

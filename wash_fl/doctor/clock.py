@@ -24,7 +24,11 @@ SET: Final = (
 
 
 def clock(
-    ahead: float | None, *, now: float | None = None, built: float | None = None, synced: bool | None = None
+    ahead: float | None,
+    *,
+    now: float | None = None,
+    earliest: float | None = None,
+    synced: bool | None = None,
 ) -> Finding:
     """Check this machine's clock.
 
@@ -34,17 +38,17 @@ def clock(
         Seconds by which it is ahead of the SuperLink's, if that is known.
     now : float, optional
         Seconds since 1970, by this clock.
-    built : float, optional
+    earliest : float, optional
         A time that is certainly over: by default, when these files were installed.
     synced : bool, optional
         Whether it is kept by a time server; by default, as systemd says.
     """
     now = time.time() if now is None else now
-    built = Path(wash_fl.__file__).stat().st_mtime if built is None else built
+    earliest = Path(wash_fl.__file__).stat().st_mtime if earliest is None else earliest
     text = f"{time.strftime('%Y-%m-%d %H:%M', time.gmtime(now))} UTC"
     if ahead is not None:
         return _beside_the_servers(ahead, text)
-    if now < built - 86_400:
+    if now < earliest - 86_400:
         return Finding("clock", "problem", f"{text}, which is before wash-fl was installed here", SET)
     synced = synchronized() if synced is None else synced
     if synced is False:
@@ -73,7 +77,7 @@ def synchronized() -> bool | None:
     if program is None:
         return None
     try:
-        told = subprocess.run(
+        process = subprocess.run(
             [program, "show", "--property=NTPSynchronized", "--value"],
             capture_output=True,
             text=True,
@@ -82,4 +86,4 @@ def synchronized() -> bool | None:
         )
     except (OSError, subprocess.SubprocessError):
         return None
-    return {"yes": True, "no": False}.get(told.stdout.strip())
+    return {"yes": True, "no": False}.get(process.stdout.strip())

@@ -50,9 +50,9 @@ def examine(
     yield machine.disk(_state_folder(config))
     ahead = None
     if superlink is not None:
-        reached = reach(superlink, authority)
-        yield from reached.findings
-        ahead = reached.ahead
+        reachability = reach(superlink, authority)
+        yield from reachability.findings
+        ahead = reachability.ahead
     yield clock(ahead)
     yield from training(config, member, memory)
 

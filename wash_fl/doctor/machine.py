@@ -44,22 +44,22 @@ def python(version: tuple[int, ...] | None = None, implementation: str | None = 
     """Check that this Python is one that wash_fl and PyTorch run on."""
     version = tuple(sys.version_info[:3]) if version is None else version
     implementation = platform.python_implementation() if implementation is None else implementation
-    found = f"{implementation} {'.'.join(map(str, version))}"
+    text = f"{implementation} {'.'.join(map(str, version))}"
     if version[:2] < OLDEST:
         return Finding(
             "Python",
             "problem",
-            f"{found}, which is too old",
+            f"{text}, which is too old",
             "install Python 3.11 or newer beside the system's, and make the virtual environment with it",
         )
     if implementation != "CPython":
         return Finding(
             "Python",
             "problem",
-            f"{found}, for which PyTorch has no wheels",
+            f"{text}, for which PyTorch has no wheels",
             "make the virtual environment with CPython (the python3 of the system)",
         )
-    return Finding("Python", "ok", found)
+    return Finding("Python", "ok", text)
 
 
 def architecture(
@@ -79,13 +79,13 @@ def architecture(
     machine = platform.machine() if machine is None else machine
     bits = 8 * struct.calcsize("P") if bits is None else bits
     name, version = platform.libc_ver() if libc is None else libc
-    found = ", ".join(filter(None, [machine, f"{bits} bits", f"{name} {version}".strip()]))
+    text = ", ".join(filter(None, [machine, f"{bits} bits", f"{name} {version}".strip()]))
     if bits != 64:
         mixed = machine in ARCHITECTURES
         return Finding(
             "architecture",
             "problem",
-            f"{found}: {'a 32-bit system under a 64-bit kernel' if mixed else 'a 32-bit system'}, for which "
+            f"{text}: {'a 32-bit system under a 64-bit kernel' if mixed else 'a 32-bit system'}, for which "
             "PyTorch has no wheels",
             "write the 64-bit image of the system to the card; upgrading does not change it",
         )
@@ -93,24 +93,24 @@ def architecture(
         return Finding(
             "architecture",
             "warning",
-            f"{found}, which nobody has tried",
+            f"{text}, which nobody has tried",
             "see whether pip finds wheels of torch, numpy and grpcio for it",
         )
     if sys.platform == "linux" and name != "glibc":
         return Finding(
             "architecture",
             "problem",
-            f"{found}: not glibc (Alpine's musl, for example), for which PyTorch has no wheels",
+            f"{text}: not glibc (Alpine's musl, for example), for which PyTorch has no wheels",
             "use a system with glibc: Raspberry Pi OS, Debian, Ubuntu",
         )
     if name == "glibc" and _numbers(version) < OLDEST_GLIBC:
         return Finding(
             "architecture",
             "problem",
-            f"{found}: older than glibc 2.28, which the wheels need",
+            f"{text}: older than glibc 2.28, which the wheels need",
             "install a newer system: Debian 12 or Ubuntu 22.04, or newer",
         )
-    return Finding("architecture", "ok", found)
+    return Finding("architecture", "ok", text)
 
 
 def _numbers(version: str) -> tuple[int, ...]:
@@ -122,15 +122,15 @@ def read_memory(source: Path = Path("/proc/meminfo")) -> Memory | None:
     try:
         lines = source.read_text(encoding="utf-8").splitlines()
         sizes = {name: int(rest.split()[0]) for name, _, rest in (line.partition(":") for line in lines)}
-        wanted = ("MemTotal", "MemAvailable", "SwapTotal", "SwapFree")
-        return Memory(*(1024 * sizes[name] for name in wanted))
+        fields = ("MemTotal", "MemAvailable", "SwapTotal", "SwapFree")
+        return Memory(*(1024 * sizes[name] for name in fields))
     except (OSError, ValueError, IndexError, KeyError):
         return None
 
 
-def memory(found: Memory | None) -> Finding:
+def memory(amounts: Memory | None) -> Finding:
     """Check that there is memory for PyTorch and Flower at all; whether the model fits is tried."""
-    if found is None:
+    if amounts is None:
         return Finding(
             "memory",
             "warning",
@@ -138,10 +138,10 @@ def memory(found: Memory | None) -> Finding:
             "see that the training step below fits, with 270 MB beside it for Flower",
         )
     text = (
-        f"{megabytes(found.total)}, of which {megabytes(found.available)} are available; "
-        f"{megabytes(found.swap)} of swap"
+        f"{megabytes(amounts.total)}, of which {megabytes(amounts.available)} are available; "
+        f"{megabytes(amounts.swap)} of swap"
     )
-    if found.available + found.swap_free < MEMORY_WISHED:
+    if amounts.available + amounts.swap_free < MEMORY_WISHED:
         return Finding(
             "memory",
             "warning",
@@ -149,7 +149,7 @@ def memory(found: Memory | None) -> Finding:
             "stop what the device does not need (a desktop, for example), and add swap or zram: "
             "docs/raspberry-pi.md, docs/jetson.md",
         )
-    if found.total < 2 * MEMORY_WISHED and not found.swap:
+    if amounts.total < 2 * MEMORY_WISHED and not amounts.swap:
         return Finding(
             "memory",
             "warning",

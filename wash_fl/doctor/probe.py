@@ -30,12 +30,12 @@ CLASSES: Final = 10
 """Of stand-in data."""
 
 
-def main(wanted: dict[str, Any]) -> int:
+def main(request: dict[str, Any]) -> int:
     """Take the steps.
 
     Parameters
     ----------
-    wanted : dict
+    request : dict
         ``options``, a run's; ``member``, whose data is used; and ``stand_in``, the shape of random inputs to
         train on instead of a task's data, or null.
 
@@ -46,7 +46,7 @@ def main(wanted: dict[str, Any]) -> int:
     """
     _be_the_first_to_be_killed()
     try:
-        _train(RunConfig.from_mapping(wanted["options"]), wanted["member"], wanted["stand_in"])
+        _train(RunConfig.from_mapping(request["options"]), request["member"], request["stand_in"])
     except WashError as error:
         _say(refused=str(error))
         return 1
@@ -120,9 +120,9 @@ def _examples(config: RunConfig, task: "Task", member: int, stand_in: list[int] 
 
     if stand_in is None:
         try:
-            found = member_examples(task, config, member)
-            _say(examples=len(found))  # type: ignore[arg-type]
-            return found
+            examples = member_examples(task, config, member)
+            _say(examples=len(examples))  # type: ignore[arg-type]
+            return examples
         except DataError as error:
             _say(no_data=str(error))
     return _random(config.training.batch_size, task)
@@ -137,9 +137,9 @@ def _random(size: int, task: "Task") -> "TensorDataset":
     return TensorDataset(inputs, torch.randint(len(task.classes), (size,), generator=generator))
 
 
-def _say(**told: Any) -> None:
+def _say(**facts: Any) -> None:
     # Whatever the task's own code prints stays on lines of its own.
-    print("\n" + json.dumps(told), flush=True)
+    print("\n" + json.dumps(facts), flush=True)
 
 
 def _be_the_first_to_be_killed() -> None:

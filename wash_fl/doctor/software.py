@@ -15,7 +15,7 @@ GPU_FILES: Final = ("/dev/nvidiactl", "/dev/nvhost-gpu", "/dev/nvgpu", "/dev/nvm
 def packages() -> Iterator[Finding]:
     """Check what the extra ``client`` needs: one finding for what is missing, one for wrong versions."""
     try:
-        wanted = list(_needed_by_a_client())
+        requirements = list(_needed_by_a_client())
     except PackageNotFoundError:
         yield Finding(
             "packages",
@@ -24,16 +24,16 @@ def packages() -> Iterator[Finding]:
             f"{install_hint('client')}, in a virtual environment",
         )
         return
-    found: list[str] = []
+    versions: list[str] = []
     missing: list[str] = []
     wrong: list[str] = []
-    for name, allowed in wanted:
+    for name, allowed in requirements:
         try:
             here = version(name)
         except PackageNotFoundError:
             missing.append(name)
             continue
-        found.append(f"{name} {here}")
+        versions.append(f"{name} {here}")
         if not _fits(here, allowed):
             wrong.append(f"{name} {here} (needed: {allowed})")
     if missing:
@@ -46,7 +46,7 @@ def packages() -> Iterator[Finding]:
             f"{install_hint('client', '--upgrade')}; keep Flower's version the same on server and devices",
         )
     if not missing and not wrong:
-        yield Finding("packages", "ok", ", ".join([f"{DISTRIBUTION} {version(DISTRIBUTION)}", *found]))
+        yield Finding("packages", "ok", ", ".join([f"{DISTRIBUTION} {version(DISTRIBUTION)}", *versions]))
 
 
 def torch_build(installed: Iterable[str] | None = None, devices: Sequence[str] = GPU_FILES) -> Finding | None:

@@ -60,7 +60,7 @@ class Address:
 
 
 @dataclass(frozen=True)
-class Reached:
+class Reachability:
     """What was learned of a SuperLink.
 
     Attributes
@@ -76,7 +76,7 @@ class Reached:
     ahead: float | None = None
 
 
-def reach(address: Address, authority: Path | None) -> Reached:
+def reach(address: Address, authority: Path | None) -> Reachability:
     """Connect, as a SuperNode would, and ask for the SuperLink's health.
 
     Parameters
@@ -88,52 +88,52 @@ def reach(address: Address, authority: Path | None) -> Reached:
     """
     unreachable = _connect(address)
     if unreachable is not None:
-        return Reached((unreachable,))
+        return Reachability((unreachable,))
     connected = Finding("connection", "ok", f"{address} accepts connections")
     try:
         context = ssl.create_default_context(cafile=None if authority is None else str(authority))
     except OSError as error:  # a file that is no certificate raises ssl.SSLError, which is one
-        return Reached((connected, _bad_authority(authority, error)))
+        return Reachability((connected, _bad_authority(authority, error)))
     try:
         answer, ahead, certificate = _ask(address, context)
     except ssl.SSLCertVerificationError as error:
         trusted, ahead = _distrusted(address, authority, context, error)
-        return Reached((connected, trusted), ahead)
+        return Reachability((connected, trusted), ahead)
     except (OSError, http.client.HTTPException) as error:
-        return Reached((connected, _no_tls(address, error)))
+        return Reachability((connected, _no_tls(address, error)))
     until = datetime.fromtimestamp(ssl.cert_time_to_seconds(certificate["notAfter"]), UTC)
-    return Reached((connected, _validity(until), _answered(address, answer)), ahead)
+    return Reachability((connected, _validity(until), _answered(address, answer)), ahead)
 
 
 def _connect(address: Address) -> Finding | None:
     try:
         socket.create_connection((address.host, address.port), SECONDS).close()
     except socket.gaierror:
-        found, advice = (
+        problem, advice = (
             f"there is no host {address.host!r}, as far as this machine can find out",
             "check the name and the network's DNS; or give the server's address instead of its name (its "
             "certificate must then have that address: wash-fl fleet certificates, with --host)",
         )
     except ConnectionRefusedError:
-        found, advice = (
+        problem, advice = (
             f"{address} refuses the connection: the machine is there, and nothing listens on that port",
             "check the port; start the SuperLink (systemctl status wash-fl-superlink); it listens on "
             "127.0.0.1 only until SUPERLINK_HOST in superlink.env says otherwise: docs/fleet.md, step 5",
         )
     except TimeoutError:
-        found, advice = (
+        problem, advice = (
             f"{address} did not answer within {SECONDS:g} s",
             "check that the server is on and in this network; a firewall that drops packets looks like this: "
             "open the port for this device",
         )
     except OSError as error:
-        found, advice = (
+        problem, advice = (
             f"{address} cannot be reached: {error.strerror or error}",
             "check this machine's network (ip address, ip route) and the server's address",
         )
     else:
         return None
-    return Finding("connection", "problem", found, advice)
+    return Finding("connection", "problem", problem, advice)
 
 
 def _ask(address: Address, context: ssl.SSLContext) -> tuple[int, float | None, dict[str, Any]]:
@@ -142,12 +142,16 @@ def _ask(address: Address, context: ssl.SSLContext) -> tuple[int, float | None, 
     try:
         connection.connect()
         certificate = connection.sock.getpeercert()
-        asked = datetime.now(UTC).timestamp()
+        sent_at = datetime.now(UTC).timestamp()
         connection.request("GET", "/health")
         response = connection.getresponse()
-        answered = datetime.now(UTC).timestamp()
+        answered_at = datetime.now(UTC).timestamp()
         response.read(1000)
-        return response.status, _ahead(response.headers["Date"], (asked + answered) / 2), certificate or {}
+        return (
+            response.status,
+            _ahead(response.headers["Date"], (sent_at + answered_at) / 2),
+            certificate or {},
+        )
     finally:
         connection.close()
 
@@ -179,29 +183,29 @@ def _distrusted(
     """Say why the certificate is not trusted; a wrong date may be this machine's."""
     code, ahead = error.verify_code, None
     if code in (_EXPIRED, _NOT_YET):
-        found, advice, ahead = _out_of_date(address, context, code)
+        problem, advice, ahead = _out_of_date(address, context, code)
     elif code in _OTHER_NAME:
-        found, advice = (
+        problem, advice = (
             f"the server's certificate is not for {address.host!r}",
             "use a name or address that it has, or make one for this host, too: docs/fleet.md, step 2",
         )
     elif code in _STRANGERS and authority is None:
-        found, advice = (
+        problem, advice = (
             "the server's certificate is of an authority that this system does not know",
             "give the fleet's own: --root-certificates ca.crt, copied from the server",
         )
     elif code in _STRANGERS:
-        found, advice = (
+        problem, advice = (
             f"the server's certificate was not signed by {authority}",
             "copy the ca.crt that belongs to this server; if it is the right one, something else answers at "
             f"{address}",
         )
     else:
-        found, advice = (
+        problem, advice = (
             f"the server's certificate is not trusted: {error.verify_message}",
             "make the server's certificate anew: docs/fleet.md, step 2",
         )
-    return Finding("certificate", "problem", found, advice), ahead
+    return Finding("certificate", "problem", problem, advice), ahead
 
 
 def _out_of_date(address: Address, context: ssl.SSLContext, code: int) -> tuple[str, str, float | None]:

@@ -14,7 +14,7 @@ from wash_fl.checks.finding import MEGABYTE, Finding, megabytes
 from wash_fl.config import RunConfig
 from wash_fl.doctor.machine import Memory
 from wash_fl.extras import install_hint
-from wash_fl.system.peak import Ended, watch
+from wash_fl.system.peak import ProcessResult, watch
 
 FLOWER: Final = 270 * MEGABYTE
 """What a SuperNode and its launcher take beside the ClientApp that trains: `wash-fl bench memory`."""
@@ -30,32 +30,32 @@ AGAIN: Final = "mend this, and run wash-fl doctor again"
 
 
 @dataclass(frozen=True)
-class Tried:
+class Trial:
     """What the program that trains (:mod:`wash_fl.doctor.probe`) came to.
 
     Attributes
     ----------
-    ended : Ended
+    process : ProcessResult
         How it ended.
     at : str
         What it did last.
-    told : dict
+    facts : dict
         What it found out.
     """
 
-    ended: Ended
+    process: ProcessResult
     at: str
-    told: dict[str, Any] = field(default_factory=dict)
+    facts: dict[str, Any] = field(default_factory=dict)
 
     @property
     def peak(self) -> int:
         """Bytes that it had in RAM at most."""
-        return max(self.ended.peak, int(self.told.get("peak", 0)))
+        return max(self.process.peak, int(self.facts.get("peak", 0)))
 
 
 def try_steps(
     config: RunConfig, member: int = 0, *, stand_in: tuple[int, ...] | None = None, timeout: float = LONGEST
-) -> Tried:
+) -> Trial:
     """Take a few training steps in a process of its own.
 
     Parameters
@@ -69,25 +69,25 @@ def try_steps(
     timeout : float
         Seconds after which it is stopped.
     """
-    wanted = {"options": config.to_mapping(), "member": member, "stand_in": stand_in}
+    request = {"options": config.to_mapping(), "member": member, "stand_in": stand_in}
     # With one thread, as a device's unit file has it.
     environment = os.environ | {"OMP_NUM_THREADS": "1", "FLWR_TELEMETRY_ENABLED": "0"}
-    command = [sys.executable, "-m", "wash_fl.doctor.probe", json.dumps(wanted)]
+    command = [sys.executable, "-m", "wash_fl.doctor.probe", json.dumps(request)]
     return read(watch(command, timeout=timeout, environment=environment))
 
 
-def read(ended: Ended) -> Tried:
+def read(process: ProcessResult) -> Trial:
     """Read what the program said before it ended."""
-    at, told = "starting Python", dict[str, Any]()
-    for line in ended.out.splitlines():
+    at, facts = "starting Python", dict[str, Any]()
+    for line in process.out.splitlines():
         try:
-            said = json.loads(line)
+            message = json.loads(line)
         except ValueError:
             continue
-        if isinstance(said, dict):
-            at = said.pop("at", at)
-            told |= said
-    return Tried(ended, at, told)
+        if isinstance(message, dict):
+            at = message.pop("at", at)
+            facts |= message
+    return Trial(process, at, facts)
 
 
 def training(config: RunConfig, member: int, memory: Memory | None) -> Iterator[Finding]:
@@ -103,53 +103,53 @@ def training(config: RunConfig, member: int, memory: Memory | None) -> Iterator[
     yield from judge(try_steps(config, member), config, memory)
 
 
-def judge(tried: Tried, config: RunConfig, memory: Memory | None) -> Iterator[Finding]:
+def judge(trial: Trial, config: RunConfig, memory: Memory | None) -> Iterator[Finding]:
     """Yield the findings on steps that were tried."""
-    told = tried.told
-    if "examples" in told:
-        yield Finding("data", "ok", f"{told['examples']:,} examples of the task {config.task.task!r}")
-    if "no_data" in told:
-        yield Finding("data", "problem", str(told["no_data"]).rstrip("."), AGAIN)
-    if tried.ended.status != 0 or "seconds" not in told:
-        yield _failed(tried)
+    facts = trial.facts
+    if "examples" in facts:
+        yield Finding("data", "ok", f"{facts['examples']:,} examples of the task {config.task.task!r}")
+    if "no_data" in facts:
+        yield Finding("data", "problem", str(facts["no_data"]).rstrip("."), AGAIN)
+    if trial.process.status != 0 or "seconds" not in facts:
+        yield _failed(trial)
         return
-    yield _fit(tried, config, memory)
-    yield _pace(told["seconds"], config)
+    yield _fit(trial, config, memory)
+    yield _pace(facts["seconds"], config)
 
 
-def _failed(tried: Tried) -> Finding:
-    status, peak = tried.ended.status, megabytes(tried.peak)
-    while_ = f"while {tried.at}"
-    if tried.ended.timed_out:
-        found, advice = (
-            f"not done after {tried.ended.seconds:,.0f} s, {while_}",
+def _failed(trial: Trial) -> Finding:
+    status, peak = trial.process.status, megabytes(trial.peak)
+    while_ = f"while {trial.at}"
+    if trial.process.timed_out:
+        problem, advice = (
+            f"not done after {trial.process.seconds:,.0f} s, {while_}",
             "use a smaller --batch-size or --model; if it is swapping (free -h), it needs more memory",
         )
-    elif "no_memory" in tried.told or status == -signal.SIGKILL:
-        how = "the system killed it" if status < 0 else f"it got no more memory ({tried.told['no_memory']})"
-        found, advice = f"{how} at {peak}, {while_}: it does not fit", SMALLER
+    elif "no_memory" in trial.facts or status == -signal.SIGKILL:
+        how = "the system killed it" if status < 0 else f"it got no more memory ({trial.facts['no_memory']})"
+        problem, advice = f"{how} at {peak}, {while_}: it does not fit", SMALLER
     elif status < 0:
         name = signal.Signals(-status).name
-        found, advice = (
+        problem, advice = (
             f"it died of {name} {while_}",
             "this build of PyTorch does not run on this processor: install another version "
             "(docs/raspberry-pi.md, step 2)",
         )
-    elif "refused" in tried.told:
-        found, advice = str(tried.told["refused"]).rstrip("."), AGAIN
+    elif "refused" in trial.facts:
+        problem, advice = str(trial.facts["refused"]).rstrip("."), AGAIN
     else:
-        last = [line for line in tried.ended.err.splitlines() if line.strip()] or ["it said nothing"]
-        found, advice = f"it ended {while_}: {last[-1].strip()[:300]}", AGAIN
-    return Finding("training step", "problem", found, advice)
+        last = [line for line in trial.process.err.splitlines() if line.strip()] or ["it said nothing"]
+        problem, advice = f"it ended {while_}: {last[-1].strip()[:300]}", AGAIN
+    return Finding("training step", "problem", problem, advice)
 
 
-def _fit(tried: Tried, config: RunConfig, memory: Memory | None) -> Finding:
+def _fit(trial: Trial, config: RunConfig, memory: Memory | None) -> Finding:
     model = config.task.model if config.task.model != "default" else f"the model of {config.task.task!r}"
     text = (
-        f"{megabytes(tried.peak)} at most, with {model} ({tried.told['parameters']:,} parameters) at batch "
+        f"{megabytes(trial.peak)} at most, with {model} ({trial.facts['parameters']:,} parameters) at batch "
         f"{config.training.batch_size}"
     )
-    need = tried.peak + FLOWER
+    need = trial.peak + FLOWER
     if memory is None:
         return Finding("training step", "ok", text)
     beside = f"{text}; with {megabytes(FLOWER)} for Flower beside it {megabytes(need)}"

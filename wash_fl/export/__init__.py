@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING, Any
 
-from wash_fl.export.answers import Answer, Answered, answer_files
+from wash_fl.export.answers import Answer, FileAnswers, answer_files
 from wash_fl.export.inference import Predictions, Predictor, evaluate_onnx, load_inputs
 from wash_fl.export.metadata import ModelCard
 from wash_fl.export.normalization import Normalization
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Answer",
-    "Answered",
+    "FileAnswers",
     "ModelCard",
     "Normalization",
     "Parity",

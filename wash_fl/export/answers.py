@@ -33,7 +33,7 @@ class Answer:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Answered:
+class FileAnswers:
     """What became of one file.
 
     Parameters
@@ -63,7 +63,7 @@ def answer_files(
     batch_size: int = 64,
     resize: bool = False,
     stride: int | None = None,
-) -> Iterator[Answered]:
+) -> Iterator[FileAnswers]:
     """Answer files one after another, in their order.
 
     Parameters
@@ -78,10 +78,10 @@ def answer_files(
 
     Yields
     ------
-    Answered
+    FileAnswers
         One for each file.
     """
-    read: list[Examples | Answered] = []
+    read: list[Examples | FileAnswers] = []
     waiting = 0
     for file in files:
         try:
@@ -89,21 +89,23 @@ def answer_files(
             read.append(examples)
             waiting += len(examples.inputs)
         except ExportError as error:
-            read.append(Answered(file=file, refused=str(error)))
+            read.append(FileAnswers(file=file, refused=str(error)))
         if waiting >= batch_size:
             yield from _answer(predictor, read, batch_size)
             read, waiting = [], 0
     yield from _answer(predictor, read, batch_size)
 
 
-def _answer(predictor: Predictor, read: list[Examples | Answered], batch_size: int) -> Iterator[Answered]:
+def _answer(
+    predictor: Predictor, read: list[Examples | FileAnswers], batch_size: int
+) -> Iterator[FileAnswers]:
     inputs = [each.inputs for each in read if isinstance(each, Examples)]
     in_order: Iterator[tuple[str, float]] = iter(())
     if inputs:
-        found = predictor.predict(np.concatenate(inputs), batch_size=batch_size)
-        in_order = zip(found.labels, found.probabilities.max(axis=1).tolist(), strict=True)
+        predictions = predictor.predict(np.concatenate(inputs), batch_size=batch_size)
+        in_order = zip(predictions.labels, predictions.probabilities.max(axis=1).tolist(), strict=True)
     for each in read:
-        if isinstance(each, Answered):
+        if isinstance(each, FileAnswers):
             yield each
             continue
         own = islice(in_order, len(each.places))
@@ -111,4 +113,4 @@ def _answer(predictor: Predictor, read: list[Examples | Answered], batch_size: i
             Answer(place=place, label=label, probability=probability)
             for place, (label, probability) in zip(each.places, own, strict=True)
         )
-        yield Answered(file=each.file, answers=answers, left_over=each.left_over, warnings=each.warnings)
+        yield FileAnswers(file=each.file, answers=answers, left_over=each.left_over, warnings=each.warnings)

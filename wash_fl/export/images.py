@@ -95,9 +95,9 @@ def _open(path: Path) -> "Image":
     with content, warnings.catch_warnings():
         warnings.simplefilter("error", Image.DecompressionBombWarning)
         try:
-            with Image.open(content, formats=_FORMATS) as opened:
-                _refuse_what_is_no_photo(path, opened)
-                return _without_alpha(path, ImageOps.exif_transpose(opened))
+            with Image.open(content, formats=_FORMATS) as image:
+                _refuse_what_is_no_photo(path, image)
+                return _without_alpha(path, ImageOps.exif_transpose(image))
         except ExportError:
             raise
         except Exception as error:  # its parsers raise OSError, SyntaxError, struct.error and more
@@ -108,14 +108,14 @@ def _open(path: Path) -> "Image":
             ) from error
 
 
-def _refuse_what_is_no_photo(path: Path, opened: Any) -> None:
-    if opened.mode not in _PICTURES_OF_8_BITS:
+def _refuse_what_is_no_photo(path: Path, image: Any) -> None:
+    if image.mode not in _PICTURES_OF_8_BITS:
         raise ExportError(
-            f"{path} has pixels of mode {opened.mode}: save it with 8 bits per channel, grey or RGB."
+            f"{path} has pixels of mode {image.mode}: save it with 8 bits per channel, grey or RGB."
         )
     # A telephone's JPEG may hold a second picture, such as a depth map: the first is the photo.
-    if opened.format in {"PNG", "WEBP"} and getattr(opened, "n_frames", 1) > 1:
-        raise ExportError(f"{path} has {opened.n_frames} pictures that move: save each as a file of its own.")
+    if image.format in {"PNG", "WEBP"} and getattr(image, "n_frames", 1) > 1:
+        raise ExportError(f"{path} has {image.n_frames} pictures that move: save each as a file of its own.")
 
 
 def _without_alpha(path: Path, picture: "Image") -> "Image":

@@ -80,11 +80,11 @@ class Predictor:
         except ExportError as error:
             raise ExportError(f"{self.path}: {error}") from error
         inputs, outputs = self._session.get_inputs(), self._session.get_outputs()
-        given = [tuple(port.shape[1:]) for port in (*inputs, *outputs)]
+        shapes = [tuple(port.shape[1:]) for port in (*inputs, *outputs)]
         allowed = [self.card.input_shape, (len(self.card.classes),)]
-        if given != allowed:
+        if shapes != allowed:
             raise ExportError(
-                f"{self.path}: its graph has inputs and outputs of shapes {given}, and its card says "
+                f"{self.path}: its graph has inputs and outputs of shapes {shapes}, and its card says "
                 f"{allowed}: the file is damaged or edited, export the model again."
             )
         kind = "tensor(float)" if self.card.input_dtype == np.float32 else f"tensor({self.card.input_dtype})"
@@ -164,10 +164,10 @@ class Predictor:
                 f"{self.path} cannot answer {len(batch)} examples ({first_line(error)}): "
                 "export the model again."
             ) from error
-        wanted = (len(batch), len(self.card.classes))
-        if logits.shape != wanted:
+        shape = (len(batch), len(self.card.classes))
+        if logits.shape != shape:
             raise ExportError(
-                f"{self.path} answers {len(batch)} examples in shape {logits.shape}, not {wanted}: "
+                f"{self.path} answers {len(batch)} examples in shape {logits.shape}, not {shape}: "
                 "export the model again."
             )
         return np.asarray(logits, dtype=np.float32)

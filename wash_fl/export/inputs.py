@@ -243,9 +243,9 @@ def _read_arrays(path: Path, card: ModelCard) -> Examples:
     for name, array in arrays.read_arrays(path):
         batch = as_batch(array, card, str(path) if name is None else f"{path}: {name}", slack=SLACK)
         inputs.append(batch)
-        named = {} if name is None else {"array": name}
+        place = {} if name is None else {"array": name}
         alone = array.shape == card.input_shape
-        places += [named if alone else named | {"index": index} for index in range(len(batch))]
+        places += [place if alone else place | {"index": index} for index in range(len(batch))]
     if not inputs:
         raise ExportError(f"{path} holds no array: write it with numpy.savez.")
     batch = np.concatenate(inputs)

@@ -117,30 +117,32 @@ def export_int8(
     failed: list[tuple[Judgement, tuple[str, ...]]] = []
     with replacing(path) as partial:
         for in_float in _choices(quantizer):
-            kept = quantizer.write(partial, in_float=in_float)
+            float_layers = quantizer.write(partial, in_float=in_float)
             int8 = Predictor(partial)
             logits = int8.predict(batch).logits
             judgement = judge(logits, reference, targets, classes, tolerance)
             if not judgement.failures:
                 give_proof(partial, float32, tolerance=quantized_tolerance(logits, reference))
-                made = Int8(
+                result = Int8(
                     model=path,
                     target=target,
-                    in_float=kept,
+                    in_float=float_layers,
                     tries=len(failed) + 1,
                     float32_bytes=model.stat().st_size,
                     int8_bytes=partial.stat().st_size,
                     latency=compare(float32, Predictor(partial), batch),
                     judgement=judgement,
                 )
-                _refuse_without_gain(made.float32_bytes, made.int8_bytes, made.latency, target, kept)
-                return made
-            failed.append((judgement, kept))
-        best, kept = min(failed, key=lambda each: (len(each[0].failures), each[0].lost))
+                _refuse_without_gain(
+                    result.float32_bytes, result.int8_bytes, result.latency, target, float_layers
+                )
+                return result
+            failed.append((judgement, float_layers))
+        best, float_layers = min(failed, key=lambda each: (len(each[0].failures), each[0].points_lost))
         raise ExportError(
             f"{path} is not written: {'; and '.join(best.failures)}. That was the best of "
-            f"{len(failed)} tries, with {', '.join(kept) or 'no layer'} in float32: use the float32 file, or "
-            "give a larger --int8-tolerance."
+            f"{len(failed)} tries, with {', '.join(float_layers) or 'no layer'} in float32: use the float32 "
+            "file, or give a larger --int8-tolerance."
         )
 
 
@@ -219,11 +221,11 @@ def _refuse_without_gain(
     """
     here = target == this_target()
     if after >= before and not (here and latency["1"]["ratio_p75"] < 1):
-        kept = f" with {', '.join(in_float)} in float32" if in_float else ""
+        layers = f" with {', '.join(in_float)} in float32" if in_float else ""
         time = f"{latency['1']['ratio']:.2f} of the time" if here else f"no {target} machine to time it on"
         size = f"{after:,} bytes instead of {before:,}"
         raise ExportError(
-            f"int8 gains nothing for this model{kept}: {size}, and {time}: use the float32 file."
+            f"int8 gains nothing for this model{layers}: {size}, and {time}: use the float32 file."
         )
 
 
@@ -234,6 +236,6 @@ def _choices(quantizer: Quantizer) -> Iterator[tuple[str, ...]]:
     worst = [name for name, harm in quantizer.harm(HARM_EXAMPLES).items() if harm > 0]
     count = 1
     while count <= len(worst) // 2:
-        chosen = set(worst[:count])
-        yield tuple(each for each in layers if each in chosen)
+        selection = set(worst[:count])
+        yield tuple(each for each in layers if each in selection)
         count *= 2

@@ -94,7 +94,7 @@ class Judgement:
     unseen: tuple[str, ...]
 
     @property
-    def lost(self) -> float:
+    def points_lost(self) -> float:
         """Percentage points of accuracy that are lost; below 0 if some are gained."""
         return 100 * (self.float32_accuracy - self.int8_accuracy)
 
@@ -116,10 +116,10 @@ class Judgement:
     def _failures(self) -> Iterator[str]:
         if self.not_finite:
             yield f"{self.not_finite} of {self.examples} answers are not finite"
-        if self.lost > self.tolerance:
+        if self.points_lost > self.tolerance:
             yield (
-                f"int8 costs at least {self.lost:.2f} points of accuracy ({self.float32_accuracy:.2%} to "
-                f"{self.int8_accuracy:.2%} on {self.examples} examples), above the tolerance of "
+                f"int8 costs at least {self.points_lost:.2f} points of accuracy ({self.float32_accuracy:.2%} "
+                f"to {self.int8_accuracy:.2%} on {self.examples} examples), above the tolerance of "
                 f"{self.tolerance:g}"
             )
         if self.worst.fails:

@@ -63,16 +63,16 @@ def compare(float32: Predictor, int8: Predictor, inputs: Inputs) -> dict[str, di
     dict
         Of ``float32_ms``, ``int8_ms`` (medians), ``ratio``, ``ratio_p25`` and ``ratio_p75``.
     """
-    found = {}
+    figures = {}
     for size in BATCHES:
         batch = np.resize(inputs, (size, *float32.card.input_shape))
         pair = [float32, int8], [batch, batch]
         turn = float(take_turns(*pair, repeats=1, warm_up=1).sum())
         repeats = int(np.clip(SECONDS / max(turn, 1e-9), _FEWEST, _MOST))
         first, second = take_turns(*pair, repeats=repeats, warm_up=min(_WARM_UP, repeats))
-        found[str(size)] = {
+        figures[str(size)] = {
             "float32_ms": float(1000 * np.median(first)),
             "int8_ms": float(1000 * np.median(second)),
             **ratio(second, first),
         }
-    return found
+    return figures

@@ -23,14 +23,14 @@ def named(proto: onnx.ModelProto) -> onnx.ModelProto:
 
 
 def _name_weights(graph: onnx.GraphProto) -> None:
-    taken = {each.name for each in graph.initializer}
+    used_names = {each.name for each in graph.initializer}
     names = {}
     for initializer in graph.initializer:
         name = _FOLDED.sub("", initializer.name)
         # A module that is called twice has its weights twice if a BatchNorm follows only one of the calls.
-        if name not in taken:
+        if name not in used_names:
             names[initializer.name] = initializer.name = name
-            taken.add(name)
+            used_names.add(name)
     for node in graph.node:
         for place, name in enumerate(node.input):
             node.input[place] = names.get(name, name)
@@ -38,13 +38,13 @@ def _name_weights(graph: onnx.GraphProto) -> None:
 
 def _name_operators(graph: onnx.GraphProto) -> None:
     biased = _biased(graph)
-    taken: set[str] = set()
+    used_names: set[str] = set()
     module = "input"
     for node in graph.node:
         own = _module(node.input, WEIGHT) or biased.get(node.output[0], "")
         module = own or _module(node.input, BIAS) or module
-        node.name = _free(own or f"{module}/{node.op_type}", taken)
-        taken.add(node.name)
+        node.name = _free(own or f"{module}/{node.op_type}", used_names)
+        used_names.add(node.name)
 
 
 def _biased(graph: onnx.GraphProto) -> dict[str, str]:
@@ -64,9 +64,9 @@ def _module(inputs: Iterable[str], part: str) -> str:
     return next((name for name in names if name.endswith(part)), "").removesuffix(part)
 
 
-def _free(name: str, taken: set[str]) -> str:
+def _free(name: str, used_names: set[str]) -> str:
     count, free = 1, name
-    while free in taken:
+    while free in used_names:
         count += 1
         free = f"{name}/{count}"
     return free

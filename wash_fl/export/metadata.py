@@ -124,20 +124,23 @@ class ModelCard:
             normalization is None or (isinstance(normalization, Normalization) and normalization.fits(shape)),
             f"None, or one mean and std for all channels or for each one of an input of shape {shape}",
         )
-        given = self.quantization
+        quantization = self.quantization
         _check(
-            "quantization", given, given is None or isinstance(given, Quantization), "a Quantization or None"
+            "quantization",
+            quantization,
+            quantization is None or isinstance(quantization, Quantization),
+            "a Quantization or None",
         )
         raw = self.raw_inputs
-        known = raw is False or (raw is True and normalization is not None)
-        _check("raw_inputs", raw, known, "false, or true beside a normalization")
+        valid = raw is False or (raw is True and normalization is not None)
+        _check("raw_inputs", raw, valid, "false, or true beside a normalization")
         kind = self.input_type
         # What is normalized is a number with a unit, never the number of a token.
-        known = kind == "float32" or (kind in INPUT_TYPES and normalization is None)
-        _check("input_type", kind, known, f"one of {', '.join(INPUT_TYPES)}, float32 beside a normalization")
+        valid = kind == "float32" or (kind in INPUT_TYPES and normalization is None)
+        _check("input_type", kind, valid, f"one of {', '.join(INPUT_TYPES)}, float32 beside a normalization")
         _check("input_range", self.input_range, _is_range(self.input_range), "None, or (least, largest)")
-        known = self.outputs in {LOGITS, PROBABILITIES}
-        _check("outputs", self.outputs, known, f"{LOGITS!r} or {PROBABILITIES!r}")
+        valid = self.outputs in {LOGITS, PROBABILITIES}
+        _check("outputs", self.outputs, valid, f"{LOGITS!r} or {PROBABILITIES!r}")
         fits = self.columns == () or (_is_names(self.columns) and len(self.columns) == shape[0])
         fits = fits and len(set(self.columns)) == len(self.columns)
         _check("columns", self.columns, fits, f"a different name for each of {shape[0]} channels, or none")

@@ -128,8 +128,8 @@ def export_onnx(
             except ExportError as error:
                 partial.replace(refused)
                 reason = str(error).replace(str(partial), str(refused))
-                told = f"{path} is not written: {reason} The refused file is {refused}."
-                raise ExportError(told) from error
+                message = f"{path} is not written: {reason} The refused file is {refused}."
+                raise ExportError(message) from error
     except OSError as error:
         raise ExportError(f"cannot write {path} ({error.strerror}): mend this and export again.") from error
     return parity
@@ -158,11 +158,11 @@ def _refuse_training_mode(model: nn.Module) -> None:
 
 def _weights(model: nn.Module) -> dict[str, torch.Tensor]:
     weights: dict[str, torch.Tensor] = {}
-    for kind, named in (
+    for kind, names in (
         ("parameter", model.named_parameters(remove_duplicate=False)),
         ("buffer", model.named_buffers(remove_duplicate=False)),
     ):
-        for name, tensor in named:
+        for name, tensor in names:
             weights[name] = tensor.detach().cpu()
             if _diverged(name, tensor):
                 raise ExportError(
@@ -218,8 +218,8 @@ def _same_bits(initializer: "onnx.TensorProto", tensor: torch.Tensor) -> bool:
 
     array = numpy_helper.to_array(initializer)
     # Compared as bytes: -0.0 is not 0.0 here, and a dtype that numpy does not know is no matter.
-    given = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()
-    return array.shape == tuple(tensor.shape) and array.tobytes() == given.tobytes()
+    content = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()
+    return array.shape == tuple(tensor.shape) and array.tobytes() == content.tobytes()
 
 
 def _check_answers(

@@ -53,16 +53,16 @@ def refuse_other_pixels(normalization: Normalization, inputs: NDArray[Any]) -> N
         )
     pixels = normalization.undo(inputs)
     for channel in range(pixels.shape[1]):
-        given, found = inputs[:, channel], pixels[:, channel]
+        values, channel_pixels = inputs[:, channel], pixels[:, channel]
         which = f"channel {channel} of the examples"
-        if given.min() == 0 and given.max() == 1 and np.abs(given - found).max() > SLACK:
+        if values.min() == 0 and values.max() == 1 and np.abs(values - channel_pixels).max() > SLACK:
             raise ExportError(
                 f"{which} runs from 0 to 1, as pixels that were not normalized, and the card says they were: "
                 f"{REMEDY}"
             )
-        levels = _levels(found)
+        levels = _levels(channel_pixels)
         off = np.abs(255 * levels - np.round(255 * levels)).max()
-        if COARSE < len(levels) <= 256 and found.size >= ENOUGH and off > 255 * SLACK:
+        if COARSE < len(levels) <= 256 and channel_pixels.size >= ENOUGH and off > 255 * SLACK:
             raise ExportError(
                 f"{which} has {len(levels)} different values, as bytes have, but when the card's "
                 f"normalization is undone they lie between bytes: {REMEDY}"

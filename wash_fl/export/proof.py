@@ -69,25 +69,25 @@ class Proof:
         most : int
             How many at most, 1 to 8.
         """
-        chosen: list[int] = []
+        indices: list[int] = []
         size = 0
         for index in by_turns(outputs.argmax(axis=1))[:most]:
             size += len(_packed(inputs[index]))
-            if chosen and size > MOST_BYTES:
+            if indices and size > MOST_BYTES:
                 break
-            chosen.append(index)
+            indices.append(index)
         return cls(
-            inputs=np.ascontiguousarray(inputs[chosen]),
-            outputs=np.ascontiguousarray(outputs[chosen], dtype=np.float32),
+            inputs=np.ascontiguousarray(inputs[indices]),
+            outputs=np.ascontiguousarray(outputs[indices], dtype=np.float32),
             tolerance=tolerance,
             versions=versions,
         )
 
     def put_into(self, proto: "onnx.ModelProto") -> None:
         """Put the proof into a model's metadata, in the place of one that is there."""
-        kept = [each for each in proto.metadata_props if each.key != KEY]
+        others = [each for each in proto.metadata_props if each.key != KEY]
         del proto.metadata_props[:]
-        proto.metadata_props.extend(kept)
+        proto.metadata_props.extend(others)
         content = {
             "examples": len(self.inputs),
             "inputs": _packed(self.inputs),
@@ -115,8 +115,8 @@ class Proof:
                 raise ValueError(f"{short(examples)} examples, and 1 to {MOST_EXAMPLES} are allowed")
             if type(tolerance) is not float or not (isfinite(tolerance) and tolerance > 0):
                 raise ValueError(f"a tolerance of {short(tolerance)}")
-            named = isinstance(versions, dict) and all(isinstance(each, str) for each in versions.values())
-            if not named:
+            valid = isinstance(versions, dict) and all(isinstance(each, str) for each in versions.values())
+            if not valid:
                 raise ValueError(f"versions {short(versions)}")
             return cls(
                 inputs=_unpacked(content["inputs"], card.input_dtype, (examples, *card.input_shape)),
@@ -161,8 +161,8 @@ def prove(
         raise ExportError(f"test_vectors = {most!r} must be 0 to {MOST_EXAMPLES}: 0 carries none.")
     if most == 0:
         return
-    known = {**versions, **versions_here(proto)}
-    Proof.of(inputs, outputs, tolerance=tolerance, versions=known, most=most).put_into(proto)
+    all_versions = {**versions, **versions_here(proto)}
+    Proof.of(inputs, outputs, tolerance=tolerance, versions=all_versions, most=most).put_into(proto)
 
 
 def put_proof(path: Path, proof: Proof) -> None:
@@ -204,10 +204,10 @@ def quantized_tolerance(quantized: NDArray[Any], reference: NDArray[Any]) -> flo
 def by_turns(answers: NDArray[np.int64]) -> list[int]:
     """Return all indices: the first example of each answer, then the second of each, and so on."""
     turns: list[tuple[int, int]] = []
-    seen: dict[int, int] = {}
+    counts: dict[int, int] = {}
     for index, answer in enumerate(answers.tolist()):
-        seen[answer] = seen.get(answer, 0) + 1
-        turns.append((seen[answer], index))
+        counts[answer] = counts.get(answer, 0) + 1
+        turns.append((counts[answer], index))
     return [index for _, index in sorted(turns)]
 
 
@@ -220,12 +220,12 @@ def _packed(array: NDArray[Any]) -> str:
 def _unpacked(text: Any, dtype: np.dtype[Any], shape: tuple[int, ...]) -> NDArray[Any]:
     size = prod(shape) * dtype.itemsize
     try:
-        packed = base64.b64decode(text, validate=True)
+        content = base64.b64decode(text, validate=True)
     except binascii.Error as error:
         raise ValueError(str(error)) from error
     # One byte more than is due, to see that it ends there, and no others: a few could unpack to gigabytes.
     unpacking = zlib.decompressobj()
-    raw = unpacking.decompress(packed, size + 1)
+    raw = unpacking.decompress(content, size + 1)
     if len(raw) != size or not unpacking.eof:
         raise ValueError(f"not the {size} bytes of {dtype} of shape {shape}")
     array = np.frombuffer(raw, dtype.newbyteorder("<")).reshape(shape).astype(dtype)

@@ -68,7 +68,7 @@ def this_target() -> str | None:
     return _MACHINES.get(platform.machine().lower())
 
 
-def choose_target(asked: str | None = None) -> str:
+def choose_target(name: str | None = None) -> str:
     """Return the target that is asked for, or the one that this machine is.
 
     Raises
@@ -76,9 +76,9 @@ def choose_target(asked: str | None = None) -> str:
     ExportError
         If there is no such target, or this machine is none.
     """
-    if asked is not None and asked not in SCHEMES:
-        raise ExportError(f"target = {asked!r} is not allowed: it is one of {', '.join(SCHEMES)}.")
-    target = asked or this_target()
+    if name is not None and name not in SCHEMES:
+        raise ExportError(f"target = {name!r} is not allowed: it is one of {', '.join(SCHEMES)}.")
+    target = name or this_target()
     if target is None:
         raise ExportError(
             f"this machine is {platform.machine()!r}, and int8 files are for {' or '.join(SCHEMES)}: give "
@@ -140,18 +140,18 @@ class Quantizer:
         in_float : collection of str
             Layers that stay in float32, beside those that are ``unbounded``.
         """
-        kept = tuple(each for each in self.layers if each in {*in_float, *self.unbounded})
-        proto = self._quantize(kept)
+        float_layers = tuple(each for each in self.layers if each in {*in_float, *self.unbounded})
+        proto = self._quantize(float_layers)
         if not in_float and all(node.op_type != "DequantizeLinear" for node in proto.graph.node):
             raise ExportError(
                 f"{self._model} has no layer that can be in int8, such as a convolution or a matrix product "
                 "of finite numbers: use the float32 file."
             )
-        card = replace(self._card, quantization=Quantization(target=self.target, in_float=kept))
+        card = replace(self._card, quantization=Quantization(target=self.target, in_float=float_layers))
         for key, value in card.to_metadata().items():
             proto.metadata_props.add(key=key, value=value)
         path.write_bytes(sealed(proto))
-        return kept
+        return float_layers
 
     def harm(self, examples: int) -> dict[str, float]:
         """Return what each layer does to the answers if it is the only one in int8.

@@ -78,13 +78,15 @@ def doubts(inputs: NDArray[Any], card: ModelCard) -> tuple[str, ...]:
         low = 0  # the numbers of tokens: what looks them up counts -1 from the end
     outside = int(np.count_nonzero((prepared < low) | (prepared > most + margin)))
     runs = f"run from {prepared.min():.4g} to {prepared.max():.4g}"
-    known = f"the model was checked on {least:.4g} to {most:.4g}"
+    reference = f"the model was checked on {least:.4g} to {most:.4g}"
     if card.normalization is not None:
-        known += ", all after the card's normalization"
+        reference += ", all after the card's normalization"
     if outside:
         share = f"{outside} of {prepared.size} values are far outside"
-        return (f"{share}: they {runs}, and {known}. Are they prepared as its card says, and in its units?",)
+        return (
+            f"{share}: they {runs}, and {reference}. Are they prepared as its card says, and in its units?",
+        )
     width = float(prepared.max()) - float(prepared.min())
     if is_picture(card.input_shape) and width < FLAT * (most - least):
-        return (f"the pixels hardly differ: they {runs}, and {known}. Were these alone divided by 255?",)
+        return (f"the pixels hardly differ: they {runs}, and {reference}. Were these alone divided by 255?",)
     return ()

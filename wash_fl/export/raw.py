@@ -75,13 +75,13 @@ def export_raw(
     if is_picture(predictor.card.input_shape):
         raw = as_bytes(readings)
         readings = raw.astype(np.float32) / np.float32(255)
-    due = predictor.predict(normalization.apply(readings)).logits
+    logits = predictor.predict(normalization.apply(readings)).logits
     versions = source.versions if source else {}
-    prove(proto, raw, due, tolerance=tolerance, versions=versions, most=test_vectors)
+    prove(proto, raw, logits, tolerance=tolerance, versions=versions, most=test_vectors)
     with replacing(path) as partial:
         partial.write_bytes(sealed(proto))
         onnx.checker.check_model(str(partial), full_check=True)
-        parity = compare(Predictor(partial).predict(raw).logits, due, tolerance)
+        parity = compare(Predictor(partial).predict(raw).logits, logits, tolerance)
         parity.raise_if_refused()
     return parity
 
@@ -103,10 +103,11 @@ def prepend_preparation(
         last = "raw_float"
         steps.insert(0, ("Div", np.array(255)))
     for number, (operator, value) in enumerate(steps, 1):
-        given, made = f"raw_constant_{number}", prepared if number == len(steps) else f"raw_step_{number}"
+        constant_name = f"raw_constant_{number}"
+        output = prepared if number == len(steps) else f"raw_step_{number}"
         constant = numpy_helper.from_array(value.astype(np.float32))
-        nodes.append(helper.make_node("Constant", [], [given], value=constant))
-        nodes.append(helper.make_node(operator, [last, given], [made]))
-        last = made
+        nodes.append(helper.make_node("Constant", [], [constant_name], value=constant))
+        nodes.append(helper.make_node(operator, [last, constant_name], [output]))
+        last = output
     for node in reversed(nodes):
         graph.node.insert(0, node)

@@ -154,8 +154,8 @@ def probes(inputs: torch.Tensor, count: int) -> torch.Tensor:
     Numbers are scaled and noise is added; of integers each place has a value that it has in some example.
     """
     generator = torch.Generator().manual_seed(0)
-    chosen = torch.randint(len(inputs), (count, *inputs.shape[1:]), generator=generator)
-    mixed = inputs.gather(0, chosen)
+    indices = torch.randint(len(inputs), (count, *inputs.shape[1:]), generator=generator)
+    mixed = inputs.gather(0, indices)
     if not inputs.is_floating_point():
         return mixed
     scale = torch.logspace(-1, 1, count).view(-1, *(1 for _ in inputs.shape[1:]))

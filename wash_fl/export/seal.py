@@ -43,11 +43,11 @@ def sealed(proto: "onnx.ModelProto") -> bytes:
     bytes
         An ONNX file.
     """
-    kept = [each for each in proto.metadata_props if each.key != KEY]
-    if len(kept) < len(proto.metadata_props):
+    others = [each for each in proto.metadata_props if each.key != KEY]
+    if len(others) < len(proto.metadata_props):
         proto = copy.deepcopy(proto)
         del proto.metadata_props[:]
-        proto.metadata_props.extend(kept)
+        proto.metadata_props.extend(others)
     content: bytes = proto.SerializeToString(deterministic=True) + ENTRY
     return content + hashlib.sha256(content).hexdigest().encode()
 
@@ -76,14 +76,14 @@ def check_seal(path: Path) -> None:
                     "that wash-fl wrote, or an older version's. Copy it again, or export the model again."
                 )
             file.seek(0)
-            hashed, left = hashlib.sha256(), size - _DIGITS
-            while piece := file.read(min(_CHUNK, left)):
-                hashed.update(piece)
-                left -= len(piece)
+            digest, remaining = hashlib.sha256(), size - _DIGITS
+            while piece := file.read(min(_CHUNK, remaining)):
+                digest.update(piece)
+                remaining -= len(piece)
     except OSError as error:
         raise ExportError(f"cannot read {path} ({error.strerror}): give the path of an ONNX file.") from error
-    if hashed.hexdigest().encode() != digits:
+    if digest.hexdigest().encode() != digits:
         raise ExportError(
             f"{path} is damaged: its bytes are not those whose hash it carries (sha256 "
-            f"{hashed.hexdigest()[:12]}...): copy it again, or export the model again."
+            f"{digest.hexdigest()[:12]}...): copy it again, or export the model again."
         )

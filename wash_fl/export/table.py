@@ -24,7 +24,7 @@ SEPARATORS: Final = {";": "semicolons", "\t": "tabs", "|": "bars"}
 FLOAT32: Final = np.dtype(np.float32)
 
 
-class Line(NamedTuple):
+class CsvLine(NamedTuple):
     """One line that is not blank."""
 
     where: str
@@ -71,20 +71,20 @@ def read_table(
     first = next(lines, None)
     if first is None:
         return np.empty((0, channels), dtype)
-    taken = _columns_by_name(first, channels, columns)
+    positions = _columns_by_name(first, channels, columns)
     numbers = _numbers_of(dtype)
-    if taken is None:
+    if positions is None:
         _refuse_width(first, channels, columns)
         rows = [_row(line, range(channels), channels, numbers) for line in chain([first], lines)]
     else:
-        rows = [_row(line, taken, len(first.cells), numbers) for line in lines]
+        rows = [_row(line, positions, len(first.cells), numbers) for line in lines]
     table = np.array(rows, dtype=dtype).reshape(-1, channels)
-    if taken is None:
+    if positions is None:
         _refuse_numbered_columns(first, table)
     return table
 
 
-def _lines(path: Path) -> Iterator[Line]:
+def _lines(path: Path) -> Iterator[CsvLine]:
     try:
         # utf-8-sig: spreadsheets put a mark before the first name.
         with path.open(encoding="utf-8-sig", newline="") as file:
@@ -96,7 +96,7 @@ def _lines(path: Path) -> Iterator[Line]:
                 if not cells or (len(cells) == 1 and cells[0].isspace()):
                     blank = where
                     continue
-                yield Line(where, cells, blank)
+                yield CsvLine(where, cells, blank)
                 blank = ""
     except OSError as error:
         raise ExportError(f"cannot read {path} ({error.strerror}): give the path of a CSV file.") from error
@@ -104,30 +104,30 @@ def _lines(path: Path) -> Iterator[Line]:
         raise ExportError(f"{path} is no CSV file ({error}): save it as UTF-8 text with commas.") from error
 
 
-def _columns_by_name(first: Line, channels: int, columns: Sequence[str]) -> Sequence[int] | None:
+def _columns_by_name(first: CsvLine, channels: int, columns: Sequence[str]) -> Sequence[int] | None:
     """Return where the channels are if the first line is names, None if it is a reading."""
     key = _key(columns)
     names = [key(cell) for cell in first.cells]
-    wanted = [key(name) for name in columns]
-    if columns and set(wanted) <= set(names):
+    keys = [key(name) for name in columns]
+    if columns and set(keys) <= set(names):
         counts = Counter(names)
-        twice = [name for name, each in zip(columns, wanted, strict=True) if counts[each] > 1]
+        twice = [name for name, each in zip(columns, keys, strict=True) if counts[each] > 1]
         if twice:
             raise ExportError(
                 f"{first.where} has more than one {short(twice[0])}: give each of the model's columns once."
             )
-        return [names.index(each) for each in wanted]
+        return [names.index(each) for each in keys]
     # A line of nothing but missing readings is not names, and may not vanish as if it were.
     if all(map(_is_missing, first.cells)):
         return None
     # Names may be numbers, of wavelengths say: then a word among them says that the others are names, too.
-    named = set(wanted) & set(names)
+    common = set(keys) & set(names)
     words = any(not _looks_like_a_number(cell) and not _is_missing(cell) for cell in first.cells)
-    if any(map(_looks_like_a_number, first.cells)) and not (named and words):
+    if any(map(_looks_like_a_number, first.cells)) and not (common and words):
         return None
     if columns and _other_separator(first.cells) is None:
-        missing = [name for name, each in zip(columns, wanted, strict=True) if each not in names]
-        unknown = [cell.strip() for cell, each in zip(first.cells, names, strict=True) if each not in wanted]
+        missing = [name for name, each in zip(columns, keys, strict=True) if each not in names]
+        unknown = [cell.strip() for cell, each in zip(first.cells, names, strict=True) if each not in keys]
         raise ExportError(
             f"{first.where} lacks the model's {_named(missing)}"
             + (f", and names {_named(unknown)}, which it does not know" if unknown else "")
@@ -145,26 +145,26 @@ def _key(columns: Sequence[str]) -> Callable[[str], str]:
 
 
 def _named(names: Sequence[str]) -> str:
-    listed = ", ".join(map(short, names[:4]))
-    return listed if len(names) <= 4 else f"{listed} and {len(names) - 4} more"
+    listing = ", ".join(map(short, names[:4]))
+    return listing if len(names) <= 4 else f"{listing} and {len(names) - 4} more"
 
 
-def _row(line: Line, taken: Sequence[int], width: int, numbers: "_Numbers") -> list[Any]:
+def _row(line: CsvLine, positions: Sequence[int], width: int, numbers: "_Numbers") -> list[Any]:
     if line.after_blank:
         raise ExportError(
             f"{line.after_blank} is blank, and readings come below: fill in what is missing, or delete the "
             "line if nothing is."
         )
     if len(line.cells) != width:
-        expected = f"the model has {width} channels" if len(taken) == width else f"the first has {width}"
+        expected = f"the model has {width} channels" if len(positions) == width else f"the first has {width}"
         raise ExportError(f"{line.where} has {_count(line.cells)}, and {expected}: {_way_to(line, width)}.")
-    values = [numbers.read(line.cells[index]) for index in taken]
+    values = [numbers.read(line.cells[index]) for index in positions]
     if None in values:
-        _refuse_cell(line, taken[values.index(None)], numbers)
+        _refuse_cell(line, positions[values.index(None)], numbers)
     return values
 
 
-def _refuse_width(line: Line, channels: int, columns: Sequence[str]) -> None:
+def _refuse_width(line: CsvLine, channels: int, columns: Sequence[str]) -> None:
     if len(line.cells) == channels:
         return
     way = _way_to(line, channels)
@@ -177,7 +177,7 @@ def _count(cells: Sequence[str]) -> str:
     return f"{len(cells)} {'column' if len(cells) == 1 else 'columns'}"
 
 
-def _way_to(line: Line, width: int) -> str:
+def _way_to(line: CsvLine, width: int) -> str:
     """Return what to do about a line of another width."""
     cells, separator = line.cells, _other_separator(line.cells)
     if separator is not None:
@@ -189,7 +189,7 @@ def _way_to(line: Line, width: int) -> str:
     return "give one column for each, with commas between, and no others (no time, no index)"
 
 
-def _refuse_cell(line: Line, index: int, numbers: "_Numbers") -> NoReturn:
+def _refuse_cell(line: CsvLine, index: int, numbers: "_Numbers") -> NoReturn:
     cell = line.cells[index].strip()
     if _is_missing(cell):
         what = f", column {index + 1}: a reading is missing ({cell!r})"
@@ -210,7 +210,7 @@ def _refuse_cell(line: Line, index: int, numbers: "_Numbers") -> NoReturn:
     )
 
 
-def _refuse_numbered_columns(first: Line, table: NDArray[Any]) -> None:
+def _refuse_numbered_columns(first: CsvLine, table: NDArray[Any]) -> None:
     """Refuse a first line that may number the columns, as pandas does for those without names."""
     width = table.shape[1]
     counts = any(
@@ -227,10 +227,10 @@ def _refuse_numbered_columns(first: Line, table: NDArray[Any]) -> None:
         others = table[1:]
         counts = len(others) > 0 and not (others == np.rint(others)).all(axis=1).any()
     if counts:
-        shown = ", ".join(cell.strip() for cell in first.cells[:3]) + (", ..." if width > 3 else "")
+        preview = ", ".join(cell.strip() for cell in first.cells[:3]) + (", ..." if width > 3 else "")
         raise ExportError(
-            f"{first.where} ({shown}) may number the columns or be a reading: delete it if it numbers them, "
-            "or put a line of names above it if it is a reading."
+            f"{first.where} ({preview}) may number the columns or be a reading: delete it if it numbers "
+            "them, or put a line of names above it if it is a reading."
         )
 
 

@@ -58,8 +58,8 @@ def translate(model: nn.Module, inputs: torch.Tensor) -> tuple[onnx.ModelProto, 
     _refuse_fixed_batch(proto)
     drop_zero_biases(proto.graph)
     forget_sources(proto)
-    exported = program.exported_program
-    constants = exported.constants.items() if exported is not None else ()
+    source_program = program.exported_program
+    constants = source_program.constants.items() if source_program is not None else ()
     return proto, {name: value for name, value in constants if isinstance(value, torch.Tensor)}
 
 
@@ -96,10 +96,10 @@ def _refuse_fixed_batch(proto: onnx.ModelProto) -> None:
 
 def _remedy(cause: BaseException) -> str:
     """Return what to do about an error of torch's, in the words of who wrote the model."""
-    said = str(cause)
-    if "data-dependent" in said:
+    message = str(cause)
+    if "data-dependent" in message:
         return "its forward() branches on values, which a file cannot: let torch.where choose."
-    if operator := _NO_OPERATOR.search(said):
+    if operator := _NO_OPERATOR.search(message):
         return f"ONNX has nothing for {operator[1]}: compute it another way."
     return "its forward() must take one tensor and not branch on values or on the batch size."
 

@@ -131,7 +131,7 @@ class Fault:
         words = text.split()
         if not words or words[0] not in list(Kind):
             refuse(f"the fault {text.strip()!r}", f"a fault begins with one of {', '.join(Kind)}")
-        given: dict[str, str | int | None] = {}
+        fields: dict[str, str | int | None] = {}
         way: Way | None = None
         server = False
         for word in words[1:]:
@@ -140,26 +140,26 @@ class Fault:
                 way = Way(word)
             elif word == "server" and not server:
                 server = True
-            elif equals and name in {"at", "of"} and value and name not in given:
-                given[name] = value
-            elif equals and name in {"member", "exchange", "by", "times"} and name not in given:
-                given[name] = _number(name, value, text)
+            elif equals and name in {"at", "of"} and value and name not in fields:
+                fields[name] = value
+            elif equals and name in {"member", "exchange", "by", "times"} and name not in fields:
+                fields[name] = _number(name, value, text)
             else:
                 refuse(
                     f"the word {word!r} in {text.strip()!r}",
                     "request, reply, server, member=, exchange=, at=, of=, by=, times= may follow, each once",
                 )
-        if server == ("member" in given):
+        if server == ("member" in fields):
             refuse(f"the fault {text.strip()!r}", "it names either member=<index> or server")
-        return cls(Kind(words[0]), way=way, **given)  # type: ignore[arg-type]
+        return cls(Kind(words[0]), way=way, **fields)  # type: ignore[arg-type]
 
     def _check_point(self) -> None:
         points: tuple[str, ...] = SERVER_POINTS if self.member is None else MEMBER_POINTS
         points = STREAM_POINTS if self.kind is Kind.CUT else points
         if self.at not in points or (self.kind is Kind.CUT and self.member is None):
             who = "the server" if self.member is None else "a member"
-            done = {Kind.KILL: "killed", Kind.PAUSE: "paused", Kind.CUT: "cut off"}[self.kind]
-            refuse(f"at={self.at} in {self}", f"{who} is {done} at one of {', '.join(points)}")
+            effect = {Kind.KILL: "killed", Kind.PAUSE: "paused", Kind.CUT: "cut off"}[self.kind]
+            refuse(f"at={self.at} in {self}", f"{who} is {effect} at one of {', '.join(points)}")
         if self.way is not None or self.of != "train" or (self.by != 1 and self.kind is not Kind.PAUSE):
             refuse(f"the fault '{self}'", f"{self.kind} takes member= or server, exchange=, at= and times=")
 
@@ -184,6 +184,6 @@ def _number(name: str, value: str, text: str) -> int:
     return int(value)
 
 
-def refuse(given: str, allowed: str) -> NoReturn:
+def refuse(what: str, allowed: str) -> NoReturn:
     """Say what cannot be injected, what can, and how it is written."""
-    raise ConfigError(f"{given} cannot be injected: {allowed}. {_HINT}")
+    raise ConfigError(f"{what} cannot be injected: {allowed}. {_HINT}")

@@ -78,22 +78,22 @@ class FaultPlan:
         kinds : collection of Kind
             What may happen, all equally often.
         """
-        chosen = [kind for kind in Kind if kind in kinds]
-        if not 0 <= rate <= 1 or not chosen:
-            refuse(f"rate={rate} with {len(chosen)} kinds", "rate is 0 to 1, of at least one kind")
+        candidates = [kind for kind in Kind if kind in kinds]
+        if not 0 <= rate <= 1 or not candidates:
+            refuse(f"rate={rate} with {len(candidates)} kinds", "rate is 0 to 1, of at least one kind")
         faults = []
         for exchange in range(1, exchanges + 1):
             for member in range(members):
                 chance, kind, way, rest = _words(f"{seed} {member} {exchange}")
                 if chance >= rate * 2**32:
                     continue
-                drawn = chosen[kind % len(chosen)]
-                if drawn in AT_POINTS:
-                    points = STREAM_POINTS if drawn is Kind.CUT else ROUND_POINTS
-                    faults.append(Fault(drawn, member, exchange, at=points[rest % len(points)]))
+                fault_kind = candidates[kind % len(candidates)]
+                if fault_kind in AT_POINTS:
+                    points = STREAM_POINTS if fault_kind is Kind.CUT else ROUND_POINTS
+                    faults.append(Fault(fault_kind, member, exchange, at=points[rest % len(points)]))
                 else:
-                    by = 1 + rest % 3 if drawn is Kind.DELAY else 1
-                    faults.append(Fault(drawn, member, exchange, tuple(Way)[way % 2], by=by))
+                    by = 1 + rest % 3 if fault_kind is Kind.DELAY else 1
+                    faults.append(Fault(fault_kind, member, exchange, tuple(Way)[way % 2], by=by))
         return cls(faults)
 
     def __str__(self) -> str:
@@ -140,8 +140,10 @@ class FaultPlan:
 
     def _claim(self, member: int | None, exchange: int | None, fits: Callable[[Fault], bool]) -> Fault | None:
         keys = {(member, exchange), (member, None)}
-        found = sorted((entry for key in keys for entry in self._of.get(key, ())), key=lambda entry: entry[0])
-        for index, fault in found:
+        candidates = sorted(
+            (entry for key in keys for entry in self._of.get(key, ())), key=lambda entry: entry[0]
+        )
+        for index, fault in candidates:
             if fits(fault) and self._ledger.claim(index, fault.kind, fault.times):
                 return fault
         return None

@@ -15,6 +15,7 @@ def values_after(
     offer: Values | None,
     dtype: str,
     now: Values | None = None,
+    mean: bool = False,
 ) -> Values | None:
     """Return the values that a member holds after a delivery; None if it was applied before.
 
@@ -31,6 +32,8 @@ def values_after(
         In which values travel: what an offer leaves out of them stays with the member.
     now : ndarray of float32, shape (slots, count), or None
         What it holds there now, if it has trained on meanwhile.
+    mean : bool
+        Whether what was delivered is what its partner offered, and it takes the mean of the two itself.
 
     Raises
     ------
@@ -38,17 +41,18 @@ def values_after(
         If the delivery is of an exchange after the last offer that the member knows of. A power cut has
         taken its record of that offer, and deliveries before this one may be lost with it.
     ExchangeError
-        If it is of an exchange before the last offer, and what that exchange left out is not known any more.
+        If it is of an exchange before the last offer, and what that exchange left out, or what the member
+        offered in it and is to take the mean of, is not known any more.
     """
     if delivery.exchange <= applied:
         return None
     if delivery.exchange > max(offered, applied):
         raise fell_back(offered, delivery.exchange)
     if offer is None or delivery.exchange != offered:
-        if dtype == FLOAT32 and now is None:
+        if dtype == FLOAT32 and now is None and not mean:
             return delivery.values  # nothing was left out
-        raise not_known(delivery.exchange, member, offered)
-    return taken_over(delivery.values, offered=offer, dtype=dtype, now=now)
+        raise not_known(delivery.exchange, member, offered, mean=mean)
+    return taken_over(delivery.values, offered=offer, dtype=dtype, now=now, mean=mean)
 
 
 def fell_back(offered: int, exchange: int) -> NotJoinedError:
@@ -60,9 +64,10 @@ def fell_back(offered: int, exchange: int) -> NotJoinedError:
     )
 
 
-def not_known(exchange: int, member: int, offered: int) -> ExchangeError:
-    """Return what is to be said of a delivery for an offer before the last one."""
+def not_known(exchange: int, member: int, offered: int, *, mean: bool = False) -> ExchangeError:
+    """Return what is to be said of a delivery for an offer before the last one; ``mean`` as above."""
+    unknown = "it offered then" if mean else "its offer then left out"
     return ExchangeError(
         f"a delivery of exchange {exchange} for member {member}, whose last offer was "
-        f"for {offered}: what its offer then left out is not known any more."
+        f"for {offered}: what {unknown} is not known any more."
     )

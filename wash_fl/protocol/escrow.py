@@ -20,6 +20,7 @@ from wash_fl.config import ExchangeConfig
 from wash_fl.core.draw import Draw
 from wash_fl.core.gauge import Gauge, measure
 from wash_fl.core.mix import mix
+from wash_fl.core.schedule import options_at
 from wash_fl.errors import ExchangeError
 from wash_fl.protocol.anchored import Anchored, Missed
 from wash_fl.protocol.journal import Journal
@@ -68,7 +69,7 @@ class Escrow:
     draw : Draw
         The coordinates of the run's exchanges.
     config : ExchangeConfig
-        Its ``mix`` and ``topology``.
+        Its ``mix`` and ``topology``, and ``average_from``, when they change.
     journal : Journal, optional
         Where decisions are recorded, and from where they are restored; in memory by default.
     outlier_factor : float
@@ -190,9 +191,9 @@ class Escrow:
                 gauge = measure(self._draw.layout, self._draw.coordinates(exchange), values)
             received: Sequence[Values]
             if self._anchored is None:
-                received = mix(
-                    list(offers.values()), seed=self._draw.seed, exchange=exchange, config=self._config
-                )
+                values = list(offers.values())
+                options = options_at(self._config, exchange, self._draw.schedule.exchanges)
+                received = mix(values, seed=self._draw.seed, exchange=exchange, config=options)
             else:
                 move = self._anchored.outcome(exchange, list(offers.values()))
                 received = [] if move is None else [move.delta] * len(members)

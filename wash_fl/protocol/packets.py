@@ -103,7 +103,7 @@ class RunPackets:
         """Return the packet of what waits for a member; empty if nothing does."""
         if waiting is None:
             return b""
-        dtype, layout = delivery_dtype(self.draw.schedule.config), self.draw.layout
+        dtype, layout = self._delivery_dtype(waiting.exchange), self.draw.layout
         return encode(
             Slice(Direction.DELIVERY, self.run, layout, waiting.exchange, member, waiting.values, dtype)
         )
@@ -166,6 +166,9 @@ class RunPackets:
             layout=self.draw.layout,
             member=member,
             count=self.draw.count,
-            dtype=delivery_dtype(self.draw.schedule.config),
+            dtype=self._delivery_dtype,
         )
         return Delivery(slice_.exchange, slice_.values)
+
+    def _delivery_dtype(self, exchange: int) -> str:
+        return delivery_dtype(self.draw.schedule.options_at(exchange))

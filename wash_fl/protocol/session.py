@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from wash_fl.core.anchor import Anchor, chained, difference, taken_part
+from wash_fl.core.codec import rounded, taken_over
 from wash_fl.core.packet import Direction
 from wash_fl.errors import ExchangeError, NotJoinedError
 from wash_fl.protocol.delivery import fell_back, not_known, values_after
@@ -205,6 +206,7 @@ class MemberSession:
         member = self._member
         delivery = self._packets.read_delivery(packet, member.index)
         exchange = delivery.exchange
+        mean = self._packets.draw.schedule.options_at(exchange).members_average
         values = values_after(
             delivery,
             member=member.index,
@@ -212,13 +214,15 @@ class MemberSession:
             offered=self.offer.exchange,
             offer=self.offer.values,
             dtype=self._config.dtype,
+            mean=mean,
             # Without overlap the member still holds what it offered.
             now=member.offer(exchange) if self._config.overlap and exchange > member.applied else None,
         )
         if values is None:
             return False
-        if not self._keep_residual:
-            values = delivery.values
+        if not self._keep_residual and self.offer.values is not None:
+            given = rounded(self.offer.values, self._config.dtype)
+            values = taken_over(delivery.values, offered=given, dtype=self._config.dtype, mean=mean)
         self._reach("delivered")
         self.record.applied(exchange, values)
         member.deliver(exchange, values)

@@ -4,7 +4,7 @@ import dataclasses
 import hashlib
 import json
 from dataclasses import dataclass
-from typing import Final, Self
+from typing import Any, Final, Self
 
 from wash_fl.config import ExchangeConfig, RunConfig
 from wash_fl.core.auto import chosen
@@ -17,11 +17,19 @@ LATER: Final = {
     "exchange_plane": "round",
     "every": 1,
     "overlap": False,
+    "average_from": 0.0,
     "reference": "values",
     "outer_learning_rate": 1.0,
     "outer_momentum": 0.0,
 }
 """Options of the exchange that runs of the first version did not have, as they were without them."""
+
+AVERAGING: Final = "averaging"
+"""A key of its own for among whom a mix of averages averages, ``all`` if it is missing.
+
+The first version averaged over all whatever ``topology`` was, and wrote ``pairs`` there. So an average over
+all still has that text, and an average in pairs has a key that older versions refuse, and do not misread.
+"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,9 +67,14 @@ class Terms:
     def to_json(self) -> str:
         """Return the terms as JSON with sorted keys; what came later is left out where it is not used."""
         content = dataclasses.asdict(self)
+        exchange = content["exchange"]
         for name, unused in LATER.items():
-            if content["exchange"][name] == unused:
-                del content["exchange"][name]
+            if exchange[name] == unused:
+                del exchange[name]
+        if exchange["topology"] in ("auto", "all"):
+            exchange["topology"] = "pairs"
+        if self.exchange.members_average:
+            exchange[AVERAGING] = "pairs"
         return json.dumps(content, sort_keys=True)
 
     @classmethod
@@ -75,25 +88,49 @@ class Terms:
         """
         try:
             content = json.loads(text)
-            exchange = ExchangeConfig(**content["exchange"])
+            exchange = ExchangeConfig(**_with_topology(content["exchange"]))
             terms = cls(**{**content, "exchange": exchange})
             given = dataclasses.asdict(terms)
         except ConfigError as error:
             raise ConfigError(f"the run's terms are not possible: {error}") from error
         except (ValueError, RecursionError, KeyError, TypeError) as error:
             raise ConfigError(f"the run's terms cannot be read ({error}): update the older side.") from error
-        if given["exchange"].keys() - LATER.keys() != content["exchange"].keys() - LATER.keys():
+        later = {*LATER, AVERAGING}
+        if given["exchange"].keys() - later != content["exchange"].keys() - later:
             raise ConfigError("the run's terms leave options out: update the older side.")
         # An option that means something else here, or nothing, would draw other coordinates unnoticed.
         options = {**given, **given["exchange"]}
         del options["exchange"]
         try:
             if chosen(exchange) != exchange:
-                raise ConfigError("they leave a choice open (schedule, mix).")
+                raise ConfigError("they leave a choice open (schedule, mix, topology).")
             RunConfig.from_mapping(options)
         except ConfigError as error:
             raise ConfigError(f"the run's terms are not possible: {error}") from error
         return terms
+
+
+def _with_topology(exchange: dict[str, Any]) -> dict[str, Any]:
+    """Return the options of an exchange as :class:`ExchangeConfig` has them, from those in terms.
+
+    Raises
+    ------
+    ConfigError
+        If the two keys do not go together.
+    """
+    options = {**exchange}
+    averaging = options.pop(AVERAGING, None)
+    topology = options.get("topology")
+    if averaging is not None and (averaging, options.get("mix"), topology) != ("pairs", "average", "pairs"):
+        raise ConfigError(
+            f"averaging = {averaging!r} is of another version, or not of mix = {options.get('mix')!r} and "
+            f"topology = {topology!r}."
+        )
+    if topology in ("auto", "all"):
+        raise ConfigError(f"topology = {topology!r} is not allowed: terms have pairs or permutation.")
+    if options.get("mix") == "average" and averaging is None and topology == "pairs":
+        options["topology"] = "all"
+    return options
 
 
 def run_identity(terms: Terms) -> bytes:

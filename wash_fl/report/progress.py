@@ -66,8 +66,8 @@ class Progress:
                 if event["round"] == self._rounds:
                     self._now("collecting the members")
             case "exchange":
-                sent = size(event["bytes"]["up_values"])
-                self._now(f"exchange {event['exchange']}, {sent} of values sent up so far")
+                amount = size(event["bytes"]["up_values"])
+                self._now(f"exchange {event['exchange']}, {amount} of values sent up so far")
             case "member":
                 self._say(f"collected member {event['member']}: {event['accuracy']:.2%} on the test data")
             case "averaged":
@@ -83,7 +83,7 @@ class Progress:
     def summarize(self, folder: RunFolder) -> None:
         """Print the result and where it is."""
         summary = folder.summary()
-        accuracy, sent = summary["accuracy"], summary["bytes"]
+        accuracy, traffic = summary["accuracy"], summary["bytes"]
         table = Table(
             title=f"{escape(folder.path.name)} ({time.monotonic() - self._started:.0f} s)",
             title_justify="left",
@@ -97,9 +97,9 @@ class Progress:
         table.add_row("the same in onnxruntime", f"{summary['onnx']['agreement']:.2%} equal answers")
         self._console.print(table)
         self._say(
-            f"each member sent {size(sent['up_values'] / len(each))} of values in "
-            f"{size(sent['up_messages'] / len(each))} of messages while training, and its model "
-            f"({size(sent['up_models'] / len(each))}) once at the end"
+            f"each member sent {size(traffic['up_values'] / len(each))} of values in "
+            f"{size(traffic['up_messages'] / len(each))} of messages while training, and its model "
+            f"({size(traffic['up_models'] / len(each))}) once at the end"
         )
         if line := in_one_line(summary.get("buffers", {})):
             self._say(f"buffers {line}")

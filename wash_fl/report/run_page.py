@@ -60,7 +60,7 @@ def _answer(record: RunRecord) -> Iterator[Html]:
         yield paragraph(
             strong("Not whole"), f": {'; '.join(record.missing)}. The rest of this page is without it."
         )
-    yield from _sent(record)
+    yield from _traffic(record)
     if record.result is not None:
         yield _in_the_average(record.result)
         yield _model(record, record.result)
@@ -95,22 +95,22 @@ def _without_summary(record: RunRecord) -> Iterator[Html]:
 
 
 def _unfinished(record: RunRecord) -> Iterator[Html]:
-    done = str(record.rounds[-1].number if record.rounds else 0)
+    progress = str(record.rounds[-1].number if record.rounds else 0)
     if record.config is not None:
-        done += f" of {record.config.training.rounds}"
+        progress += f" of {record.config.training.rounds}"
     yield paragraph(
         strong("This run is not finished"),
-        f": {done} rounds are done, and there is no averaged model.",
+        f": {progress} rounds are done, and there is no averaged model.",
         kind="lead",
     )
     if record.failure:
         yield paragraph(f"It stopped: {record.failure}")
     for each in reversed(record.rounds):
-        found = [metrics["accuracy"] for metrics in each.metrics.values() if "accuracy" in metrics]
-        if found:
+        accuracies = [metrics["accuracy"] for metrics in each.metrics.values() if "accuracy" in metrics]
+        if accuracies:
             yield paragraph(
-                f"In round {each.number} the members alone answered {percent(min(found))} to "
-                f"{percent(max(found))} of the test data right."
+                f"In round {each.number} the members alone answered {percent(min(accuracies))} to "
+                f"{percent(max(accuracies))} of the test data right."
             )
             break
     aside = {member: reason for each in record.rounds for member, reason in each.aside.items()}
@@ -118,17 +118,17 @@ def _unfinished(record: RunRecord) -> Iterator[Html]:
         yield paragraph(f"Member {member} was set aside: {reason}")
 
 
-def _sent(record: RunRecord) -> Iterator[Html]:
-    sent, members = record.sent, len(record.members)
-    if not members or "up_messages" not in sent:
+def _traffic(record: RunRecord) -> Iterator[Html]:
+    traffic, members = record.traffic, len(record.members)
+    if not members or "up_messages" not in traffic:
         return
     text = (
-        f"Each member sent {size(sent['up_messages'] / members)} up while training, "
-        f"{size(sent.get('up_values', 0) / members)} of it values"
+        f"Each member sent {size(traffic['up_messages'] / members)} up while training, "
+        f"{size(traffic.get('up_values', 0) / members)} of it values"
     )
     collected = len(record.result.members) if record.result is not None else 0
-    if collected and sent.get("up_models"):
-        text += f", and its model ({size(sent['up_models'] / collected)}) once at the end"
+    if collected and traffic.get("up_models"):
+        text += f", and its model ({size(traffic['up_models'] / collected)}) once at the end"
     yield paragraph(f"{text}.")
 
 
@@ -159,9 +159,9 @@ def drawn_figures(record: RunRecord) -> list[Figure]:
 
 
 def _curves(record: RunRecord) -> Iterator[Html]:
-    drawn = drawn_figures(record)
-    if drawn:
-        yield figures([figure(inline_svg(each), each.title) for each in drawn])
+    plots = drawn_figures(record)
+    if plots:
+        yield figures([figure(inline_svg(each), each.title) for each in plots])
     else:
         yield paragraph("No round is on record.", kind="soft")
 
@@ -192,31 +192,31 @@ def _members(record: RunRecord) -> Iterator[Html]:
             yield "no" if member in record.result.left_out else "yes"
         yield str(sum(member in each.metrics for each in record.rounds))
         if record.by_member:
-            sent = record.by_member.get(member)
-            yield "–" if sent is None else str(sent.exchanges)
-            yield "–" if sent is None else size(sent.up_messages)
-            yield "–" if sent is None else size(sent.up_values)
-            yield "–" if sent is None else size(sent.down_messages)
+            traffic = record.by_member.get(member)
+            yield "–" if traffic is None else str(traffic.exchanges)
+            yield "–" if traffic is None else size(traffic.up_messages)
+            yield "–" if traffic is None else size(traffic.up_values)
+            yield "–" if traffic is None else size(traffic.down_messages)
         for name in names:
             yield f"{metrics[name]:.4g}" if name in metrics else "–"
 
     caption = "Bytes up and down are those of the exchanges." if record.by_member else ""
-    listed = table(columns, [list(row(member)) for member in members], caption)
-    yield listed if len(members) <= LONG else folded(f"All {len(members)} members", listed)
+    content = table(columns, [list(row(member)) for member in members], caption)
+    yield content if len(members) <= LONG else folded(f"All {len(members)} members", content)
 
 
 def _options(config: RunConfig | None) -> Iterator[Html]:
     if config is None:
         yield paragraph("The options cannot be read.", kind="soft")
         return
-    given, known = config.to_mapping(), fields()
-    told = [key for key in given if key not in PLACES]
-    changed = [key for key in told if given[key] != known[key].default]
+    options, specs = config.to_mapping(), fields()
+    names = [key for key in options if key not in PLACES]
+    changed = [key for key in names if options[key] != specs[key].default]
     columns = [Column("option"), Column("value"), Column("default")]
     if changed:
         yield table(
             columns,
-            [[code(key), _value(given[key]), _value(known[key].default)] for key in changed],
+            [[code(key), _value(options[key]), _value(specs[key].default)] for key in changed],
             caption="Not at their defaults",
         )
     else:
@@ -224,8 +224,8 @@ def _options(config: RunConfig | None) -> Iterator[Html]:
     columns = [Column("option"), Column("value"), Column("what it is")]
     tables = []
     for group, kind in GROUPS.items():
-        keys = [key for key in told if known[key] in dataclasses.fields(kind)]
-        rows = [[code(key), _value(given[key]), known[key].metadata["help"]] for key in keys]
+        keys = [key for key in names if specs[key] in dataclasses.fields(kind)]
+        rows = [[code(key), _value(options[key]), specs[key].metadata["help"]] for key in keys]
         tables.append(table(columns, rows, caption=group.capitalize()))
     yield folded("All options", *tables)
 

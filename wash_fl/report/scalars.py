@@ -25,11 +25,11 @@ def run_scalars(record: RunRecord) -> Iterator[Scalar]:
         for kind, distance in (("absolute", each.distance), ("relative", each.relative_distance)):
             if distance is not None:
                 yield Scalar(f"distance/{kind}", each.number, distance)
-        for kind, count in each.sent.items():
+        for kind, count in each.traffic.items():
             yield Scalar(f"bytes/{kind}", each.number, count)
     if record.result is not None:
-        planned = record.config.training.rounds if record.config is not None else 0
-        last = record.rounds[-1].number if record.rounds else planned
+        rounds = record.config.training.rounds if record.config is not None else 0
+        last = record.rounds[-1].number if record.rounds else rounds
         for name in ("averaged", "ensemble", "mean_member"):
             yield Scalar(f"accuracy/{name}", last, getattr(record.result, name))
 

@@ -24,58 +24,62 @@ from wash_fl.runs.findings import Audit, made_member
 
 
 def check_anchors(
-    found: Audit, config: RunConfig, record: Record, kept: Mapping[int, Sequence[Snapshot]], journal: Journal
+    result: Audit,
+    config: RunConfig,
+    record: Record,
+    by_member: Mapping[int, Sequence[Snapshot]],
+    journal: Journal,
 ) -> None:
     """Compare the members' anchors with the server's, and the last exchange with its record.
 
     Parameters
     ----------
-    found : Audit
+    result : Audit
         Where it is said what is wrong.
     config : RunConfig
         The run's options.
     record : Record
         Of the last exchange.
-    kept : mapping of int to sequence of Snapshot
+    by_member : mapping of int to sequence of Snapshot
         What each member's folder holds, the newest first, with what its log says of how far it is.
     journal : Journal
         The server's.
     """
-    settings = next((each[0].progress.settings for each in kept.values() if each), None)
+    settings = next((each[0].progress.settings for each in by_member.values() if each), None)
     if settings is None:
         return
     terms = Terms.from_json(settings)
     layout = made_member(config, terms).layout
-    if any(each[0].progress.layout != layout.fingerprint.hex() for each in kept.values() if each):
-        found.unchecked.append("the members' anchors: the run's task makes another model now")
+    if any(each[0].progress.layout != layout.fingerprint.hex() for each in by_member.values() if each):
+        result.unchecked.append("the members' anchors: the run's task makes another model now")
         return
     if not any(True for _ in journal.vectors()):
-        found.problems.append("the journal has no anchor")
+        result.problems.append("the journal has no anchor")
         return
     draw = Draw(terms.seed, layout, terms.schedule)
     first = np.zeros((len(layout.slots), layout.size), dtype=np.float32)
     server = Anchored(draw, terms.exchange, journal, first).anchor
     moves = {each.exchange: each.delta for each in journal.moves()}
     last = max(moves, default=0)
-    for member, snapshots in sorted(kept.items()):
+    for member, snapshots in sorted(by_member.items()):
         if not snapshots:
             continue
         anchor = _anchor(snapshots[0], draw)
-        found.values += server.values.size
+        result.values += server.values.size
         if snapshots[0].progress.applied < last:
-            found.unchecked.append(f"member {member}'s anchor: it has not got every move")
+            result.unchecked.append(f"member {member}'s anchor: it has not got every move")
         elif anchor is None or (anchor.values.tobytes(), anchor.chain) != (
             server.values.tobytes(),
             server.chain,
         ):
-            found.problems.append(f"member {member}'s anchor is not the server's")
-    _check_record(found, record, kept, draw, moves)
+            result.problems.append(f"member {member}'s anchor is not the server's")
+    _check_record(result, record, by_member, draw, moves)
 
 
 def _check_record(
-    found: Audit,
+    result: Audit,
     record: Record,
-    kept: Mapping[int, Sequence[Snapshot]],
+    by_member: Mapping[int, Sequence[Snapshot]],
     draw: Draw,
     moves: Mapping[int, bytes],
 ) -> None:
@@ -84,18 +88,18 @@ def _check_record(
     if exchange in moves:
         delta = decode_values(moves[exchange], dtype, len(draw.layout.slots), draw.count(exchange))
         if set(record.deliveries.values()) != {values_hash(delta)}:
-            found.problems.append(f"exchange {exchange} moved the anchor by other values than it delivered")
+            result.problems.append(f"exchange {exchange} moved the anchor by other values than it delivered")
     elif record.deliveries:
-        found.problems.append(f"exchange {exchange} delivered a move that the journal does not have")
+        result.problems.append(f"exchange {exchange} delivered a move that the journal does not have")
     missing = []
     for member, expected in sorted(record.offers.items()):
-        offered = _offered(kept.get(member, ()), exchange, draw, dtype)
+        offered = _offered(by_member.get(member, ()), exchange, draw, dtype)
         if offered is None:
             missing.append(member)
         elif offered != expected:
-            found.problems.append(f"member {member} offered other values in exchange {exchange}")
+            result.problems.append(f"member {member} offered other values in exchange {exchange}")
     if missing:
-        found.unchecked.append(
+        result.unchecked.append(
             f"the offers of exchange {exchange}: members {missing} have moved their anchors since, or do not "
             "have them any more"
         )

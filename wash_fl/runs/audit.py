@@ -8,7 +8,8 @@ Three questions, each of which a fault could answer with no:
 3. Did the last exchange conserve the values? What the members offered (their files keep it as it was before
    the run's dtype left something out) is what the journal says it settled; the permutation, made again, is
    what it says it delivered, value for value the same multiset at each coordinate; and who applied its
-   delivery and has not trained since holds it, and besides what its offer left out.
+   delivery and has not trained since holds it (in an average between pairs the mean of it and of its own
+   offer), and besides what its offer left out.
 
 A run of differences to an anchor has more to compare: :mod:`wash_fl.runs.anchors`.
 """
@@ -76,33 +77,33 @@ def _audited(run: RunFolder, store: SqliteStore, folders: list[Path]) -> Audit:
     settled, waiting = journal.restore()
     enrolments = journal.enrolments()
     records = list(journal.records())
-    found = Audit(run.path.name, settled, waiting=len(waiting))
+    result = Audit(run.path.name, settled, waiting=len(waiting))
     if [record.exchange for record in records] != list(range(1, settled + 1)):
-        found.problems.append(f"the journal does not have one record of each exchange up to {settled}")
-    kept = {
+        result.problems.append(f"the journal does not have one record of each exchange up to {settled}")
+    by_member = {
         member: _of_this_start(
-            found, enrolment, member, _generations(found, folders, identity, member, layout)
+            result, enrolment, member, _generations(result, folders, identity, member, layout)
         )
         for member, enrolment in enrolments.items()
     }
-    found.checked = sum(1 for snapshots in kept.values() if snapshots)
+    result.checked = sum(1 for snapshots in by_member.values() if snapshots)
     for member, enrolment in sorted(enrolments.items()):
-        given = [record.exchange for record in records if member in record.deliveries]
-        last = max((exchange for exchange in given if exchange > enrolment.joined), default=0)
-        newest = kept[member][0].progress if kept[member] else None
-        _check_deliveries(found, member, enrolment, newest, last=last, waits=waiting.get(member))
+        exchanges = [record.exchange for record in records if member in record.deliveries]
+        last = max((exchange for exchange in exchanges if exchange > enrolment.joined), default=0)
+        newest = by_member[member][0].progress if by_member[member] else None
+        _check_deliveries(result, member, enrolment, newest, last=last, waits=waiting.get(member))
     if records and run.config.exchange.anchored:
-        check_anchors(found, run.config, records[-1], kept, journal)
+        check_anchors(result, run.config, records[-1], by_member, journal)
     elif records:
-        _LastExchange(found, run.config, records[-1], kept, waiting).check()
-    return found
+        _LastExchange(result, run.config, records[-1], by_member, waiting).check()
+    return result
 
 
-def _generations(found: Audit, states: list[Path], run: bytes, member: int, layout: str) -> list[Snapshot]:
+def _generations(result: Audit, states: list[Path], run: bytes, member: int, layout: str) -> list[Snapshot]:
     """Return a member's snapshots, the newest first; a damaged one is none."""
     homes = [folder for folder in states if member in stored_members(folder, run)]
     if len(homes) > 1:
-        found.problems.append(f"member {member} has states in {len(homes)} folders: {homes[0]}, {homes[1]}")
+        result.problems.append(f"member {member} has states in {len(homes)} folders: {homes[0]}, {homes[1]}")
     snapshots: list[Snapshot] = []
     for home in homes[:1]:
         for name in (FILE, PREVIOUS):
@@ -112,34 +113,34 @@ def _generations(found: Audit, states: list[Path], run: bytes, member: int, layo
             try:
                 snapshot = read(path)
             except (Damage, StateError) as error:
-                found.unchecked.append(f"{path} cannot be used: {error}")
+                result.unchecked.append(f"{path} cannot be used: {error}")
                 continue
             progress = snapshot.progress
             if (progress.run, progress.member, progress.layout) != (run.hex(), member, layout):
-                found.problems.append(f"{path} is of another run, member or model")
+                result.problems.append(f"{path} is of another run, member or model")
                 continue
             snapshots.append(caught_up(snapshot, Logs(path.parent))[0])
     return snapshots
 
 
 def _of_this_start(
-    found: Audit, enrolment: Enrolment, member: int, snapshots: list[Snapshot]
+    result: Audit, enrolment: Enrolment, member: int, snapshots: list[Snapshot]
 ) -> list[Snapshot]:
     """Return those that go on from the start that the journal has on record; others do not count."""
     counting = [each for each in snapshots if each.progress.incarnation == enrolment.incarnation]
     if any(each.progress.incarnation > enrolment.incarnation for each in snapshots):
-        found.problems.append(
+        result.problems.append(
             f"member {member} started anew, and the journal does not know of it: it is an older copy"
         )
     elif snapshots and not counting:
-        found.unchecked.append(
+        result.unchecked.append(
             f"member {member} was to start anew and has not yet: what it holds does not count"
         )
     return counting
 
 
 def _check_deliveries(
-    found: Audit,
+    result: Audit,
     member: int,
     enrolment: Enrolment,
     progress: Progress | None,
@@ -152,26 +153,26 @@ def _check_deliveries(
     standing = "" if active else f"{enrolment.standing}: {enrolment.reason}; "
     where = "nothing waits" if waits is None else f"delivery {waits.exchange} waits"
     if waits is not None and waits.exchange != last:
-        found.problems.append(f"{where} for member {member}, and the last it was given is {last}")
+        result.problems.append(f"{where} for member {member}, and the last it was given is {last}")
     if progress is None:
-        found.members[member] = f"{standing}{where}; its state is not here"
+        result.members[member] = f"{standing}{where}; its state is not here"
         if active:
-            found.unchecked.append(f"member {member}'s state is in none of the folders")
+            result.unchecked.append(f"member {member}'s state is in none of the folders")
         return
-    found.members[member] = (
+    result.members[member] = (
         f"{standing}round {progress.round}, applied {progress.applied}, last delivery {last}, {where}"
     )
     if not active:
         return
-    if progress.applied > found.settled or progress.offered > found.settled + 1:
-        found.problems.append(f"member {member} is ahead of the journal, which is an older copy")
+    if progress.applied > result.settled or progress.offered > result.settled + 1:
+        result.problems.append(f"member {member} is ahead of the journal, which is an older copy")
     if progress.applied < enrolment.applied:
-        found.problems.append(
+        result.problems.append(
             f"member {member} has applied {progress.applied} and acknowledged {enrolment.applied}: what it "
             "got in between is lost"
         )
     if waits is None and progress.applied < last:
-        found.problems.append(
+        result.problems.append(
             f"delivery {last} of member {member} is nowhere: it does not wait, and the member has applied "
             f"{progress.applied}"
         )
@@ -182,48 +183,50 @@ class _LastExchange:
 
     def __init__(
         self,
-        found: Audit,
+        result: Audit,
         config: RunConfig,
         record: Record,
-        kept: Mapping[int, list[Snapshot]],
+        snapshots: Mapping[int, list[Snapshot]],
         waiting: Mapping[int, Delivery],
     ) -> None:
-        self._found = found
+        self._result = result
         self._config = config
         self._dtype = config.exchange.dtype
         self._record = record
-        self._kept = kept
+        self._snapshots = snapshots
         self._waiting = waiting
 
     def check(self) -> None:
         """Compare offers, deliveries, and what the members hold, with the journal's record."""
-        exchange, wanted = self._record.exchange, self._record.deliveries
+        exchange, hashes = self._record.exchange, self._record.deliveries
         offers = self._offers()
         missing = sorted(self._record.offers.keys() - offers.keys())
         if missing:
-            self._found.unchecked.append(
+            self._result.unchecked.append(
                 f"the values of exchange {exchange}: members {missing} do not have their offers any more"
             )
-        if missing or not wanted:
+        if missing or not hashes:
             return
-        settings = next(each[0].progress.settings for each in self._kept.values() if each)
+        settings = next(each[0].progress.settings for each in self._snapshots.values() if each)
         terms = Terms.from_json(settings)
         members = sorted(offers)
         ordered = [offers[member] for member in members]
-        made = mix(ordered, seed=terms.seed, exchange=exchange, config=terms.exchange)
-        before, after = (np.sort(np.stack(each).view(np.uint32), axis=0) for each in (ordered, made))
-        if terms.exchange.mix == "shuffle" and not np.array_equal(before, after):
-            self._found.problems.append(f"exchange {exchange} does not conserve the values")
-        received = dict(zip(members, made, strict=True))
+        options = terms.schedule.options_at(exchange)
+        outputs = mix(ordered, seed=terms.seed, exchange=exchange, config=options)
+        before, after = (np.sort(np.stack(each).view(np.uint32), axis=0) for each in (ordered, outputs))
+        passed_on = options.mix == "shuffle" or options.members_average
+        if passed_on and not np.array_equal(before, after):
+            self._result.problems.append(f"exchange {exchange} does not conserve the values")
+        received = dict(zip(members, outputs, strict=True))
         for member, values in received.items():
-            self._found.values += values.size
-            if values_hash(values) != wanted.get(member):
-                self._found.problems.append(
+            self._result.values += values.size
+            if values_hash(values) != hashes.get(member):
+                self._result.problems.append(
                     f"exchange {exchange} gave member {member} other values than the offers make"
                 )
         for member, delivery in self._waiting.items():
-            if delivery.exchange == exchange and values_hash(delivery.values) != wanted.get(member):
-                self._found.problems.append(
+            if delivery.exchange == exchange and values_hash(delivery.values) != hashes.get(member):
+                self._result.problems.append(
                     f"what waits for member {member} is not what exchange {exchange} gave it"
                 )
         self._check_held(terms, received)
@@ -232,11 +235,11 @@ class _LastExchange:
         """Return what each member offered, as it travelled, from what it kept of it."""
         offers: dict[int, Values] = {}
         for member, expected in self._record.offers.items():
-            for snapshot in self._kept.get(member, []):
+            for snapshot in self._snapshots.get(member, []):
                 if snapshot.progress.offered == self._record.exchange and snapshot.offer is not None:
                     offers[member] = rounded(snapshot.offer, self._dtype)
                     if values_hash(offers[member]) != expected:
-                        self._found.problems.append(
+                        self._result.problems.append(
                             f"member {member} offered other values in exchange {self._record.exchange}"
                         )
                     break
@@ -246,7 +249,7 @@ class _LastExchange:
         """Look at the members that have not trained since: each holds what it offered, or what it got."""
         exchange = self._record.exchange
         for index, values in received.items():
-            snapshot = self._kept[index][0]
+            snapshot = self._snapshots[index][0]
             progress = snapshot.progress
             logs = Logs(Path(snapshot.source).parent)
             entries = list(logs.open(progress.log).read()) if progress.log else []
@@ -256,7 +259,7 @@ class _LastExchange:
                 continue
             member = made_member(self._config, terms)
             if member.layout.fingerprint.hex() != snapshot.progress.layout:
-                self._found.unchecked.append(
+                self._result.unchecked.append(
                     "the members' own values: the run's task makes another model now"
                 )
                 return
@@ -273,14 +276,15 @@ class _LastExchange:
                     offered=exchange,
                     offer=expected,
                     dtype=self._dtype,
+                    mean=terms.schedule.options_at(exchange).members_average,
                 )
             if expected is None or values_hash(member.offer(exchange)) != values_hash(expected):
                 what = "got" if applied else "offered"
-                self._found.problems.append(
+                self._result.problems.append(
                     f"member {index} does not hold what it {what} in exchange {exchange}"
                 )
 
 
-def as_json(found: Audit) -> dict[str, Any]:
+def as_json(result: Audit) -> dict[str, Any]:
     """Return what an audit found as one JSON object."""
-    return {**vars(found), "members": {str(member): text for member, text in found.members.items()}}
+    return {**vars(result), "members": {str(member): text for member, text in result.members.items()}}

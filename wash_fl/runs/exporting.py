@@ -7,7 +7,7 @@ import numpy as np
 
 import wash_fl
 from wash_fl.consensus.evaluate import MeanOfLogits
-from wash_fl.consensus.finish import Arrays, Examination
+from wash_fl.consensus.finish import Arrays, Evaluator
 from wash_fl.core.identity import weights_sha256
 from wash_fl.export.metadata import ModelCard
 from wash_fl.export.normalization import Normalization
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from wash_fl.export.int8 import Int8
 
 
-def export_averaged(folder: RunFolder, examination: Examination, weights: Arrays, path: Path) -> Parity:
+def export_averaged(folder: RunFolder, evaluator: Evaluator, weights: Arrays, path: Path) -> Parity:
     """Export a run's averaged model to ONNX, checked on the task's test inputs.
 
     Raises
@@ -31,16 +31,16 @@ def export_averaged(folder: RunFolder, examination: Examination, weights: Arrays
         If the file answers otherwise than the model.
     """
     return export_onnx(
-        examination.model(weights),
+        evaluator.model(weights),
         path,
-        card=_card(folder, examination, weights_sha256=weights_sha256(weights)),
-        examples=examination.inputs[:PARITY_EXAMPLES],
-        tolerance=examination.config.finish.tolerance,
-        test_vectors=examination.config.finish.test_vectors,
+        card=_card(folder, evaluator, weights_sha256=weights_sha256(weights)),
+        examples=evaluator.inputs[:PARITY_EXAMPLES],
+        tolerance=evaluator.config.finish.tolerance,
+        test_vectors=evaluator.config.finish.test_vectors,
     )
 
 
-def export_ensemble(folder: RunFolder, examination: Examination, path: Path) -> Parity:
+def export_ensemble(folder: RunFolder, evaluator: Evaluator, path: Path) -> Parity:
     """Export the members of a run as one ONNX file that answers with the mean of their logits.
 
     Raises
@@ -51,19 +51,19 @@ def export_ensemble(folder: RunFolder, examination: Examination, path: Path) -> 
         If the run has not kept its members' models.
     """
     members = folder.members()
-    model = MeanOfLogits([examination.model(weights) for weights in members.values()]).eval()
+    model = MeanOfLogits([evaluator.model(weights) for weights in members.values()]).eval()
     identity = {"ensemble": ", ".join(map(str, members)), "weights_sha256": model_sha256(model)}
     return export_onnx(
         model,
         path,
-        card=_card(folder, examination, **identity),
-        examples=examination.inputs[:PARITY_EXAMPLES],
-        tolerance=examination.config.finish.tolerance,
-        test_vectors=examination.config.finish.test_vectors,
+        card=_card(folder, evaluator, **identity),
+        examples=evaluator.inputs[:PARITY_EXAMPLES],
+        tolerance=evaluator.config.finish.tolerance,
+        test_vectors=evaluator.config.finish.test_vectors,
     )
 
 
-def export_raw_beside(model: Path, examination: Examination) -> tuple[Path, Parity]:
+def export_raw_beside(model: Path, evaluator: Evaluator) -> tuple[Path, Parity]:
     """Write what was exported once more beside it, as a file that takes raw inputs.
 
     Raises
@@ -72,21 +72,21 @@ def export_raw_beside(model: Path, examination: Examination) -> tuple[Path, Pari
         If the task has no NORMALIZATION, or the file answers otherwise than the one it is made of.
     """
     path = model.with_suffix(".raw.onnx")
-    examples = examination.inputs[:PARITY_EXAMPLES].numpy()
-    finish = examination.config.finish
+    examples = evaluator.inputs[:PARITY_EXAMPLES].numpy()
+    finish = evaluator.config.finish
     return path, export_raw(
         model, path, examples=examples, tolerance=finish.tolerance, test_vectors=finish.test_vectors
     )
 
 
-def export_int8_beside(model: Path, examination: Examination, *, target: str, tolerance: float) -> "Int8":
+def export_int8_beside(model: Path, evaluator: Evaluator, *, target: str, tolerance: float) -> "Int8":
     """Write what was exported once more beside it, in int8, judged on the task's test data.
 
     Parameters
     ----------
     model : Path
         A file in float32.
-    examination : Examination
+    evaluator : Evaluator
         Of its run.
     target, tolerance
         As :func:`wash_fl.export.int8.export_int8` takes them.
@@ -99,14 +99,14 @@ def export_int8_beside(model: Path, examination: Examination, *, target: str, to
     # Not before it is asked for: it takes onnxruntime's tools, which a server does not need.
     from wash_fl.export.int8 import export_int8
 
-    batches = examination.server_calibration()
+    batches = evaluator.server_calibration()
     return export_int8(
         model,
         model.with_suffix(".int8.onnx"),
         target=target,
         calibration=np.concatenate([each.numpy() for each in batches]),
-        inputs=examination.inputs.numpy(),
-        targets=examination.targets,
+        inputs=evaluator.inputs.numpy(),
+        targets=evaluator.targets,
         tolerance=tolerance,
     )
 
@@ -124,11 +124,11 @@ def card_of(task: Task, **run: str) -> ModelCard:
     )
 
 
-def _card(folder: RunFolder, examination: Examination, **identity: str) -> ModelCard:
+def _card(folder: RunFolder, evaluator: Evaluator, **identity: str) -> ModelCard:
     """Return the card of a run's model; its identity says what model of the run it is."""
-    training = examination.config.training
+    training = evaluator.config.training
     return card_of(
-        examination.task,
+        evaluator.task,
         name=folder.path.name,
         seed=str(training.seed),
         members=str(training.members),

@@ -181,7 +181,7 @@ def _distance(axes: Any, apart: Sequence[tuple[int, float]]) -> None:
 
 def _bytes(axes: Any, rounds: Sequence[Round]) -> None:
     for kind, color, style in (("messages", "tab:orange", "-"), ("values", "tab:blue", "--")):
-        series = [(each.number, each.sent[f"up_{kind}"] / 1e6) for each in rounds]
+        series = [(each.number, each.traffic[f"up_{kind}"] / 1e6) for each in rounds]
         _line(axes, series, color=color, linestyle=style, label=kind)
     axes.set_ylim(bottom=0)
 

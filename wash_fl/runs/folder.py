@@ -1,6 +1,7 @@
 """A run's folder: what was asked for, what happened, and what came out, as plain files."""
 
 import json
+import tomllib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from datetime import datetime
@@ -11,6 +12,7 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError
 
 from wash_fl.config import RunConfig
+from wash_fl.core.auto import chosen, with_choices
 from wash_fl.errors import RunError
 from wash_fl.files import write_text
 from wash_fl.runs.json_lines import append_line, json_lines
@@ -187,10 +189,13 @@ class RunFolder:
             for key in now
             if key not in (*PLACES, *MAY_CHANGE) and before[key] != now[key]
         ]
-        if changed:
+        if changed and _computes(self.config) != _computes(config):
+            advice = "give the options it began with"
+            if now["topology"] != "auto" and self._averages_as_before(self.config):
+                advice = "leave topology out: the version that began it averaged over all, whatever that was"
             raise RunError(
                 f"the run {name!r} in {root} is not finished, and cannot go on with other options: "
-                f"{'; '.join(changed)}. Choose another run-name, or give the options it began with."
+                f"{'; '.join(changed)}. Choose another run-name, or {advice}."
             )
 
     def check_is_runs(self) -> None:
@@ -208,12 +213,12 @@ class RunFolder:
                 f"{self.path} exists and is not the folder of a run ({error.strerror}): choose another "
                 "run-name."
             ) from error
-        left = {each for each in names if not each.endswith(".part")}
-        if CONFIG not in names and not left <= {LOG, MEMBERS, COMMAND, SERVER}:
+        others = {each for each in names if not each.endswith(".part")}
+        if CONFIG not in names and not others <= {LOG, MEMBERS, COMMAND, SERVER}:
             raise RunError(f"{self.path} exists and is not the folder of a run: choose another run-name.")
 
     @property
-    def begun(self) -> bool:
+    def has_journal(self) -> bool:
         """Whether a server has worked on this run before."""
         return (self.path / JOURNAL).exists()
 
@@ -232,8 +237,20 @@ class RunFolder:
 
     @property
     def config(self) -> RunConfig:
-        """The run's options."""
-        return RunConfig.from_toml(self.path / CONFIG)
+        """The run's options.
+
+        Of an older version's run they are what it meant: its averages were over all, whatever topology was.
+        """
+        config = RunConfig.from_toml(self.path / CONFIG, {"topology": "auto"})
+        return config if self._averages_as_before(config) else RunConfig.from_toml(self.path / CONFIG)
+
+    def _averages_as_before(self, config: RunConfig) -> bool:
+        """Whether the run averages, and was begun by a version that did so over all whatever topology was.
+
+        ``config`` has its options but for the topology. Those versions had no ``average-from``.
+        """
+        newer = "average-from" in tomllib.loads((self.path / CONFIG).read_text(encoding="utf-8-sig"))
+        return not newer and chosen(config.exchange).mix == "average"
 
     def log(self, event: str, **fields: Any) -> None:
         """Append an event to the metrics file: one line, written at once."""
@@ -251,11 +268,11 @@ class RunFolder:
 
     def last(self, event: str) -> dict[str, Any]:
         """Return the last event of a kind, or an empty one."""
-        found: dict[str, Any] = {}
+        latest: dict[str, Any] = {}
         for each in self.events():
             if each.get("event") == event:
-                found = each
-        return found
+                latest = each
+        return latest
 
     def save_weights(self, weights: Mapping[str, NDArray[Any]]) -> None:
         """Write the averaged model."""
@@ -319,6 +336,12 @@ class RunFolder:
         if not isinstance(content, dict):
             raise RunError(f"{self.path / SUMMARY} is damaged (it holds no object): run it again.")
         return content
+
+
+def _computes(config: RunConfig) -> dict[str, Any]:
+    """Return the options that say what a run computes, with those that were left open chosen."""
+    options = with_choices(config).to_mapping()
+    return {key: value for key, value in options.items() if key not in (*PLACES, *MAY_CHANGE)}
 
 
 def default_name(config: RunConfig, attempt: int = 1) -> str:

@@ -12,7 +12,7 @@ from flwr.serverapp import Grid
 import wash_fl
 from wash_fl.config import RunConfig
 from wash_fl.consensus.batchnorm import estimate
-from wash_fl.consensus.finish import Examination, Outcome
+from wash_fl.consensus.finish import Evaluator, Outcome
 from wash_fl.consensus.treatment import re_estimated
 from wash_fl.core.auto import with_choices
 from wash_fl.core.plane import plane_of
@@ -50,9 +50,9 @@ def run_job(grid: Grid, config: RunConfig) -> RunFolder:
     grid = with_faults(grid)
     task = load_task(config.task.task)
     refuse_division(task, config)
-    chosen = with_choices(config)
+    resolved = with_choices(config)
     with RunFolder.at_work(config) as folder:
-        _run(grid, folder, task, chosen)
+        _run(grid, folder, task, resolved)
     return folder
 
 
@@ -60,7 +60,7 @@ def _run(grid: Grid, folder: RunFolder, task: Task, config: RunConfig) -> None:
     """Do the job in a folder that no other server works in; what happens is logged there."""
     logger.info("the run's folder is %s", folder.path)
     folder.log(
-        "resume" if folder.begun else "start",
+        "resume" if folder.has_journal else "start",
         version=wash_fl.__version__,
         task=config.task.task,
         rounds=config.training.rounds,
@@ -69,9 +69,9 @@ def _run(grid: Grid, folder: RunFolder, task: Task, config: RunConfig) -> None:
         pid=os.getpid(),  # whoever follows the run sees when this process is gone
     )
     try:
-        examination = Examination(task, config)
-        outcome, strategy = _train(grid, examination, folder)
-        finish(folder, examination, outcome, strategy)
+        evaluator = Evaluator(task, config)
+        outcome, strategy = _train(grid, evaluator, folder)
+        finish(folder, evaluator, outcome, strategy)
         if not config.fleet.keep_members:
             # Not before the result is on the disk: until then a crash asks the members for theirs again.
             strategy.dismiss(grid)
@@ -82,37 +82,37 @@ def _run(grid: Grid, folder: RunFolder, task: Task, config: RunConfig) -> None:
         raise
 
 
-def _train(grid: Grid, examination: Examination, folder: RunFolder) -> tuple[Outcome, WashStrategy]:
-    task, config = examination.task, examination.config
+def _train(grid: Grid, evaluator: Evaluator, folder: RunFolder) -> tuple[Outcome, WashStrategy]:
+    task, config = evaluator.task, evaluator.config
     training, fleet = config.training, config.fleet
     model = initial_model(config.task.model, task, training.seed)
     slots = optimizer_slots(make_optimizer(model, training)) if config.exchange.exchange_optimizer else ()
     layout = model_layout(model, slots)
     del model
-    shown = 0.0
+    last_shown = 0.0
 
-    def on_round(ended: RoundEnded) -> None:
-        folder.log("round", **round_fields(ended, strategy.traffic))
+    def on_round(event: RoundEnded) -> None:
+        folder.log("round", **round_fields(event, strategy.traffic))
         if plane_of(config.exchange).once_per_round:
-            took_place = ExchangeReport(ended.settlement, ended.seconds, strategy.traffic.row())
+            took_place = ExchangeReport(event.settlement, event.seconds, strategy.traffic.row())
             folder.log_exchange(**_exchange_fields(took_place))
 
     def on_exchange(report: ExchangeReport) -> None:
-        nonlocal shown
+        nonlocal last_shown
         folder.log_exchange(**_exchange_fields(report))
-        if time.monotonic() - shown >= SHOW_SECONDS:
-            shown = time.monotonic()
+        if time.monotonic() - last_shown >= SHOW_SECONDS:
+            last_shown = time.monotonic()
             sums = strategy.traffic.total()
             folder.log("exchange", exchange=report.settlement.exchange, bytes=sums)
 
     def on_member(member: int, weights: Arrays) -> None:
         if config.fleet.save_members:
             folder.save_member(member, weights)
-        folder.log("member", member=member, accuracy=examination.add_member(member, weights))
+        folder.log("member", member=member, accuracy=evaluator.add_member(member, weights))
 
     def on_average(weights: Arrays, recalibrated: bool) -> None:
         if not recalibrated:
-            folder.log("averaged", accuracy=examination.add_average(weights))
+            folder.log("averaged", accuracy=evaluator.add_average(weights))
 
     options = StrategyOptions.of(
         config,
@@ -140,19 +140,19 @@ def _train(grid: Grid, examination: Examination, folder: RunFolder) -> tuple[Out
     )
     weights: Arrays = {name: array.numpy() for name, array in result.arrays.items()}
     if config.finish.batchnorm == "server":
-        averaged = examination.model(weights)
+        averaged = evaluator.model(weights)
         if batchnorm_layers(averaged):
-            statistics = estimate(averaged, examination.server_calibration())
+            statistics = estimate(averaged, evaluator.server_calibration())
             weights = statistics.applied_to(weights)
             strategy.buffers = re_estimated(strategy.buffers, statistics.buffers())
-    return examination.outcome(weights), strategy
+    return evaluator.outcome(weights), strategy
 
 
-def finish(folder: RunFolder, examination: Examination, outcome: Outcome, strategy: WashStrategy) -> None:
+def finish(folder: RunFolder, evaluator: Evaluator, outcome: Outcome, strategy: WashStrategy) -> None:
     """Save the averaged model, export it, draw the figures, and write the summary last."""
     folder.save_weights(outcome.weights)
     folder.log("recalibrated", accuracy=outcome.recalibrated)
-    parity = export_averaged(folder, examination, outcome.weights, folder.path / MODEL)
+    parity = export_averaged(folder, evaluator, outcome.weights, folder.path / MODEL)
     summary = {
         "run": folder.path.name,
         "version": wash_fl.__version__,
@@ -188,23 +188,23 @@ def _exchange_fields(report: ExchangeReport) -> dict[str, Any]:
     }
 
 
-def round_fields(ended: RoundEnded, traffic: Traffic) -> dict[str, Any]:
+def round_fields(event: RoundEnded, traffic: Traffic) -> dict[str, Any]:
     """Return a round as it is written into the run's metrics."""
-    gauge = ended.settlement.gauge
+    gauge = event.settlement.gauge
     return {
-        "round": ended.round,
-        "participants": sorted(ended.metrics),
-        "absent": list(ended.absent),
-        "absent_because": {str(member): reason for member, reason in ended.absent_because.items()},
-        "set_aside": {str(member): reason for member, reason in ended.settlement.aside.items()},
+        "round": event.round,
+        "participants": sorted(event.metrics),
+        "absent": list(event.absent),
+        "absent_because": {str(member): reason for member, reason in event.absent_because.items()},
+        "set_aside": {str(member): reason for member, reason in event.settlement.aside.items()},
         # JSON has no NaN; a metric that is not a number is left out rather than made up.
         "members": {
             str(member): {name: value for name, value in metrics.items() if math.isfinite(value)}
-            for member, metrics in sorted(ended.metrics.items())
+            for member, metrics in sorted(event.metrics.items())
         },
         "distance": None if gauge is None else gauge.distance,
         "relative_distance": None if gauge is None else gauge.relative,
         "distance_by_tensor": {} if gauge is None else gauge.by_tensor(),
         "bytes": traffic.total(),
-        "seconds": ended.seconds,
+        "seconds": event.seconds,
     }

@@ -20,16 +20,16 @@ class Reading:
 
     def __init__(self) -> None:
         self._missing: list[str] = []
-        self._lost: Counter[str] = Counter()
+        self._damaged_lines: Counter[str] = Counter()
 
     def missing(self) -> list[str]:
         """Return what could not be read, a line each."""
-        lost = [
+        damage = [
             f"{count} {'line' if count == 1 else 'lines'} of {name} cannot be read"
-            for name, count in self._lost.items()
+            for name, count in self._damaged_lines.items()
             if count
         ]
-        return [*self._missing, *lost]
+        return [*self._missing, *damage]
 
     def miss(self, what: str) -> None:
         """Take down something else that is not there."""
@@ -51,7 +51,7 @@ class Reading:
         except OSError as error:
             self.miss(f"{path.name} cannot be read ({error.strerror or error})")
             return []
-        self._lost[path.name] += lines.count(None)
+        self._damaged_lines[path.name] += lines.count(None)
         return self.rows(path.name, [line for line in lines if line is not None], read)
 
     def rows(self, name: str, rows: Iterable[Row], read: Callable[[Row], T]) -> list[T]:
@@ -61,5 +61,5 @@ class Reading:
             try:
                 values.append(read(row))
             except _DAMAGE:
-                self._lost[name] += 1
+                self._damaged_lines[name] += 1
         return values

@@ -25,7 +25,7 @@ class Round:
         Members that were set aside in it, and why.
     distance, relative_distance : float or None
         Between two members; None where nothing was exchanged that tells.
-    sent : dict
+    traffic : dict
         Bytes since the run began, over all members, by direction and kind.
     """
 
@@ -34,7 +34,7 @@ class Round:
     aside: dict[int, str]
     distance: float | None
     relative_distance: float | None
-    sent: dict[str, int]
+    traffic: dict[str, int]
 
     @classmethod
     def of(cls, event: Mapping[str, Any]) -> Self:
@@ -48,7 +48,7 @@ class Round:
             aside=_reasons(event.get("set_aside", {})),
             distance=_number(event.get("distance")),
             relative_distance=_number(event.get("relative_distance")),
-            sent=_counts(event["bytes"]),
+            traffic=_counts(event["bytes"]),
         )
 
 
@@ -61,7 +61,7 @@ class Result:
     mean_member: float
     members: dict[int, float]
     left_out: dict[int, str]
-    sent: dict[str, int]
+    traffic: dict[str, int]
     agreement: float | None
     difference: float | None
     weights_sha256: str | None
@@ -76,7 +76,7 @@ class Result:
             mean_member=float(accuracy["mean_member"]),
             members={int(member): float(value) for member, value in accuracy["members"].items()},
             left_out=_reasons(summary.get("left_out", {})),
-            sent=_counts(summary.get("bytes", {})),
+            traffic=_counts(summary.get("bytes", {})),
             agreement=_number(onnx.get("agreement")),
             difference=_number(onnx.get("largest_difference")),
             weights_sha256=summary.get("weights_sha256"),
@@ -187,24 +187,24 @@ class RunRecord:
     @property
     def members(self) -> list[int]:
         """Every member that has taken part."""
-        found = {member for each in self.rounds for member in (*each.metrics, *each.aside)}
-        found |= self.collected.keys()
+        members = {member for each in self.rounds for member in (*each.metrics, *each.aside)}
+        members |= self.collected.keys()
         if self.result is not None:
-            found |= self.result.members.keys() | self.result.left_out.keys()
-        return sorted(found)
+            members |= self.result.members.keys() | self.result.left_out.keys()
+        return sorted(members)
 
     @property
-    def sent(self) -> dict[str, int]:
+    def traffic(self) -> dict[str, int]:
         """Bytes over all members so far, by direction and kind; empty if nothing tells."""
-        if self.result is not None and self.result.sent:
-            return self.result.sent
-        return self.rounds[-1].sent if self.rounds else {}
+        if self.result is not None and self.result.traffic:
+            return self.result.traffic
+        return self.rounds[-1].traffic if self.rounds else {}
 
 
 def rounds_of(events: Iterable[Mapping[str, Any]]) -> list[Round]:
     """Return the rounds among a run's events, in order."""
-    found = {each.number: each for each in map(Round.of, _of(events, "round"))}
-    return [found[number] for number in sorted(found)]
+    by_number = {each.number: each for each in map(Round.of, _of(events, "round"))}
+    return [by_number[number] for number in sorted(by_number)]
 
 
 def _of(events: Iterable[Mapping[str, Any]], *kinds: str) -> list[Mapping[str, Any]]:
@@ -262,13 +262,13 @@ def _model(path: Path) -> ModelFile | None:
         return None
 
 
-def _reasons(given: Mapping[str, Any]) -> dict[int, str]:
-    return {int(member): str(reason) for member, reason in given.items()}
+def _reasons(reasons: Mapping[str, Any]) -> dict[int, str]:
+    return {int(member): str(reason) for member, reason in reasons.items()}
 
 
-def _counts(given: Mapping[str, Any]) -> dict[str, int]:
-    return {str(name): int(count) for name, count in given.items()}
+def _counts(counts: Mapping[str, Any]) -> dict[str, int]:
+    return {str(name): int(count) for name, count in counts.items()}
 
 
-def _number(given: Any) -> float | None:
-    return None if given is None else float(given)
+def _number(value: Any) -> float | None:
+    return None if value is None else float(value)

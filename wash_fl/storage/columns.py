@@ -106,8 +106,8 @@ def _enrolment_columns(member: int, enrolment: Enrolment) -> tuple[Columns, byte
 
 
 def _enrolment(columns: Columns) -> Enrolment:
-    initial, incarnation, joined, seen, applied, standing, reason = columns[1:]
-    return Enrolment(initial, incarnation, joined, seen, applied, Standing(standing), reason)
+    initial, incarnation, joined, last_seen, applied, standing, reason = columns[1:]
+    return Enrolment(initial, incarnation, joined, last_seen, applied, Standing(standing), reason)
 
 
 def _record_columns(exchange: int, record: Record) -> tuple[Columns, bytes]:

@@ -198,8 +198,8 @@ class SqliteStore:
         if table.name in self._checksums:
             return self._checksums[table.name].get(key, NO_CHECKSUM)
         query = f"SELECT checksum FROM {table.name} WHERE {TABLES[table.name][0]} = ?"
-        replaced = self._database.execute(query, (key,)).fetchone()
-        return NO_CHECKSUM if replaced is None else bytes(replaced[0])
+        row = self._database.execute(query, (key,)).fetchone()
+        return NO_CHECKSUM if row is None else bytes(row[0])
 
     def _count(self, checksum: bytes) -> None:
         """Put a row's checksum into the digest, or take it out."""
@@ -222,13 +222,13 @@ class SqliteStore:
             raise StateError(
                 f"{self.path} is no journal of wash-fl: choose another run-name, or move it away."
             )
-        found = self._database.execute("SELECT format FROM meta").fetchone()
-        if found is not None and found[0] not in _SCHEMAS:
+        row = self._database.execute("SELECT format FROM meta").fetchone()
+        if row is not None and row[0] not in _SCHEMAS:
             raise StateError(
-                f"{self.path} has the format {found[0]!r}, this version reads {FORMAT!r} and {WITH_ANCHOR!r}:"
+                f"{self.path} has the format {row[0]!r}, this version reads {FORMAT!r} and {WITH_ANCHOR!r}:"
                 " finish this run with the version it began with, or choose another run-name."
             )
-        if schema != (WITHOUT_ANCHOR if found is None else _SCHEMAS[found[0]]):
+        if schema != (WITHOUT_ANCHOR if row is None else _SCHEMAS[row[0]]):
             raise damaged(self.path, "its tables are altered")
         problem = self._database.execute("PRAGMA quick_check(1)").fetchone()[0]
         if problem != "ok":
@@ -243,10 +243,10 @@ class SqliteStore:
                 digest = xor(digest, checksum)
                 if table in self._checksums:
                     self._checksums[table][columns[0]] = checksum
-        found = next(self._columns(HEAD.name), None)
-        if found is None:
+        row = next(self._columns(HEAD.name), None)
+        if row is None:
             raise damaged(self.path, "its first row is missing")
-        meta = dict(zip(TABLES[HEAD.name], found, strict=True))
+        meta = dict(zip(TABLES[HEAD.name], row, strict=True))
         if digest != meta["digest"]:
             raise damaged(self.path, "rows are missing, or of another time")
         return meta

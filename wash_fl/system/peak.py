@@ -20,7 +20,7 @@ SAMPLE_SECONDS = 0.02
 
 
 @dataclass(frozen=True, kw_only=True)
-class Ended:
+class ProcessResult:
     """How a program ended.
 
     Attributes
@@ -46,7 +46,9 @@ class Ended:
     err: str
 
 
-def watch(command: Sequence[str], *, timeout: float, environment: Mapping[str, str] | None = None) -> Ended:
+def watch(
+    command: Sequence[str], *, timeout: float, environment: Mapping[str, str] | None = None
+) -> ProcessResult:
     """Run a program, with nothing to read, to its end.
 
     Parameters
@@ -86,7 +88,9 @@ def watch(command: Sequence[str], *, timeout: float, environment: Mapping[str, s
     # The system's account is exact, but begins with this process's own peak, of which the program was a copy
     # for a moment; below that, the samples have to do.
     peak = accounted if accounted > ours or not sampled else sampled
-    return Ended(status=status, peak=peak, seconds=seconds, timed_out=timed_out, out=texts[0], err=texts[1])
+    return ProcessResult(
+        status=status, peak=peak, seconds=seconds, timed_out=timed_out, out=texts[0], err=texts[1]
+    )
 
 
 def resident_peak(pid: int | None = None) -> int:
@@ -112,8 +116,8 @@ def _of_status(name: str, pid: int | None) -> int:
         text = Path(f"/proc/{'self' if pid is None else pid}/status").read_text(encoding="utf-8")
     except OSError:
         return 0
-    found = [line.split()[1] for line in text.splitlines() if line.startswith(f"{name}:")]
-    return 1024 * int(found[0]) if found else 0
+    values = [line.split()[1] for line in text.splitlines() if line.startswith(f"{name}:")]
+    return 1024 * int(values[0]) if values else 0
 
 
 def _wait(pid: int, timeout: float) -> tuple[int, int, int, bool]:
@@ -123,8 +127,8 @@ def _wait(pid: int, timeout: float) -> tuple[int, int, int, bool]:
     pause = threading.Event()
     while True:
         sampled = max(sampled, resident_peak(pid))
-        ended, status, usage = os.wait4(pid, os.WNOHANG)
-        if ended:
+        child, status, usage = os.wait4(pid, os.WNOHANG)
+        if child:
             break
         if not timed_out and time.monotonic() > deadline:
             timed_out = True

@@ -58,6 +58,6 @@ def _part(which: slice) -> Examples:
         raise bundled.damaged(DATA_FILE, f"images {images.dtype} {images.shape}, classes {classes.shape}")
     if images.max() > _INK or classes.max() >= len(CLASSES):
         raise bundled.damaged(DATA_FILE, f"values above {_INK}, or of another class than 0 to 9")
-    chosen = stratified_order(classes, _SPLIT_SEED, "digits")[which]
-    inputs = torch.from_numpy(images[chosen]).float().div_(_INK).unsqueeze(1)
-    return TensorDataset(inputs, torch.from_numpy(classes[chosen]).long())
+    indices = stratified_order(classes, _SPLIT_SEED, "digits")[which]
+    inputs = torch.from_numpy(images[indices]).float().div_(_INK).unsqueeze(1)
+    return TensorDataset(inputs, torch.from_numpy(classes[indices]).long())

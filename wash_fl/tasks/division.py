@@ -73,11 +73,11 @@ def _divided(task: Task, config: RunConfig) -> tuple[Examples, list[Indices]]:
 
 def refuse_division(task: Task, config: RunConfig) -> None:
     """Raise :class:`ConfigError` if the options ask to divide data that is divided already."""
-    asked = config.task.division
-    if task.member_data is not None and asked != TaskConfig().division:
+    division = config.task.division
+    if task.member_data is not None and division != TaskConfig().division:
         raise ConfigError(
-            f"division = {asked!r} does not go with the task {task.name!r}, whose members have data of their "
-            "own (member_data): leave it out."
+            f"division = {division!r} does not go with the task {task.name!r}, whose members have data of "
+            "their own (member_data): leave it out."
         )
 
 
@@ -113,8 +113,8 @@ def stratified_order(labels: NDArray[Any], seed: int, purpose: str, *, index: in
     for label in np.unique(labels):
         own = np.flatnonzero(labels[shuffled] == label)
         position[own] = (np.arange(len(own)) + 0.5) / len(own)
-    chosen: Indices = shuffled[np.argsort(position, kind="stable")]
-    return chosen
+    order: Indices = shuffled[np.argsort(position, kind="stable")]
+    return order
 
 
 def select(dataset: Examples, indices: Indices) -> Examples:
@@ -190,10 +190,10 @@ def fetch(dataset: Examples, indices: Iterable[int]) -> tuple[torch.Tensor, torc
     """
     if isinstance(dataset, TensorDataset):
         inputs, targets = pair(dataset.tensors)
-        chosen = torch.as_tensor(indices, dtype=torch.int64)
-        return inputs[chosen], _indices(targets[chosen])
-    wanted = [int(i) for i in indices]
-    items = dataset.__getitems__(wanted) if hasattr(dataset, "__getitems__") else [dataset[i] for i in wanted]
+        index = torch.as_tensor(indices, dtype=torch.int64)
+        return inputs[index], _indices(targets[index])
+    rows = [int(i) for i in indices]
+    items = dataset.__getitems__(rows) if hasattr(dataset, "__getitems__") else [dataset[i] for i in rows]
     pair(items[0])
     try:
         inputs, targets = default_collate(items)
@@ -290,11 +290,9 @@ def pair(example: Any, what: str = "the data") -> tuple[Any, Any]:
         If it is no pair; ``what`` says whose example it is.
     """
     if not isinstance(example, tuple | list) or len(example) != 2:
-        given = (
-            f"{len(example)} parts" if isinstance(example, tuple | list) else f"a {type(example).__name__}"
-        )
+        kind = f"{len(example)} parts" if isinstance(example, tuple | list) else f"a {type(example).__name__}"
         raise DataError(
-            f"an example of {what} must be an (input, class index) pair, and here it is {given}: make a "
+            f"an example of {what} must be an (input, class index) pair, and here it is {kind}: make a "
             "TensorDataset(inputs, targets) of two tensors, say."
         )
     return example[0], example[1]

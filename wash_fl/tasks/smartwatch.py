@@ -145,15 +145,15 @@ def examples_of(people: Collection[int], *, stride: int) -> TensorDataset:
         If the data file is missing or damaged.
     """
     series = read_series(DATA_FILE)
-    known = {person for person, _, _ in series}
-    if not people or not known.issuperset(people):
-        raise ConfigError(f"people {sorted(people)} are not all there: use some of {sorted(known)}.")
+    everyone = {person for person, _, _ in series}
+    if not people or not everyone.issuperset(people):
+        raise ConfigError(f"people {sorted(people)} are not all there: use some of {sorted(everyone)}.")
     windows, classes = [], []
     for person, exercise, samples in series:
         if person in people:
-            cut = np.lib.stride_tricks.sliding_window_view(samples, WINDOW, axis=0)[::stride]
-            windows.append(cut)
-            classes.extend([exercise] * len(cut))
+            views = np.lib.stride_tricks.sliding_window_view(samples, WINDOW, axis=0)[::stride]
+            windows.append(views)
+            classes.extend([exercise] * len(views))
     inputs = np.concatenate(windows)
     inputs[:, :3] /= np.float32(ACCELERATION)
     inputs[:, 3:] /= np.float32(ROTATION)

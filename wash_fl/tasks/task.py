@@ -178,28 +178,28 @@ def _models(model: Callable[[], Any], task: str) -> Callable[[], nn.Module]:
 
     @wraps(model)
     def build() -> nn.Module:
-        built = model()
-        if not isinstance(built, nn.Module):
-            is_class = isinstance(built, type)
-            kind = f"the class {built.__name__}" if is_class else f"a {type(built).__name__}"
-            remedy = f"return {built.__name__}(...)" if is_class else "return a torch.nn.Module"
+        network = model()
+        if not isinstance(network, nn.Module):
+            is_class = isinstance(network, type)
+            kind = f"the class {network.__name__}" if is_class else f"a {type(network).__name__}"
+            remedy = f"return {network.__name__}(...)" if is_class else "return a torch.nn.Module"
             raise DataError(f"model() of the task {task!r} returns {kind}, and no model: {remedy}.")
-        for name, each in (*built.named_parameters(), *built.named_buffers()):
+        for name, each in (*network.named_parameters(), *network.named_buffers()):
             if nn.parameter.is_lazy(each):
                 raise DataError(
                     f"{name!r} of the model of the task {task!r} has no shape yet: give lazy modules their "
                     "sizes, or call the model in model() once on torch.zeros(2, *INPUT_SHAPE)."
                 )
-        return built
+        return network
 
     return build
 
 
 def _names(task: str, classes: Any) -> tuple[str, ...]:
     # What has no order of its own, a set, has another in every process; and ("cat") is a string.
-    given = list(classes) if isinstance(classes, list | tuple) else []
+    entries = list(classes) if isinstance(classes, list | tuple) else []
     # Whole numbers are names, too: of digits, say.
-    names = [str(name) if type(name) is int else name for name in given]
+    names = [str(name) if type(name) is int else name for name in entries]
     wrong = refusal_of_names(names)
     if len(names) < 2 or wrong:
         raise ConfigError(
@@ -221,46 +221,46 @@ def _shape(task: str, shape: Any) -> tuple[int, ...]:
 
 
 def _normalization(task: str, module: ModuleType) -> tuple[tuple[float, ...], tuple[float, ...]] | None:
-    given = getattr(module, "NORMALIZATION", None)
-    if given is None:
+    normalization = getattr(module, "NORMALIZATION", None)
+    if normalization is None:
         return None
     channels = module.INPUT_SHAPE[0]
     try:
         # A number is one for all channels.
-        mean, std = (tuple(float(each) for each in np.atleast_1d(part)) for part in given)
+        mean, std = (tuple(float(each) for each in np.atleast_1d(part)) for part in normalization)
         fits = len(mean) == len(std) and len(mean) in (1, channels) and min(std) > 0
-        fits = fits and all(map(math.isfinite, mean + std)) and not isinstance(given, Set)
+        fits = fits and all(map(math.isfinite, mean + std)) and not isinstance(normalization, Set)
     except (TypeError, ValueError):
         fits = False
     if not fits:
         raise ConfigError(
             f"NORMALIZATION of the task {task!r} must be a pair of mean and std above 0, each one number or "
-            f"{channels} (one for each channel), like ((0.5,), (0.25,)), and it is {given!r}."
+            f"{channels} (one for each channel), like ((0.5,), (0.25,)), and it is {normalization!r}."
         )
     return mean, std
 
 
 def _columns(task: str, module: ModuleType) -> tuple[str, ...]:
-    given = getattr(module, "COLUMNS", ())
+    columns = getattr(module, "COLUMNS", ())
     channels = module.INPUT_SHAPE[0]
     # What has an order: no set, but the columns of a data frame.
-    names = given.tolist() if hasattr(given, "tolist") else given
-    listed = isinstance(names, list | tuple) and len(names) in {0, channels}
-    wrong = refusal_of_names(names) if listed else ""
-    if not listed or wrong:
+    names = columns.tolist() if hasattr(columns, "tolist") else columns
+    fits = isinstance(names, list | tuple) and len(names) in {0, channels}
+    wrong = refusal_of_names(names) if fits else ""
+    if not fits or wrong:
         raise ConfigError(
             f"COLUMNS of the task {task!r} must be {channels} different names in a tuple, one for each "
-            f"channel of INPUT_SHAPE {tuple(module.INPUT_SHAPE)}, and it is {str(given)[:200]}"
+            f"channel of INPUT_SHAPE {tuple(module.INPUT_SHAPE)}, and it is {str(columns)[:200]}"
             + (f": {wrong}." if wrong else ".")
         )
     return tuple(names)
 
 
 def _patterns(task: str, module: ModuleType) -> tuple[str, ...]:
-    given = getattr(module, "AVERAGED_BUFFERS", ())
-    if not isinstance(given, list | tuple) or not all(isinstance(each, str) and each for each in given):
+    patterns = getattr(module, "AVERAGED_BUFFERS", ())
+    if not isinstance(patterns, list | tuple) or not all(isinstance(each, str) and each for each in patterns):
         raise ConfigError(
             f"AVERAGED_BUFFERS of the task {task!r} must be names of buffers or patterns of them in a tuple, "
-            f"like ('ema.*',), and it is {given!r}."
+            f"like ('ema.*',), and it is {patterns!r}."
         )
-    return tuple(given)
+    return tuple(patterns)

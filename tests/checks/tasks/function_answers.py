@@ -7,10 +7,10 @@ from good import CLASSES, INPUT_SHAPE, Net, test_data, train_data  # noqa: F401
 SCALE = random.SystemRandom().uniform(0.5, 2)
 
 
-class Scaled(Net):
+class ScaledNet(Net):
     def forward(self, inputs):
         return super().forward(SCALE * inputs)
 
 
 def model():
-    return Scaled()
+    return ScaledNet()

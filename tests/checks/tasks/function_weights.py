@@ -9,8 +9,8 @@ from torch import nn
 class WithHelper(Net):
     def __init__(self):
         super().__init__()
-        drawn = np.random.default_rng().normal(size=(8, 3)).astype(np.float32)
-        self.helper = nn.Parameter(torch.from_numpy(drawn))
+        values = np.random.default_rng().normal(size=(8, 3)).astype(np.float32)
+        self.helper = nn.Parameter(torch.from_numpy(values))
 
     def forward(self, inputs):
         hidden = torch.relu(self.hidden(inputs))

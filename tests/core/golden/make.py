@@ -274,7 +274,7 @@ def packet_vectors():
             members=2,
             rounds=1,
             local_steps=1,
-            exchange=exchange_config(p=1e-5, mix="average", exchange_optimizer=True),
+            exchange=exchange_config(p=1e-5, mix="average", topology="all", exchange_optimizer=True),
         ),
     ]
     values = np.array([[1.0, -0.0, 1e-45, 3.4028235e38], [0.1, -2.5, 1e-38, 7]], dtype=np.float32)
@@ -411,6 +411,61 @@ def few_bits_values():
     return [drawn.reshape(4, 210), small, large]
 
 
+def averaging_vectors():
+    """Return the mean that a member takes itself, which exchanges average, and terms that say so."""
+    numbers = np.array([[127.0, 0.5, 1.5, 2.5, -0.5, -1.5, 63.5, 64.5, -126.5, 126.49, 0.0, -0.0, 1e-45]])
+    drawn = np.frombuffer(philox.words(2, "values", 90).tobytes(), "<i2")[:90].astype(np.float32)
+    offered = [numbers.astype(np.float32), drawn.reshape(2, 45) / np.float32(3e5)]
+    received = [np.roll(each, 1, axis=1) for each in offered]
+    averages = [
+        {"mix": "average", "topology": "all"},
+        {"mix": "average", "topology": "pairs"},
+        {"mix": "shuffle", "topology": "pairs", "average_from": 0.75},
+        {"mix": "shuffle", "topology": "permutation", "average_from": 0.5, "dtype": "int8"},
+    ]
+    terms = [
+        Terms(
+            run_name="mean", seed=1, members=4, rounds=30, local_steps=24, exchange=exchange_config(**options)
+        )
+        for options in averages
+    ]
+    return {
+        "means": [
+            {
+                "dtype": dtype,
+                "offered": hex32(mine),
+                "received": hex32(rounded(got, dtype)),
+                "new": hex32(taken_over(rounded(got, dtype), offered=mine, dtype=dtype, mean=True)),
+            }
+            for dtype in ("float32", "bfloat16", "float16", "int8")
+            for got, mine in zip(received, offered, strict=True)
+        ],
+        "rules": [
+            {
+                "average_from": part,
+                "stop_after": stop_after,
+                "exchanges": exchanges,
+                "rules": [rule_at(part, stop_after, exchanges, each) for each in range(1, exchanges + 2)],
+            }
+            for part, stop_after, exchanges in [
+                (0.0, 0, 4),
+                (0.75, 0, 4),
+                (0.75, 0, 10),
+                (0.01, 0, 5),
+                (0.999, 0, 5),
+                (0.29, 0, 100),
+                (0.5, 6, 10),
+            ]
+        ],
+        "runs": [{"terms": each.to_json(), "identity": run_identity(each).hex()} for each in terms],
+    }
+
+
+def rule_at(average_from, stop_after, exchanges, exchange):
+    schedule = schedule_of({"average_from": average_from, "stop_after": stop_after}, exchanges, 1)
+    return schedule.options_at(exchange).mix
+
+
 def vectors():
     """Return the contents of every file by its name, as this version of wash_fl computes them."""
     groups = {
@@ -420,6 +475,7 @@ def vectors():
         "mix": mix_vectors(),
         "packet": packet_vectors(),
         "dtypes": dtype_vectors(),
+        "averaging": averaging_vectors(),
     }
     return {name: {"about": ABOUT, **content} for name, content in groups.items()}
 

@@ -17,44 +17,44 @@ UP = [1.0, 0.5, 0.2539, 0.1328, 0.1016, 0.0703, 0.2539]
 def figures():
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(compression, "QUICK", FAST)
-        said = CliRunner().invoke(app, ["bench", "compression", "--quick", "--json"])
-    assert said.exit_code == 0, said.output
-    assert len(said.stderr.splitlines()) == 2 * len(NAMES)
-    return json.loads(said.stdout)
+        result = CliRunner().invoke(app, ["bench", "compression", "--quick", "--json"])
+    assert result.exit_code == 0, result.output
+    assert len(result.stderr.splitlines()) == 2 * len(NAMES)
+    return json.loads(result.stdout)
 
 
 @pytest.mark.parametrize("topology", ["pairs", "permutation"])
 def test_every_variant_has_its_accuracies_and_the_bytes_of_its_dtype(figures, topology):
-    found = figures[topology]
-    assert (figures["bench"], figures["seeds"], list(found)) == ("compression", [0], NAMES)
-    for each in found.values():
+    by_variant = figures[topology]
+    assert (figures["bench"], figures["seeds"], list(by_variant)) == ("compression", [0], NAMES)
+    for each in by_variant.values():
         assert each["accuracies"] == [each["accuracy"]] and 0 <= each["accuracy"] <= 1
-        below = 100 * (found["float32"]["accuracy"] - each["accuracy"])
+        below = 100 * (by_variant["float32"]["accuracy"] - each["accuracy"])
         assert each["points_below_float32"] == pytest.approx(below)
-    ratios = [each["bytes_ratio"] for each in found.values()]
+    ratios = [each["bytes_ratio"] for each in by_variant.values()]
     assert ratios == pytest.approx(UP, abs=1e-3)
-    down = [each["bytes_ratio_down"] for each in found.values()]
+    down = [each["bytes_ratio_down"] for each in by_variant.values()]
     # A permutation's deliveries have no common scale.
     assert down == ([1.0, 0.5, *[1.0] * 5] if topology == "permutation" else ratios)
-    assert figures[f"verdict_{topology}"] == compression.verdict(found)
+    assert figures[f"verdict_{topology}"] == compression.verdict(by_variant)
 
 
 @pytest.mark.parametrize(
-    ("int8", "without", "said"),
+    ("int8", "without", "texts"),
     [
         (0.1, 2.5, ("0.10 points worse than float32", "2.40 points worse than with it")),
         (-0.3, -0.5, ("0.30 points better than float32", "0.20 points better than with it")),
         (0.001, 0.001, ("as good as float32", "as good as with it")),
     ],
 )
-def test_the_verdict_says_it_also_where_the_residual_is_worth_nothing(int8, without, said):
+def test_the_verdict_says_it_also_where_the_residual_is_worth_nothing(int8, without, texts):
     bytes_ratios = {"bytes_ratio": 0.254, "bytes_ratio_down": 1.0}
-    found = {
+    by_variant = {
         "int8": {"points_below_float32": int8, **bytes_ratios},
         "int8 without residual": {"points_below_float32": without, **bytes_ratios},
     }
-    assert compression.verdict(found) == (
-        f"int8 is {said[0]}, at 0.254 of the bytes up and 1.000 down; without the residual it is {said[1]}"
+    assert compression.verdict(by_variant) == (
+        f"int8 is {texts[0]}, at 0.254 of the bytes up and 1.000 down; without the residual it is {texts[1]}"
     )
 
 

@@ -25,18 +25,18 @@ def small(monkeypatch):
 
 
 def test_the_command_prints_every_figure_and_they_follow_from_the_seconds(small):
-    said = CliRunner().invoke(app, ["bench", "escrow", "--quick", "--json"])
-    assert said.exit_code == 0, said.output
-    found = json.loads(said.stdout)
-    assert found["bench"] == "escrow" and found["machine"]["cores"] >= 1
-    assert (found["members"], found["values"], found["repeats"]) == (list(MEMBERS), VALUES, 2)
-    assert found["bytes"] == 4 * MEMBERS[-1] * VALUES
-    pairs, copy = found["pairs_seconds"], found["copy_seconds"]
-    assert len(pairs) == 3 and min(copy, found["record_seconds"], found["words_seconds"], *pairs) > 0
-    assert found["pairs_vs_copy"] == pytest.approx(copy / pairs[-1])
-    assert found["permutation_vs_copy"] == pytest.approx(copy / found["permutation_seconds"])
-    assert found["linearity"] == pytest.approx((pairs[-1] / MEMBERS[-1]) / (pairs[0] / MEMBERS[0]))
-    assert found["memory_ratio"] == max(found["memory_ratio_by_topology"].values())
+    result = CliRunner().invoke(app, ["bench", "escrow", "--quick", "--json"])
+    assert result.exit_code == 0, result.output
+    content = json.loads(result.stdout)
+    assert content["bench"] == "escrow" and content["machine"]["cores"] >= 1
+    assert (content["members"], content["values"], content["repeats"]) == (list(MEMBERS), VALUES, 2)
+    assert content["bytes"] == 4 * MEMBERS[-1] * VALUES
+    pairs, copy = content["pairs_seconds"], content["copy_seconds"]
+    assert len(pairs) == 3 and min(copy, content["record_seconds"], content["words_seconds"], *pairs) > 0
+    assert content["pairs_vs_copy"] == pytest.approx(copy / pairs[-1])
+    assert content["permutation_vs_copy"] == pytest.approx(copy / content["permutation_seconds"])
+    assert content["linearity"] == pytest.approx((pairs[-1] / MEMBERS[-1]) / (pairs[0] / MEMBERS[0]))
+    assert content["memory_ratio"] == max(content["memory_ratio_by_topology"].values())
 
 
 def test_without_quick_it_measures_as_often_as_it_says(small):
@@ -44,11 +44,11 @@ def test_without_quick_it_measures_as_often_as_it_says(small):
 
 
 def test_the_escrow_is_settled_whole_with_the_default_rule_and_all_members(small, monkeypatch):
-    asked: list[tuple[int, float]] = []
+    calls: list[tuple[int, float]] = []
     mixed: list[tuple[str, int]] = []
 
     def watched_rule(offers, factor, exact):
-        asked.append((len(offers), factor))
+        calls.append((len(offers), factor))
         return outliers.find_outliers(offers, factor, exact)
 
     def watched_mix(offers, **options):
@@ -58,7 +58,7 @@ def test_the_escrow_is_settled_whole_with_the_default_rule_and_all_members(small
     monkeypatch.setattr(room, "find_outliers", watched_rule)
     monkeypatch.setattr(room, "mix", watched_mix)
     escrow.run(quick=True)
-    assert {factor for _, factor in asked} == {FleetConfig().outlier_factor} == {10.0}
+    assert {factor for _, factor in calls} == {FleetConfig().outlier_factor} == {10.0}
     # A fleet of 102 is three of 34 or two of 51; twice each, and once more for the memory.
     assert mixed.count(("pairs", 34)) == 6 and mixed.count(("pairs", 51)) == 4
     assert mixed.count(("pairs", 102)) == mixed.count(("permutation", 102)) == 3
@@ -67,9 +67,9 @@ def test_the_escrow_is_settled_whole_with_the_default_rule_and_all_members(small
 def test_the_memory_is_that_of_offers_and_what_is_made_of_them(small, monkeypatch):
     """Small values cost their share of fixed buffers, so the offers are of a megabyte or so here."""
     monkeypatch.setattr(escrow, "VALUES", 25_000)
-    found = escrow.run(quick=True)["memory_ratio_by_topology"]
-    assert 1.0 <= found["pairs"] < 1.6
-    assert found["permutation"] >= 2.0
+    ratios = escrow.run(quick=True)["memory_ratio_by_topology"]
+    assert 1.0 <= ratios["pairs"] < 1.6
+    assert ratios["permutation"] >= 2.0
     wasteful = mix.permute
     monkeypatch.setattr(mix, "permute", lambda offers, **options: wasteful([*np.array(offers)], **options))
     assert escrow.run(quick=True)["memory_ratio"] >= 2.9

@@ -30,29 +30,29 @@ def test_every_figure_is_there_and_is_a_time_or_a_count(small):
 
 
 def test_the_draws_are_of_the_sizes_and_counts_they_are_named_after(small, monkeypatch):
-    drawn: list[tuple[int, int]] = []
+    sizes: list[tuple[int, int]] = []
     coordinates = Draw.coordinates
 
     def spied(self, number):
-        found = coordinates(self, number)
-        drawn.append((self.layout.size, len(found)))
-        return found
+        indices = coordinates(self, number)
+        sizes.append((self.layout.size, len(indices)))
+        return indices
 
     monkeypatch.setattr(Draw, "coordinates", spied)
     exchange._draws()
-    assert {size for size, _ in drawn} == set(SIZES)
-    assert {(size, count) for size, count in drawn if count == 60} >= {(size, 60) for size in SIZES}
-    assert {count for size, count in drawn if size == 60_000} == {60, 600}
+    assert {size for size, _ in sizes} == set(SIZES)
+    assert {(size, count) for size, count in sizes if count == 60} >= {(size, 60) for size in SIZES}
+    assert {count for size, count in sizes if size == 60_000} == {60, 600}
 
 
 def test_one_thread_while_measuring_and_as_many_as_before_after(monkeypatch):
-    seen: list[int] = []
-    monkeypatch.setattr(exchange, "_resnet", lambda: seen.append(torch.get_num_threads()) or {})
+    threads: list[int] = []
+    monkeypatch.setattr(exchange, "_resnet", lambda: threads.append(torch.get_num_threads()) or {})
     monkeypatch.setattr(exchange, "_draws", dict)
     torch.set_num_threads(2)
     try:
         exchange.run()
-        assert (seen, torch.get_num_threads()) == ([1], 2)
+        assert (threads, torch.get_num_threads()) == ([1], 2)
     finally:
         torch.set_num_threads(1)
 

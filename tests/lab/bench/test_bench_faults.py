@@ -99,11 +99,11 @@ def test_what_cannot_be_run_is_refused(options, refused):
 
 
 def test_the_command_prints_the_figures_as_json():
-    said = CliRunner().invoke(app, ["bench", "faults", "--examples", "3", "--json"])
-    found = json.loads(said.stdout)
-    assert said.exit_code == 0
-    assert (found["bench"], found["examples"], found["violations"]) == ("faults", 3, 0)
-    assert sum(found["faults"].values()) > 10
+    result = CliRunner().invoke(app, ["bench", "faults", "--examples", "3", "--json"])
+    content = json.loads(result.stdout)
+    assert result.exit_code == 0
+    assert (content["bench"], content["examples"], content["violations"]) == ("faults", 3, 0)
+    assert sum(content["faults"].values()) > 10
 
 
 def test_a_violation_is_a_status_other_than_0_and_says_how_to_see_it_again(monkeypatch):
@@ -112,10 +112,10 @@ def test_a_violation_is_a_status_other_than_0_and_says_how_to_see_it_again(monke
             raise Violation("a value is gone\nfor good")
 
     monkeypatch.setattr(faults, "walk", broken)
-    said = CliRunner().invoke(app, ["bench", "faults", "--examples", "20", "--seed", "3", "--json"])
-    found = json.loads(said.stdout)
-    assert said.exit_code == 1 and found["violations"] == 2
-    assert found["violated"] == [
+    result = CliRunner().invoke(app, ["bench", "faults", "--examples", "20", "--seed", "3", "--json"])
+    content = json.loads(result.stdout)
+    assert result.exit_code == 1 and content["violations"] == 2
+    assert content["violated"] == [
         f"example {example} of seed 3: Violation: a value is gone for good "
         f"(again: wash-fl bench faults --examples 1 --first {example} --seed 3)"
         for example in (8, 17)
@@ -174,6 +174,6 @@ def test_the_search_drives_the_coordinator_and_the_session_themselves(figures):
         "wash_fl.protocol.journal",
         "wash_fl.storage.sqlite_store",
     } <= code
-    assert figures["mixes"].keys() == {"shuffle", "average"}
+    assert figures["mixes"].keys() == {"shuffle", "average", "average in pairs", "shuffle, then average"}
     assert figures["dtypes"].keys() == {"float32", "bfloat16", "int8", "int4", "int3", "int2"}
     assert sum(figures["planes"].values()) == figures["examples"]

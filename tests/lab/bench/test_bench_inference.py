@@ -42,15 +42,15 @@ def quick(monkeypatch):
         "_start",
         lambda model, threads, sizes: START | {"peak_bytes": dict.fromkeys(map(str, sizes), 5)},
     )
-    given = []
+    batches = []
     logits = Predictor.logits
 
     def noting(self, batch):
-        given.append((self.path.name, batch.copy()))
+        batches.append((self.path.name, batch.copy()))
         return logits(self, batch)
 
     monkeypatch.setattr(Predictor, "logits", noting)
-    return given
+    return batches
 
 
 @pytest.fixture
@@ -122,11 +122,11 @@ def test_turns_to_warm_up_are_not_in_the_figures(models, quick, monkeypatch):
 
 
 def test_a_start_is_measured_in_a_process_of_its_own(models):
-    found = inference._start(models[0], 1, [1, 64])
-    assert min(found[name] for name in ("import_ms", "load_ms", "first_ms")) > 0
+    figures = inference._start(models[0], 1, [1, 64])
+    assert min(figures[name] for name in ("import_ms", "load_ms", "first_ms")) > 0
     # numpy and onnxruntime take some ten MB; torch, which is in this process, ten times as much.
-    assert 1e7 < found["bytes_before_load"] < found["peak_bytes"]["1"] <= found["peak_bytes"]["64"]
-    assert found["peak_bytes"]["64"] < inference_start.peak_bytes()
+    assert 1e7 < figures["bytes_before_load"] < figures["peak_bytes"]["1"] <= figures["peak_bytes"]["64"]
+    assert figures["peak_bytes"]["64"] < inference_start.peak_bytes()
 
 
 def test_a_start_that_fails_says_how(models, monkeypatch):
@@ -144,8 +144,8 @@ def test_the_peak_is_of_this_process_and_not_of_the_one_that_started_it():
         "block = bytearray(50_000_000); print(json.dumps([before, peak_bytes()]))"
     )
     ballast = bytearray(100_000_000)
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
-    before, after = json.loads(done.stdout)
+    process = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    before, after = json.loads(process.stdout)
     assert before < len(ballast)
     assert 45_000_000 < after - before < 60_000_000
 
@@ -167,7 +167,7 @@ def test_the_tables_show_every_model_and_ratio(models, quick, clock):
 
 
 @pytest.mark.parametrize(
-    ("options", "said"),
+    ("options", "part"),
     [
         ({"batches": []}, "batches = []"),
         ({"batches": [0]}, "batches = [0]"),
@@ -177,8 +177,8 @@ def test_the_tables_show_every_model_and_ratio(models, quick, clock):
         ({"seed": -1}, "seed = -1"),
     ],
 )
-def test_impossible_numbers_are_refused_by_name(models, refused, options, said):
-    with refused(ConfigError, said):
+def test_impossible_numbers_are_refused_by_name(models, refused, options, part):
+    with refused(ConfigError, part):
         inference.run(models, **options)
 
 
@@ -197,23 +197,28 @@ def test_no_model_a_missing_one_and_unfit_inputs_are_refused_before_anything_is_
 
 def test_the_command_prints_one_json_object_or_tables(wash, models):
     arguments = ("bench", "inference", *models, "--batch", "2,1", "--repeats", 3, "--warm-up", 1)
-    said = wash(*arguments, "--json")
-    assert (said.status, said.err, len(said.out.splitlines())) == (0, "", 1)
-    found = json.loads(said.out)
-    assert (found["bench"], found["repeats"], found["warm_up"], found["threads"]) == ("inference", 3, 1, 1)
-    assert [each["model"] for each in found["models"]] == [str(path) for path in models]
-    assert all(list(each["batches"]) == ["1", "2"] for each in found["models"])
-    assert found["models"][0]["file_bytes"] == models[0].stat().st_size
-    assert "onnxruntime" in found["machine"]["versions"]
-    said = wash(*arguments, columns=200)
-    assert (said.status, said.err) == (0, "")
-    assert "p99 ms" in said.out and "ratio to the first" in said.out and "onnxruntime" in said.out
+    result = wash(*arguments, "--json")
+    assert (result.status, result.err, len(result.out.splitlines())) == (0, "", 1)
+    content = json.loads(result.out)
+    assert (content["bench"], content["repeats"], content["warm_up"], content["threads"]) == (
+        "inference",
+        3,
+        1,
+        1,
+    )
+    assert [each["model"] for each in content["models"]] == [str(path) for path in models]
+    assert all(list(each["batches"]) == ["1", "2"] for each in content["models"])
+    assert content["models"][0]["file_bytes"] == models[0].stat().st_size
+    assert "onnxruntime" in content["machine"]["versions"]
+    result = wash(*arguments, columns=200)
+    assert (result.status, result.err) == (0, "")
+    assert "p99 ms" in result.out and "ratio to the first" in result.out and "onnxruntime" in result.out
 
 
 def test_a_batch_that_is_no_number_is_refused_in_one_line(wash, models):
-    said = wash("bench", "inference", models[0], "--batch", "1,x")
-    assert (said.status, said.out, len(said.err.splitlines())) == (1, "", 1)
-    assert "batch = '1,x'" in said.err
+    result = wash("bench", "inference", models[0], "--batch", "1,x")
+    assert (result.status, result.out, len(result.err.splitlines())) == (1, "", 1)
+    assert "batch = '1,x'" in result.err
 
 
 # Test vectors
@@ -242,8 +247,8 @@ def test_a_model_that_answers_otherwise_here_is_told_and_measured(wash, proven, 
     monkeypatch.setattr(Predictor, "logits", lambda self, batch: 2 * logits(self, batch))
     monkeypatch.setattr(inference, "_start", lambda *_: START | {"peak_bytes": {"1": 5}})
     arguments = ("bench", "inference", model, "--batch", "1", "--repeats", 1, "--warm-up", 0)
-    said = wash(*arguments, columns=200)
-    assert said.status == 0 and "p99 ms" in said.out
-    assert len(said.err.splitlines()) == 1 and "outputs differ" in said.err and str(model) in said.err
-    found = json.loads(wash(*arguments, "--json").out)
-    assert found["models"][0]["check"]["problem"] in said.err
+    result = wash(*arguments, columns=200)
+    assert result.status == 0 and "p99 ms" in result.out
+    assert len(result.err.splitlines()) == 1 and "outputs differ" in result.err and str(model) in result.err
+    content = json.loads(wash(*arguments, "--json").out)
+    assert content["models"][0]["check"]["problem"] in result.err

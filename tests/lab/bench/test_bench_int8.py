@@ -11,7 +11,7 @@ from wash_fl.lab.bench import inference, int8
 
 
 @pytest.fixture
-def seen(monkeypatch):
+def predictors(monkeypatch):
     """Start no process; the models whose latency is measured."""
     paths = []
 
@@ -25,27 +25,32 @@ def seen(monkeypatch):
     return paths
 
 
-def test_the_second_model_is_the_first_in_int8(seen):
+def test_the_second_model_is_the_first_in_int8(predictors):
     figures = int8.run("small-cnn", side=12, target="arm64", batches=[1, 3], repeats=2)
     assert [each["model"] for each in figures["models"]] == ["float32", "int8"]
-    assert [each.card.quantization for each in seen] == [None, Quantization(target="arm64")]
-    assert all(each.card.input_shape == (3, 12, 12) for each in seen)
+    assert [each.card.quantization for each in predictors] == [None, Quantization(target="arm64")]
+    assert all(each.card.input_shape == (3, 12, 12) for each in predictors)
     first, second = figures["models"]
     assert figures["size_ratio"] == second["file_bytes"] / first["file_bytes"] < 0.4
     assert set(second["batches"]) == {"1", "3"} and second["batches"]["1"]["ratio"] > 0
     assert (figures["activations"], figures["weight_bits"], figures["threads"]) == ("int8", 8, 1)
 
 
-def test_what_is_not_there_is_refused(seen, refused):
+def test_what_is_not_there_is_refused(predictors, refused):
     with refused(ConfigError, "'resnet19'", "resnet18"):
         int8.run("resnet19")
     with refused(ExportError, "'riscv'", "arm64, x86"):
         int8.run("small-cnn", side=8, target="riscv")
-    assert seen == []
+    assert predictors == []
 
 
-def test_the_command_prints_tables_or_one_object(seen, wash):
+def test_the_command_prints_tables_or_one_object(predictors, wash):
     options = ("bench", "int8", "--model", "small-cnn", "--side", "8", "--repeats", "1", "--target", "x86")
     assert "small-cnn on 8x8, int8 for x86: activations uint8, weights of 7 bits" in wash(*options).out
-    found = json.loads(wash(*options, "--json").out)
-    assert (found["bench"], found["name"], found["side"], found["repeats"]) == ("int8", "small-cnn", 8, 1)
+    content = json.loads(wash(*options, "--json").out)
+    assert (content["bench"], content["name"], content["side"], content["repeats"]) == (
+        "int8",
+        "small-cnn",
+        8,
+        1,
+    )

@@ -73,13 +73,13 @@ def test_the_valid_packets_differ_in_everything_that_a_receiver_checks():
 
 
 def test_the_command_prints_the_figures_and_fails_on_a_violation(monkeypatch):
-    said = CliRunner().invoke(app, ["bench", "packets", "--examples", "500", "--seed", "4", "--json"])
-    found = json.loads(said.stdout)
-    assert said.exit_code == 0
-    assert (found["bench"], found["examples"], found["violations"]) == ("packets", 500, 0)
+    result = CliRunner().invoke(app, ["bench", "packets", "--examples", "500", "--seed", "4", "--json"])
+    content = json.loads(result.stdout)
+    assert result.exit_code == 0
+    assert (content["bench"], content["examples"], content["violations"]) == ("packets", 500, 0)
     monkeypatch.setattr(packets, "decode", ignores_the_checksum)
-    said = CliRunner().invoke(app, ["bench", "packets", "--examples", "5000", "--json"])
-    assert said.exit_code == 1 and json.loads(said.stdout)["violations"] > 0
+    result = CliRunner().invoke(app, ["bench", "packets", "--examples", "5000", "--json"])
+    assert result.exit_code == 1 and json.loads(result.stdout)["violations"] > 0
 
 
 # A decoder that is wrong is found
@@ -103,8 +103,8 @@ def takes_what_is_added(packet, **expected):
         try:
             return decode(packet[:end], **expected)
         except PacketError as error:
-            kept = error
-    raise kept
+            last_error = error
+    raise last_error
 
 
 def lets_numbers_be_strange(packet, **expected):

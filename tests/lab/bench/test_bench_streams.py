@@ -18,18 +18,18 @@ pytestmark = pytest.mark.timeout(600)
 @pytest.mark.long
 def test_bench_stream(monkeypatch):
     monkeypatch.setattr(stream, "MEMBERS", 2)
-    said = CliRunner().invoke(app, ["bench", "stream", "--quick", "--json"])
-    found = json.loads(said.stdout)
-    assert said.exit_code == 0 and found["bench"] == "stream"
-    assert (found["members"], found["exchanges"]) == (2, stream.QUICK)
-    assert found["values"] == pytest.approx(11_700, rel=0.01)
-    assert 0 < found["exchange_ms_p50"] <= found["exchange_ms_p99"]
-    assert found["vs_bare"] == pytest.approx(found["exchange_ms_p50"] / found["bare_ms_p50"])
-    assert found["vs_bare"] > 1.0
+    result = CliRunner().invoke(app, ["bench", "stream", "--quick", "--json"])
+    content = json.loads(result.stdout)
+    assert result.exit_code == 0 and content["bench"] == "stream"
+    assert (content["members"], content["exchanges"]) == (2, stream.QUICK)
+    assert content["values"] == pytest.approx(11_700, rel=0.01)
+    assert 0 < content["exchange_ms_p50"] <= content["exchange_ms_p99"]
+    assert content["vs_bare"] == pytest.approx(content["exchange_ms_p50"] / content["bare_ms_p50"])
+    assert content["vs_bare"] > 1.0
     # Messages, HTTP/2 and TLS beside 47 kB of values.
-    assert 1.0 < found["wire_ratio"] <= 1.03
-    assert found["bytes"]["up_payload"] == pytest.approx(2 * 4 * found["values"] * stream.QUICK, rel=0.01)
-    assert found["server_growth_mb"] < 20
+    assert 1.0 < content["wire_ratio"] <= 1.03
+    assert content["bytes"]["up_payload"] == pytest.approx(2 * 4 * content["values"] * stream.QUICK, rel=0.01)
+    assert content["server_growth_mb"] < 20
 
 
 def half(number: int, barrier: Barrier, connection: Connection) -> None:
@@ -48,9 +48,9 @@ def test_processes_send_their_results_or_their_failure_is_said() -> None:
 
 @pytest.mark.long
 def test_bench_overhead():
-    said = CliRunner().invoke(app, ["bench", "overhead", "--quick", "--json"])
-    found = json.loads(said.stdout)
-    assert said.exit_code == 0 and found["bench"] == "overhead"
-    assert found["steps"] == overhead.STEPS * overhead.QUICK_BLOCKS
-    assert 0 < found["exchange_alone_ms"] <= found["exchange_ms"] and found["step_ms"] > 0
-    assert min(found["overhead"], found["overhead_overlap"]) > -0.9
+    result = CliRunner().invoke(app, ["bench", "overhead", "--quick", "--json"])
+    content = json.loads(result.stdout)
+    assert result.exit_code == 0 and content["bench"] == "overhead"
+    assert content["steps"] == overhead.STEPS * overhead.QUICK_BLOCKS
+    assert 0 < content["exchange_alone_ms"] <= content["exchange_ms"] and content["step_ms"] > 0
+    assert min(content["overhead"], content["overhead_overlap"]) > -0.9

@@ -12,9 +12,11 @@ FIGURES = {"ratio": 1.23456, "count": 7, "times": [0.1, 2.0], "kinds": {"drop": 
 
 
 def test_the_machine_is_described_by_what_makes_figures_comparable():
-    found = machine.machine()
-    assert found["cores"] >= 1 and found["cpu"] and found["system"] and found["python"]
-    assert {"torch", "numpy", "flwr"} <= set(found["versions"])
+    description = machine.machine()
+    assert (
+        description["cores"] >= 1 and description["cpu"] and description["system"] and description["python"]
+    )
+    assert {"torch", "numpy", "flwr"} <= set(description["versions"])
 
 
 def test_packages_that_are_not_installed_are_left_out(monkeypatch):

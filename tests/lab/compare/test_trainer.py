@@ -10,6 +10,7 @@ import torch
 from wash_fl.config import RunConfig
 from wash_fl.consensus.averaging import Accumulator
 from wash_fl.consensus.finish import Outcome
+from wash_fl.core.mix import matching
 from wash_fl.lab.compare.trainer import Trainer
 from wash_fl.protocol.escrow import Settlement
 
@@ -80,6 +81,15 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "shards": {"division": "iid"},
     "int8": {"dtype": "int8"},
     "bfloat16, a permutation": {"dtype": "bfloat16", "topology": "permutation"},
+    "averages in pairs": {"mix": "average", "topology": "pairs"},
+    "averages in pairs, an even number, int8": {
+        "mix": "average",
+        "topology": "pairs",
+        "members": 4,
+        "dtype": "int8",
+    },
+    "a shuffle that ends in averages": {"average-from": 0.5},
+    "a permutation that ends in averages": {"average-from": 0.5, "topology": "permutation"},
 }
 each_variant = pytest.mark.parametrize("variant", VARIANTS)
 
@@ -104,7 +114,7 @@ def test_every_variant_is_a_training_of_its_own(trainer):
 
 @pytest.mark.parametrize(
     "variant",
-    [name for name, options in VARIANTS.items() if not options.keys() & {"mix", "dtype"}],
+    [name for name, options in VARIANTS.items() if not options.keys() & {"mix", "dtype", "average-from"}],
 )
 def test_a_settlement_and_its_deliveries_do_not_move_the_mean_by_a_bit(trainer, variant):
     running = trainer(**VARIANTS[variant])
@@ -131,6 +141,56 @@ def test_sparse_averaging_conserves_the_sum_up_to_rounding(trainer):
     np.testing.assert_allclose(np.frombuffer(mean_bits(running)), before, rtol=0, atol=1e-7)
     first, *others = (member.parameters().tobytes() for member in running.members)
     assert all(other == first for other in others), "with p = 1 all hold the average"
+
+
+def rounded_to(values: np.ndarray, dtype: str) -> np.ndarray:
+    """Return what values are in a dtype, by PyTorch."""
+    return values if dtype == "float32" else torch.from_numpy(values.copy()).bfloat16().float().numpy()
+
+
+@pytest.mark.parametrize("members", [2, 3, 4, 5])
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("options", [{"mix": "average", "topology": "pairs"}, {"average-from": 0.5}], ids=str)
+def test_members_hold_what_the_rule_in_numpy_gives(trainer, members, dtype, options):
+    """Exchange after exchange; of four, with ``average-from``, the first two shuffle."""
+    running = trainer(members=members, dtype=dtype, **options)
+    for number in range(1, 5):
+        running.round(number)
+        held = [member.parameters() for member in running.members]
+        places = running.members[0].draw.coordinates(number)
+        offers = [rounded_to(each[places], dtype) for each in held]
+        source = matching(members, seed=running.config.training.seed, exchange=number)
+        averages = "mix" in options or number > 2
+        running.settle()
+        for index, member in enumerate(running.members):
+            expected = held[index].copy()
+            received = offers[source[index]]
+            if averages:
+                received = (offers[index] + received) * np.float32(0.5)
+            kept = held[index][places] - offers[index]
+            expected[places] = np.where(kept == 0, received, received + kept)
+            assert member.parameters().tobytes() == expected.tobytes()
+
+
+def test_averages_in_pairs_conserve_the_sum_and_pairs_agree(trainer):
+    running = trainer(mix="average", topology="pairs", p=1.0, members=4)
+    running.round(1)
+    before = np.frombuffer(mean_bits(running))
+    running.settle()
+    np.testing.assert_allclose(np.frombuffer(mean_bits(running)), before, rtol=0, atol=1e-7)
+    held = [member.parameters().tobytes() for member in running.members]
+    source = matching(4, seed=running.config.training.seed, exchange=1)
+    assert [held[other] for other in source] == held, "with p = 1 a pair holds one model"
+    assert len(set(held)) == 2
+
+
+def test_the_optimizers_state_travels_into_the_mean_too(trainer):
+    running = trainer(**{"mix": "average", "topology": "pairs", "p": 1.0, "exchange-optimizer": True})
+    running.round(1)
+    (slot,) = running.members[0].layout.slots[1:]
+    before = np.frombuffer(mean_bits(running, slot))
+    running.settle()
+    np.testing.assert_allclose(np.frombuffer(mean_bits(running, slot)), before, rtol=0, atol=1e-6)
 
 
 @pytest.mark.parametrize("topology", ["pairs", "permutation"])

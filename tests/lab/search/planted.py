@@ -126,7 +126,7 @@ PLANTED = {
     ),
     "forgets what an offer left out": Fault(
         PROTOCOL + "delivery:values_after",
-        "return taken_over(delivery.values, offered=offer, dtype=dtype, now=now)",
+        "return taken_over(delivery.values, offered=offer, dtype=dtype, now=now, mean=mean)",
         "return delivery.values",
     ),
     "acknowledges and does not apply": Fault(
@@ -189,6 +189,18 @@ PLANTED = {
     ),
     "keeps twice what an offer left out": Fault(
         "wash_fl.core.codec:taken_over", "received + kept", "received + 2 * kept"
+    ),
+    "takes the mean twice": Fault(
+        PROTOCOL + "delivery:values_after",
+        "return taken_over(delivery.values, offered=offer, dtype=dtype, now=now, mean=mean)",
+        "halved = (delivery.values + offer) / 2 if mean else delivery.values\n"
+        "    return taken_over(halved, offered=offer, dtype=dtype, now=now, mean=mean)",
+    ),
+    "takes no mean": Fault(PROTOCOL + "session:MemberSession.apply", "mean=mean,", "mean=False,"),
+    "averages one exchange too early": Fault(
+        PROTOCOL + "session:MemberSession.apply",
+        "mean = self._packets.draw.schedule.options_at(exchange).members_average",
+        "mean = self._packets.draw.schedule.options_at(exchange + 1).members_average",
     ),
     "remembers another offer than it made": Fault(
         PROTOCOL + "session:MemberSession.make_offer",

@@ -84,14 +84,14 @@ def _serving(place: Place, members: int) -> Iterator[str]:
         async def exchange(requests: AsyncIterator[bytes], context: Any) -> None:
             del requests
             while (message := await context.read()) is not grpc.aio.EOF:
-                told: asyncio.Future[bytes] = loop.create_future()
-                waiting.append((message, told))
+                reply: asyncio.Future[bytes] = loop.create_future()
+                waiting.append((message, reply))
                 if len(waiting) == members:
                     # Everybody is answered with the message of whoever came before.
                     for number, (_, each) in enumerate(waiting):
                         each.set_result(waiting[number - 1][0])
                     waiting.clear()
-                await context.write(await told)
+                await context.write(await reply)
 
         server = grpc.aio.server(options=CHANNEL)
         handler = grpc.stream_stream_rpc_method_handler(exchange)

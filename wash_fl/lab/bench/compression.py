@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from wash_fl.config import RunConfig
 from wash_fl.consensus.evaluate import accuracy, logits_of
-from wash_fl.consensus.finish import Arrays, Examination
+from wash_fl.consensus.finish import Arrays, Evaluator
 from wash_fl.core.codec import delivery_dtype, encoded_size
 from wash_fl.lab.compare.trainer import Trainer
 from wash_fl.tasks.task import load_task
@@ -90,9 +90,9 @@ def run(quick: bool = False, *, progress: Callable[[str], None] = lambda line: N
     options, seeds = (QUICK, SEEDS[:1]) if quick else (OPTIONS, SEEDS)
     figures: dict[str, Any] = {"options": dict(options), "seeds": list(seeds)}
     task = load_task(options["task"])
-    examination = Examination(task, RunConfig.from_mapping(options))
+    evaluator = Evaluator(task, RunConfig.from_mapping(options))
     for topology in TOPOLOGIES:
-        found: dict[str, dict[str, Any]] = {}
+        by_variant: dict[str, dict[str, Any]] = {}
         for variant in VARIANTS:
             accuracies = []
             for seed in seeds:
@@ -102,30 +102,30 @@ def run(quick: bool = False, *, progress: Callable[[str], None] = lambda line: N
                     | {"test_examples": 10}
                 )
                 trainer = Trainer(config, task, keep_residual=variant.keep_residual)
-                accuracies.append(_accuracy(examination, trainer.run().weights))
+                accuracies.append(_accuracy(evaluator, trainer.run().weights))
                 progress(f"{topology}, {variant.name}, seed {seed}: {accuracies[-1]:.4f}")
             up, down = _bytes_ratios(trainer)
-            found[variant.name] = {
+            by_variant[variant.name] = {
                 "accuracy": statistics.fmean(accuracies),
                 "accuracies": accuracies,
                 "bytes_ratio": up,
                 "bytes_ratio_down": down,
             }
-        reference = found[REFERENCE.name]["accuracy"]
-        for each in found.values():
+        reference = by_variant[REFERENCE.name]["accuracy"]
+        for each in by_variant.values():
             each["points_below_float32"] = 100.0 * (reference - each["accuracy"])
-        figures[topology] = found
-        figures[f"verdict_{topology}"] = verdict(found)
+        figures[topology] = by_variant
+        figures[f"verdict_{topology}"] = verdict(by_variant)
     return figures
 
 
-def verdict(found: dict[str, dict[str, Any]]) -> str:
+def verdict(by_variant: dict[str, dict[str, Any]]) -> str:
     """Say what the figures of a topology show of int8 and its residual."""
-    kept, lost = found["int8"], found["int8 without residual"]
-    below = _compared(-kept["points_below_float32"], "float32")
-    worse = _compared(kept["points_below_float32"] - lost["points_below_float32"], "with it")
+    int8, without_residual = by_variant["int8"], by_variant["int8 without residual"]
+    below = _compared(-int8["points_below_float32"], "float32")
+    worse = _compared(int8["points_below_float32"] - without_residual["points_below_float32"], "with it")
     return (
-        f"int8 is {below}, at {kept['bytes_ratio']:.3f} of the bytes up and {kept['bytes_ratio_down']:.3f} "
+        f"int8 is {below}, at {int8['bytes_ratio']:.3f} of the bytes up and {int8['bytes_ratio_down']:.3f} "
         f"down; without the residual it is {worse}"
     )
 
@@ -136,9 +136,9 @@ def _compared(points: float, other: str) -> str:
     return f"{abs(points):.2f} points {'worse' if points < 0 else 'better'} than {other}"
 
 
-def _accuracy(examination: Examination, weights: Arrays) -> float:
-    model = examination.model(weights)
-    return accuracy(logits_of(model, examination.inputs), examination.targets)
+def _accuracy(evaluator: Evaluator, weights: Arrays) -> float:
+    model = evaluator.model(weights)
+    return accuracy(logits_of(model, evaluator.inputs), evaluator.targets)
 
 
 def _bytes_ratios(trainer: Trainer) -> tuple[float, float]:

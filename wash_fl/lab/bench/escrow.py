@@ -49,8 +49,8 @@ def run(*, quick: bool = False) -> dict[str, Any]:
         for topology in ("pairs", "permutation"):
             for members in MEMBERS:
                 if topology == "pairs" or members == MEMBERS[-1]:
-                    found = _settle_seconds(topology, fleet, members)
-                    seconds.setdefault(f"{topology} {members}", []).append(found)
+                    elapsed = _settle_seconds(topology, fleet, members)
+                    seconds.setdefault(f"{topology} {members}", []).append(elapsed)
         seconds.setdefault("record", []).append(_record_seconds(fleet))
         seconds.setdefault("words", []).append(_words_seconds(fleet))
     least = {name: min(each) for name, each in seconds.items()}
@@ -109,14 +109,14 @@ def _offered(topology: str, offers: Fleet) -> Escrow:
 def _settle_seconds(topology: str, fleet: Fleet, members: int) -> float:
     """Return the mean seconds of settling as many exchanges of so many members as the fleet is enough for."""
     exchanges = len(fleet) // members
-    spent = 0.0
+    seconds = 0.0
     for number in range(exchanges):
         escrow = _offered(topology, fleet[number * members : (number + 1) * members])
         begin = time.perf_counter()
         settlement = escrow.settle()
-        spent += time.perf_counter() - begin
+        seconds += time.perf_counter() - begin
         assert len(settlement.members) == members and settlement.gauge is not None
-    return spent / exchanges
+    return seconds / exchanges
 
 
 def _copy_seconds(copied: Fleet, fleet: Fleet) -> float:

@@ -36,7 +36,7 @@ TESTED = ("wash_fl.protocol.", "wash_fl.member.", "wash_fl.core.", "wash_fl.stor
 
 
 @dataclass
-class _Found:
+class _Tally:
     """What came out of some examples."""
 
     faults: Counter[str] = field(default_factory=Counter)
@@ -78,17 +78,17 @@ def run(examples: int, seed: int = 0, *, workers: int | None = None, first: int 
             "0 or more, in 1 process or more."
         )
     begin = time.perf_counter()
-    wanted = workers if workers is not None else cores()
-    used = 1 if examples < FEW else min(wanted, -(-examples // PORTION))
+    limit = workers if workers is not None else cores()
+    used = 1 if examples < FEW else min(limit, -(-examples // PORTION))
     portions = [
         range(start, min(start + PORTION, first + examples))
         for start in range(first, first + examples, PORTION)
     ]
-    total = _Found()
-    for found in _results(seed, portions, used):
-        total.faults += found.faults
-        total.settings += found.settings
-        total.violations += found.violations
+    total = _Tally()
+    for part in _results(seed, portions, used):
+        total.faults += part.faults
+        total.settings += part.settings
+        total.violations += part.violations
     figures: dict[str, Any] = {
         "examples": examples,
         **{name: _counts(total.settings, place) for place, name in enumerate(("planes", "mixes", "dtypes"))},
@@ -109,7 +109,7 @@ def _counts(settings: Counter[tuple[str, str, str]], place: int) -> dict[str, in
     return dict(sorted(counts.items()))
 
 
-def _results(seed: int, portions: list[range], workers: int) -> Iterator[_Found]:
+def _results(seed: int, portions: list[range], workers: int) -> Iterator[_Tally]:
     """Yield what came out of each portion, in order, whoever did it."""
     if workers == 1:
         yield from map(_walk, repeat(seed), portions)
@@ -118,23 +118,23 @@ def _results(seed: int, portions: list[range], workers: int) -> Iterator[_Found]
         yield from pool.map(_walk, repeat(seed), portions)
 
 
-def _walk(seed: int, examples: Iterable[int]) -> _Found:
-    found = _Found()
+def _walk(seed: int, examples: Iterable[int]) -> _Tally:
+    tally = _Tally()
     with one_thread():
         for example in examples:
-            _one(seed, example, found)
-    return found
+            _one(seed, example, tally)
+    return tally
 
 
-def _one(seed: int, example: int, found: _Found) -> None:
+def _one(seed: int, example: int, tally: _Tally) -> None:
     # In memory if possible: what is tested dies with the process, not with the power.
     where = MEMORY if os.access(MEMORY, os.W_OK) else None
     with TemporaryDirectory(prefix="wash-fl-faults-", dir=where) as folder:
         try:
-            walk(seed, example, Path(folder), found.faults, found.settings)
+            walk(seed, example, Path(folder), tally.faults, tally.settings)
         except (Exception, Killed) as error:
             reason = " ".join(str(error).split()) or "no reason"
-            found.violations.append(
+            tally.violations.append(
                 f"example {example} of seed {seed}: {type(error).__name__}: {reason} "
                 f"(again: wash-fl bench faults --examples 1 --first {example} --seed {seed})"
             )

@@ -72,8 +72,8 @@ def run(
     sizes = sorted(set(batches))
     _refuse(models, sizes, repeats=repeats, warm_up=warm_up, threads=threads, seed=seed)
     predictors = [Predictor(path, threads) for path in models]
-    given = [_inputs(predictor, sizes[-1], seed, inputs) for predictor in predictors]
-    found: list[dict[str, Any]] = [
+    model_inputs = [_inputs(predictor, sizes[-1], seed, inputs) for predictor in predictors]
+    results: list[dict[str, Any]] = [
         {
             "model": str(path),
             "file_bytes": path.stat().st_size,
@@ -84,15 +84,15 @@ def run(
         for path, predictor in zip(models, predictors, strict=True)
     ]
     for size in sizes:
-        times = take_turns(predictors, [each[:size] for each in given], repeats, warm_up)
-        for figures, own in zip(found, times, strict=True):
+        times = take_turns(predictors, [each[:size] for each in model_inputs], repeats, warm_up)
+        for figures, own in zip(results, times, strict=True):
             figures["batches"][str(size)] = _latency(own, size) | ratio(own, times[0])
     return {
         "threads": threads,
         "repeats": repeats,
         "warm_up": warm_up,
         "inputs": [str(each) for each in inputs] or f"test vectors, or normal numbers of seed {seed}",
-        "models": found,
+        "models": results,
     }
 
 
@@ -132,12 +132,14 @@ def _latency(seconds: NDArray[np.float64], size: int) -> dict[str, float]:
 
 def _start(model: Path, threads: int, batches: Sequence[int]) -> dict[str, Any]:
     command = [sys.executable, "-m", "wash_fl.lab.bench.inference_start", str(model), str(threads)]
-    done = subprocess.run([*command, json.dumps(list(batches))], capture_output=True, text=True, check=False)
-    if done.returncode != 0:
-        last = (done.stderr.strip().splitlines() or ["it said nothing"])[-1]
+    process = subprocess.run(
+        [*command, json.dumps(list(batches))], capture_output=True, text=True, check=False
+    )
+    if process.returncode != 0:
+        last = (process.stderr.strip().splitlines() or ["it said nothing"])[-1]
         raise RunError(
-            f"the process that loads {model} ended with status {done.returncode} ({short(last)}): is there "
-            "memory enough? A smaller --batch needs less."
+            f"the process that loads {model} ended with status {process.returncode} ({short(last)}): is "
+            "there memory enough? A smaller --batch needs less."
         )
-    figures: dict[str, Any] = json.loads(done.stdout)
+    figures: dict[str, Any] = json.loads(process.stdout)
     return figures

@@ -46,9 +46,9 @@ def measure(model: Path, threads: int, batches: list[int]) -> dict[str, Any]:
     peaks: dict[str, int] = {}
     for size in batches:
         inputs = np.zeros((size, *predictor.card.input_shape), dtype=predictor.card.input_dtype)
-        asked = time.perf_counter()
+        start = time.perf_counter()
         predictor.predict(inputs, batch_size=size)
-        figures.setdefault("first_ms", 1000 * (time.perf_counter() - asked))
+        figures.setdefault("first_ms", 1000 * (time.perf_counter() - start))
         peaks[str(size)] = peak_bytes()
     return figures | {"peak_bytes": peaks}
 

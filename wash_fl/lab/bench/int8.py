@@ -56,7 +56,7 @@ def run(
     ExportError
         If there is no such target, or the model cannot be exported.
     """
-    chosen = choose_target(target)
+    int8_target = choose_target(target)
     task = replace(load_task("cifar10"), input_shape=(3, side, side))
     network = initial_model(model, task, seed=0).eval()
     generator = torch.Generator().manual_seed(philox.seed_of(0, "int8"))
@@ -65,17 +65,17 @@ def run(
     with tempfile.TemporaryDirectory() as folder:
         paths = {name: Path(folder) / f"{name}.onnx" for name in ("float32", "int8")}
         export_onnx(network, paths["float32"], card=card, examples=inputs[:2])
-        Quantizer(paths["float32"], inputs.numpy(), chosen).write(paths["int8"])
+        Quantizer(paths["float32"], inputs.numpy(), int8_target).write(paths["int8"])
         give_proof(paths["int8"], Predictor(paths["float32"]), tolerance=1.0)
         figures = inference.run(list(paths.values()), batches=batches, repeats=repeats)
     for each, name in zip(figures["models"], paths, strict=True):
         each["model"] = name
-    scheme = SCHEMES[chosen]
+    scheme = SCHEMES[int8_target]
     before, after = (each["file_bytes"] for each in figures["models"])
     return {
         "name": model,
         "side": side,
-        "target": chosen,
+        "target": int8_target,
         "activations": scheme.activations,
         "weight_bits": scheme.weight_bits,
         "size_ratio": after / before,

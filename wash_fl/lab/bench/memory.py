@@ -128,11 +128,11 @@ def export_model(side: int, path: str) -> None:
 def _python(code: str, what: str = "a part") -> Figure:
     """Run code in an interpreter of its own."""
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    ended = watch([sys.executable, "-c", code + _SAY], timeout=SECONDS, environment=environment)
-    if ended.status != 0:
-        last = (ended.err.strip().splitlines() or ["it said nothing"])[-1]
-        raise RunError(f"{what} could not be measured (status {ended.status}): {last.rstrip('.')}.")
-    peak, own = map(int, ended.out.split()[-2:])
+    result = watch([sys.executable, "-c", code + _SAY], timeout=SECONDS, environment=environment)
+    if result.status != 0:
+        last = (result.err.strip().splitlines() or ["it said nothing"])[-1]
+        raise RunError(f"{what} could not be measured (status {result.status}): {last.rstrip('.')}.")
+    peak, own = map(int, result.out.split()[-2:])
     return {"peak": peak / MEGABYTE, "private": own / MEGABYTE}
 
 
@@ -140,14 +140,16 @@ def _train(sides: tuple[int, ...]) -> dict[str, Figure]:
     config = RunConfig.from_mapping({"model": MODEL, "batch-size": BATCH})
     figures = {}
     for side in sides:
-        tried = try_steps(config, stand_in=(3, side, side), timeout=SECONDS)
-        if tried.ended.status != 0:
-            why = tried.told.get("refused") or tried.ended.err.strip()[-200:] or tried.told.get("no_memory")
-            raise RunError(f"training failed while {tried.at} (status {tried.ended.status}): {why}.")
+        trial = try_steps(config, stand_in=(3, side, side), timeout=SECONDS)
+        if trial.process.status != 0:
+            why = (
+                trial.facts.get("refused") or trial.process.err.strip()[-200:] or trial.facts.get("no_memory")
+            )
+            raise RunError(f"training failed while {trial.at} (status {trial.process.status}): {why}.")
         figures[f"train_{side}x{side}"] = {
-            "peak": tried.told["peak"] / MEGABYTE,
-            "private": tried.told["private"] / MEGABYTE,
-            "ms": 1000 * median(tried.told["seconds"]),
+            "peak": trial.facts["peak"] / MEGABYTE,
+            "private": trial.facts["private"] / MEGABYTE,
+            "ms": 1000 * median(trial.facts["seconds"]),
         }
     return figures
 
@@ -166,12 +168,12 @@ def _infer(sides: tuple[int, ...]) -> dict[str, Figure]:
 def _flower() -> dict[str, Figure]:
     """Measure a SuperNode that looks for its SuperLink in vain, its launcher, and an empty ClientApp."""
     with _supernode() as (supernode, superexec):
-        found = {
+        figures = {
             name: {"peak": resident_peak(pid) / MEGABYTE, "private": private(pid) / MEGABYTE}
             for name, pid in (("flower_supernode", supernode), ("flower_superexec", superexec))
         }
-    found["flower"] = _sum(*found.values())
-    return found | {"flower_clientapp": _python("import flwr.clientapp, flwr.supernode.cli", "a ClientApp")}
+    figures["flower"] = _sum(*figures.values())
+    return figures | {"flower_clientapp": _python("import flwr.clientapp, flwr.supernode.cli", "a ClientApp")}
 
 
 @contextmanager

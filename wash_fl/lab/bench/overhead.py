@@ -13,7 +13,7 @@ from typing import Any, Final
 import torch
 from torch import nn
 
-from wash_fl.lab.bench.stream_fleet import BenchFleet, BenchMember, Post
+from wash_fl.lab.bench.stream_fleet import BenchFleet, BenchMember, MemberSetup
 
 MEMBERS: Final = 2
 P: Final = 0.001
@@ -64,19 +64,19 @@ def run(*, quick: bool = False) -> dict[str, Any]:
     }
 
 
-def _member(post: Post, barrier: Barrier, connection: Connection, blocks: int) -> None:
-    member = BenchMember(post)
-    torch.manual_seed(post.member)
+def _member(setup: MemberSetup, barrier: Barrier, connection: Connection, blocks: int) -> None:
+    member = BenchMember(setup)
+    torch.manual_seed(setup.member)
     inputs, targets = torch.randn(BATCH, 3, 32, 32), torch.randint(1000, (BATCH,))
 
-    def steps(mode: str, waited: Callable[[], float] = float) -> None:
-        marks = [waited()]
+    def steps(mode: str, seconds_waiting: Callable[[], float] = float) -> None:
+        marks = [seconds_waiting()]
         began = time.perf_counter()
         for _ in range(STEPS):
             member.optimizer.zero_grad(set_to_none=True)
             torch.autograd.backward(nn.functional.cross_entropy(member.model(inputs), targets))
             member.optimizer.step()
-            marks.append(waited())
+            marks.append(seconds_waiting())
         times[mode].append(time.perf_counter() - began)
         waits[mode] += [after - before for before, after in pairwise(marks)]
 

@@ -81,7 +81,7 @@ def run(examples: int, seed: int = 0) -> dict[str, Any]:
         "refusals": {refusal.value: outcomes[refusal.value] for refusal in Refusal},
         "accepted_unchanged": outcomes["unchanged"],
         "accepted_rewritten": outcomes["rewritten"],
-        "violations": examples - sum(outcomes[allowed] for allowed in _ALLOWED),
+        "violations": examples - sum(outcomes[outcome] for outcome in _ALLOWED),
         "seconds": time.perf_counter() - begin,
     }
 
@@ -93,22 +93,22 @@ def _outcome(mutated: bytes, case: Case) -> str:
     """Return the refusal, how it was accepted, or in other words what is wrong."""
     try:
         accepted = decode(mutated, **case.expected)
-        encoded = encode(accepted)
+        packet = encode(accepted)
     except PacketError as error:
         return error.refusal.value if isinstance(error.refusal, Refusal) else f"refusal {error.refusal!r}"
     except Exception as error:  # Anything else would end a server that a client can make angry.
         return f"{type(error).__name__}: {error}"
-    if encoded not in case.valid:
-        return f"accepted as {encoded.hex()}"
-    if mutated == encoded:
+    if packet not in case.valid:
+        return f"accepted as {packet.hex()}"
+    if mutated == packet:
         return "unchanged"
-    return "rewritten" if len(mutated) == len(encoded) else f"accepted, and {len(mutated)} bytes long"
+    return "rewritten" if len(mutated) == len(packet) else f"accepted, and {len(mutated)} bytes long"
 
 
 def _cases(seed: int) -> list[Case]:
     """Return packets of every direction, size, member, and of small and large exchanges."""
     draw = np.random.Generator(np.random.Philox(seed))
-    found = []
+    cases = []
     dtypes = list(DTYPES)
     for number, size in enumerate(SIZES * len(MEMBERS)):
         dtype = dtypes[number % len(dtypes)]
@@ -127,8 +127,8 @@ def _cases(seed: int) -> list[Case]:
             for direction in Direction
             for later in (0, 1)
         ]
-        found += [_case(each, slices) for each in slices]
-    return found
+        cases += [_case(each, slices) for each in slices]
+    return cases
 
 
 def _case(slice_: Slice, siblings: list[Slice]) -> Case:

@@ -10,7 +10,7 @@ from typing import Any, Final
 import psutil
 
 from wash_fl.lab.bench.bare_streams import bare_times
-from wash_fl.lab.bench.stream_fleet import BenchFleet, BenchMember, Post
+from wash_fl.lab.bench.stream_fleet import BenchFleet, BenchMember, MemberSetup
 from wash_fl.stream.reports import ExchangeReport
 
 MEMBERS: Final = 8
@@ -57,11 +57,11 @@ def run(*, quick: bool = False) -> dict[str, Any]:
         began = time.perf_counter()
         results = fleet.run(streams, partial(_member, exchanges=exchanges))
         seconds = time.perf_counter() - began
-        counted = streams.counted.total()
+        totals = streams.counted.total()
     bare = bare_times(fleet.place, MEMBERS, 4 * sizes[-1], QUICK_BARE if quick else BARE)
     times = sorted(each for result in results for each in result)
     median, bare_median = statistics.median(times), statistics.median(bare)
-    payload = counted["up_payload"] + counted["down_payload"]
+    payload = totals["up_payload"] + totals["down_payload"]
     return {
         "members": MEMBERS,
         "values": sizes[-1],
@@ -70,16 +70,16 @@ def run(*, quick: bool = False) -> dict[str, Any]:
         "exchange_ms_p99": 1e3 * times[int(0.99 * len(times))],
         "bare_ms_p50": 1e3 * bare_median,
         "vs_bare": median / bare_median,
-        "wire_ratio": sum(counted.values()) / payload,
+        "wire_ratio": sum(totals.values()) / payload,
         "server_growth_mb": memory[exchanges] - memory[WARM],
         "seconds": seconds,
-        "bytes": counted,
+        "bytes": totals,
     }
 
 
-def _member(post: Post, barrier: Barrier, connection: Connection, exchanges: int) -> None:
+def _member(setup: MemberSetup, barrier: Barrier, connection: Connection, exchanges: int) -> None:
     """Step without a gradient, which changes nothing and takes no time, and exchange after each step."""
-    member = BenchMember(post)
+    member = BenchMember(setup)
     barrier.wait()
     times: list[float] = []
     with member.exchanging() as exchanging:

@@ -45,7 +45,7 @@ LONG: Final = 600.0
 
 
 @dataclass(frozen=True)
-class Post:
+class MemberSetup:
     """What a member's process is given.
 
     Attributes
@@ -72,34 +72,34 @@ class Post:
 class BenchMember:
     """A ResNet-18 with an optimizer, and its exchanges."""
 
-    def __init__(self, post: Post) -> None:
+    def __init__(self, setup: MemberSetup) -> None:
         torch.set_num_threads(1)
-        self.post = post
+        self.setup = setup
         self.model = resnet18()
         self.optimizer = torch.optim.SGD(self.model.parameters(), lr=1e-3)
         self._offer = Offer()
         self._member = Member(
             self.model,
             self.optimizer,
-            index=post.member,
+            index=setup.member,
             seed=SEED,
-            schedule=Schedule(exchange_config(post.p)),
+            schedule=Schedule(exchange_config(setup.p)),
         )
 
     def exchanging(self, *, overlap: bool = False) -> Exchanging:
         """Return exchanges after every step, for as long as the context lasts."""
-        post, layout = self.post, self._member.layout
+        setup, layout = self.setup, self._member.layout
         line = GrpcLine(
-            Ticket(**post.ticket),
-            run=bytes.fromhex(post.run),
+            Ticket(**setup.ticket),
+            run=bytes.fromhex(setup.run),
             layout=layout.fingerprint,
-            member=post.member,
+            member=setup.member,
             number=1,
             initial=INITIAL,
             incarnation=0,
-            longest=longest_delivery(exchange_config(post.p), layout.size),
+            longest=longest_delivery(exchange_config(setup.p), layout.size),
         )
-        path = Path(post.folder) / f"log-{post.member}"
+        path = Path(setup.folder) / f"log-{setup.member}"
         path.unlink(missing_ok=True)
 
         def rest(steps: int, buffers: Buffers) -> ExchangeLog:
@@ -107,12 +107,12 @@ class BenchMember:
             path.unlink()
             return ExchangeLog(path)
 
-        config = exchange_config(post.p, overlap=overlap)
+        config = exchange_config(setup.p, overlap=overlap)
         return Exchanging(
             self._member,
             line,
             ExchangeLog(path),
-            packets=RunPackets(bytes.fromhex(post.run), self._member.draw),
+            packets=RunPackets(bytes.fromhex(setup.run), self._member.draw),
             offer=self._offer,
             options=StepOptions(config.every, config.overlap, first_step=0, rest_at=16 << 20, on_rest=rest),
         )
@@ -211,11 +211,11 @@ class BenchFleet:
         RunError
             If one ends without a word.
         """
-        posts = []
+        setups = []
         for member in range(self.members):
             fields = streams.fields(member)
             ticket = {
                 name: fields[f"stream-{name}"] for name in ("address", "authority", "token", "patience")
             }
-            posts.append(Post(member, ticket, self.p, str(self.folder), self._run))
-        return results_of(work, [(post,) for post in posts], time.sleep)
+            setups.append(MemberSetup(member, ticket, self.p, str(self.folder), self._run))
+        return results_of(work, [(setup,) for setup in setups], time.sleep)

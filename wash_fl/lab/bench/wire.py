@@ -72,6 +72,6 @@ def _packet(size: int, dtype: str = FLOAT32) -> bytes:
 def _reply(size: int) -> Message:
     """Return a reply as a member sends it after a round: an offer of ``size`` float32 values, and metrics."""
     identify_process()
-    asked = Message(RecordDict(), 1, records.TRAIN, ttl=3600)
-    given = Answer(Status.DONE, 3, round=7, applied=6, offer=_packet(size))
-    return records.answer(asked, given, metrics={"loss": 0.1, "accuracy": 0.9})
+    request = Message(RecordDict(), 1, records.TRAIN, ttl=3600)
+    reply = Answer(Status.DONE, 3, round=7, applied=6, offer=_packet(size))
+    return records.answer(request, reply, metrics={"loss": 0.1, "accuracy": 0.9})

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from wash_fl.config import RunConfig
 from wash_fl.consensus.averaging import ModelAverage, constants_of
 from wash_fl.consensus.batchnorm import estimate, pool
-from wash_fl.consensus.finish import Arrays, Examination, Outcome
+from wash_fl.consensus.finish import Arrays, Evaluator, Outcome
 from wash_fl.core import philox
 from wash_fl.core.auto import with_choices
 from wash_fl.core.schedule import Schedule
@@ -117,7 +117,7 @@ class Cohort(ABC):
     def finish(self) -> Outcome:
         """Average the members as they are, re-estimate BatchNorm as the options say, and evaluate."""
         self.settle()
-        examination = Examination(self.task, self.config)
+        examination = Evaluator(self.task, self.config)
         for index in self.active():
             examination.add_member(index, self.weights(index))
         averaged = self.mean(self.active())
@@ -135,7 +135,7 @@ class Cohort(ABC):
             average.add(index, self.weights(index))
         return average.mean()
 
-    def recalibrated(self, weights: Arrays, examination: Examination) -> Arrays:
+    def recalibrated(self, weights: Arrays, examination: Evaluator) -> Arrays:
         """Return weights with BatchNorm statistics re-estimated as the options say, by all active members."""
         model = examination.model(weights)
         where = self.config.finish.batchnorm

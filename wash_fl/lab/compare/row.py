@@ -9,7 +9,7 @@ import torch
 
 from wash_fl.config import RunConfig
 from wash_fl.consensus.evaluate import accuracy, logits_of
-from wash_fl.consensus.finish import Arrays, Examination
+from wash_fl.consensus.finish import Arrays, Evaluator
 from wash_fl.consensus.soup import greedy_soup
 from wash_fl.core.auto import with_choices
 from wash_fl.lab.compare.cohort import Cohort
@@ -93,7 +93,7 @@ def run_row(row: Row, progress: Callable[[int], None] = lambda number: None) -> 
 
     outcome = cohort.run(on_round)
     post.finish()
-    examination = Examination(task, config)
+    examination = Evaluator(task, config)
     with one_thread():
         soup, weights = _soup(cohort, examination, tensors_of(held))
         soup_accuracy = outcome.members[soup[0]] if len(soup) == 1 else _accuracy(examination, weights)
@@ -130,12 +130,12 @@ def judged(figures: Mapping[str, Any], method: str) -> dict[str, Any]:
     return {**figures, "accuracy": {**found, "product": product}}
 
 
-def _accuracy(examination: Examination, weights: Arrays) -> float:
+def _accuracy(examination: Evaluator, weights: Arrays) -> float:
     return accuracy(logits_of(examination.model(weights), examination.inputs), examination.targets)
 
 
 def _soup(
-    cohort: Cohort, examination: Examination, held: tuple[torch.Tensor, torch.Tensor]
+    cohort: Cohort, examination: Evaluator, held: tuple[torch.Tensor, torch.Tensor]
 ) -> tuple[list[int], Arrays]:
     """Return who is in the greedy soup, and its weights, BatchNorm re-estimated for every mean."""
     inputs, targets = held[0], held[1].numpy()
@@ -151,7 +151,7 @@ def _soup(
     return greedy_soup(scores, blend, score)
 
 
-def _lines(cohort: Cohort, examination: Examination) -> dict[str, Line]:
+def _lines(cohort: Cohort, examination: Evaluator) -> dict[str, Line]:
     inputs, targets = examination.inputs[:LINE_EXAMPLES], examination.targets[:LINE_EXAMPLES]
 
     def evaluate(weights: Arrays) -> tuple[float, float]:

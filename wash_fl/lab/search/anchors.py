@@ -146,19 +146,19 @@ class Anchors:
     def _on_disk(self) -> tuple[Held, Held, Held]:
         """Return the anchor, the error and the momentum as the journal's rows have them."""
         known = self._journal.known
-        found = tuple(np.zeros_like(self._first) for _ in range(3))
+        rows = tuple(np.zeros_like(self._first) for _ in range(3))
         for key, vector in known.vectors.items():
             slot, kind = divmod(key, 3)
-            found[kind][slot] = np.frombuffer(vector.values, "<f4")
+            rows[kind][slot] = np.frombuffer(vector.values, "<f4")
         written = next(iter(known.vectors.values())).exchange
         for exchange, moved in sorted(known.moves.items()):
             if exchange > written:
                 places = self._draw.coordinates(exchange)
-                found[0][:, places] += self._delta(moved)
-                found[1][:, places] = _values(moved.error, self._slots)
+                rows[0][:, places] += self._delta(moved)
+                rows[1][:, places] = _values(moved.error, self._slots)
                 if moved.momentum:
-                    found[2][:, places] = _values(moved.momentum, self._slots)
-        return found[0], found[1], found[2]
+                    rows[2][:, places] = _values(moved.momentum, self._slots)
+        return rows[0], rows[1], rows[2]
 
 
 def _values(data: bytes, slots: int) -> Values:

@@ -13,6 +13,7 @@ from typing import Final
 from wash_fl.core.draw import Draw
 from wash_fl.lab.search.device import Copy, Device, Held
 from wash_fl.lab.search.journal import WatchedStore
+from wash_fl.lab.search.ledger import keeps_every_value
 from wash_fl.lab.search.letters import Letter, Reply
 from wash_fl.lab.search.moments import Fuse, Killed
 from wash_fl.lab.search.oracle import Oracle
@@ -78,8 +79,7 @@ class Fleet:
         self._setting = setting
         self._run = setting.run()
         self._draw = Draw(setting.seed, self._run.layout, self._run.terms.schedule)
-        exact = setting.mix == "shuffle" and setting.dtype == "float32"
-        self._training = Training(far=not exact)
+        self._training = Training(far=not keeps_every_value(self._run))
         self._chances = itertools.count(1)
         self._now = self._ahead = 0.0
         self._undone = 0  # the number of the last server's process before an older journal was put in place

@@ -93,9 +93,14 @@ class Sums:
         return found
 
 
+def keeps_every_value(run: Run) -> bool:
+    """Whether a run conserves values bit for bit, and not their sums."""
+    exchange = run.terms.exchange
+    return exchange.mix == "shuffle" and exchange.dtype == FLOAT32 and not exchange.average_from
+
+
 def ledger_for(run: Run) -> Ledger:
     """Return what a run conserves."""
-    exchange = run.terms.exchange
-    if exchange.mix == "shuffle" and exchange.dtype == FLOAT32:
+    if keeps_every_value(run):
         return Multisets(run.layout.size)
     return Sums(run.layout.size, len(run.layout.slots))

@@ -29,7 +29,6 @@ import numpy as np
 
 from wash_fl.core.codec import taken_over
 from wash_fl.core.draw import Draw
-from wash_fl.core.dtypes import FLOAT32
 from wash_fl.core.identity import weights_sha256
 from wash_fl.lab.search.anchors import Anchors
 from wash_fl.lab.search.device import Device, Held, Run, State
@@ -378,9 +377,8 @@ class Oracle:
         dtype = self._config.dtype
         if state.offer is None or state.progress.offered != delivery.exchange:
             return delivery.values
-        if dtype == FLOAT32 and now is None:
-            return delivery.values
-        return taken_over(delivery.values, offered=state.offer, dtype=dtype, now=now)
+        mean = self._draw.schedule.options_at(delivery.exchange).members_average
+        return taken_over(delivery.values, offered=state.offer, dtype=dtype, now=now, mean=mean)
 
     def _is_sound(self, member: int) -> bool:
         return member in self._counted and member not in self._ghosts

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wash_fl.config import ExchangeConfig
+from wash_fl.core.auto import chosen
 from wash_fl.lab.search.device import Held, Run, Tiny
 from wash_fl.member.parameters import model_layout
 from wash_fl.protocol.terms import Terms, run_identity
@@ -36,7 +37,9 @@ class Setting:
     late : int
         How many of them are not there at the beginning.
     topology : str
-        ``pairs`` or ``permutation``.
+        ``pairs``, ``permutation`` or ``all``; ``auto`` is the mix's usual one.
+    average_from : float
+        Part of the exchanges after which a shuffle's average instead; 0 never.
     p : float
         Probability of a coordinate.
     optimizer : bool
@@ -60,7 +63,8 @@ class Setting:
     seed: int
     members: int
     late: int = 0
-    topology: str = "pairs"
+    topology: str = "auto"
+    average_from: float = 0.0
     p: float = 0.5
     optimizer: bool = False
     mix: str = "shuffle"
@@ -73,6 +77,15 @@ class Setting:
     reference: str = "values"
     outer: bool = False
 
+    @property
+    def mixing(self) -> str:
+        """How offers are mixed, in words."""
+        if self.average_from:
+            return "shuffle, then average"
+        if self.reference == "anchor":
+            return "average of differences"
+        return "average in pairs" if (self.mix, self.topology) == ("average", "pairs") else self.mix
+
     def run(self) -> Run:
         """Return what server and members agree on."""
         exchange = ExchangeConfig(
@@ -81,6 +94,7 @@ class Setting:
             mix=self.mix,
             dtype=self.dtype,
             topology=self.topology,
+            average_from=self.average_from,
             exchange_optimizer=self.optimizer,
             exchange_plane=self.plane,
             every=self.every,
@@ -89,6 +103,7 @@ class Setting:
             outer_learning_rate=0.75 if self.outer else 1.0,
             outer_momentum=0.5 if self.outer else 0.0,
         )
+        exchange = chosen(exchange)
         terms = Terms(
             run_name="faults",
             seed=self.seed,

@@ -58,7 +58,7 @@ def walk(
     faults : Counter of str
         The faults in it are added to this.
     settings : Counter of (str, str, str), optional
-        Its plane, mix and dtype are added to this; the mix of differences to an anchor is ``anchor``.
+        Its plane, mix and dtype are added to this.
 
     Raises
     ------
@@ -70,12 +70,17 @@ def walk(
     mix, dtype = MIXES[dice.below(len(MIXES))]
     if dtype == "int8":
         dtype = FEWER[Dice(seed, "bits", member=example).below(len(FEWER))]
+    # By dice of their own: what else happens in an example is what happened before there were these options.
+    more = Dice(seed, "average", member=example)
+    among = ("all", "pairs")[more.below(2)]
+    average_from = (0.0, 0.0, 0.0, 0.25, 0.5, 0.75)[more.below(6)]
     plane = PLANES[dice.below(len(PLANES))]
     setting = Setting(
         seed=dice.below(2**63),
         members=members,
         late=dice.below(2) if members > 3 else 0,
-        topology=("pairs", "permutation")[dice.below(2)] if mix == "shuffle" else "pairs",
+        topology=("pairs", "permutation")[dice.below(2)] if mix == "shuffle" else among,
+        average_from=average_from if mix == "shuffle" else 0.0,
         p=(0.3, 0.5, 1.0)[dice.below(3)],
         optimizer=dice.below(5) == 0,
         mix=mix,
@@ -87,16 +92,18 @@ def walk(
         overlap=plane == "stream" and dice.below(3) == 0,
     )
     if example % ANCHORED == ANCHORED - 1:
+        more = Dice(seed, "anchor", member=example)
         setting = replace(
             setting,
-            topology="pairs",
+            topology="all",
+            average_from=0.0,
             mix="average",
-            dtype=DIFFERENCES[dice.below(len(DIFFERENCES))],
+            dtype=DIFFERENCES[more.below(len(DIFFERENCES))],
             reference="anchor",
-            outer=dice.below(2) == 1,
+            outer=more.below(2) == 1,
         )
     if settings is not None:
-        settings[plane, "anchor" if setting.reference == "anchor" else setting.mix, setting.dtype] += 1
+        settings[plane, setting.mixing, setting.dtype] += 1
     fleet = Fleet(setting, folder)
     try:
         with quiet():

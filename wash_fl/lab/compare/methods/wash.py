@@ -8,5 +8,5 @@ SPARTA = Method(
     "sparta",
     "Exo Labs 2025: random coordinates, everywhere equally probable, are averaged",
     shuffled,
-    {"mix": "average", "schedule": "constant"},
+    {"mix": "average", "topology": "all", "schedule": "constant"},
 )
