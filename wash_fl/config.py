@@ -207,8 +207,8 @@ class ExchangeConfig(Checked):
             shuffles = paper or self.average_from > 0 or self.mix == "shuffle"
             if shuffles or self.topology in ("pairs", "permutation"):
                 raise ConfigError(
-                    "reference = anchor needs averages over all, from the first exchange on, and other options"
-                    " are a shuffle's or of pairs: use mix = average, topology = all, or reference = values."
+                    "reference = anchor needs averages over all, from the first exchange on, and other "
+                    "options are a shuffle's or of pairs: use mix = average, topology = all, or leave it out."
                 )
             return
         for name, none in (("outer_learning_rate", 1.0), ("outer_momentum", 0.0)):

@@ -269,12 +269,12 @@ ANCHORED = {"reference": "anchor", "dtype": "int8", "outer-learning-rate": 0.7, 
 
 @pytest.mark.parametrize("plan", ["", *(f"kill server exchange=3 at={at}" for at in ("offered", "settled"))])
 def test_a_fleet_that_stopped_anywhere_has_one_anchor(tmp_path: Path, plan: str) -> None:
-    found = audit(*_args(run(tmp_path, plan, **ANCHORED)))
-    assert found.problems == []
-    assert found.values > 0
+    result = audit(*_args(run(tmp_path, plan, **ANCHORED)))
+    assert result.problems == []
+    assert result.values > 0
     # What was settled before the server died is still to be delivered.
     behind = [f"member {member}'s anchor" for member in range(3)] if "settled" in plan else []
-    assert [each.split(":")[0] for each in found.unchecked] == behind
+    assert [each.split(":")[0] for each in result.unchecked] == behind
 
 
 def test_an_anchor_that_changed_in_a_member_is_found(tmp_path: Path) -> None:

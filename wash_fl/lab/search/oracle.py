@@ -97,6 +97,7 @@ class Oracle:
         self._coordinates: dict[int, list[int]] = {}
         self._live: dict[int, Held] = {}
         self._ahead: set[int] = set()
+        self._of_before: dict[int, Life] = {}
         self._restored: int | None = None
         self._undone: set[int] = set()
 
@@ -113,7 +114,7 @@ class Oracle:
     @property
     def sound(self) -> set[int]:
         """Those of them whose disks have what they should, and who are not ahead of the journal."""
-        return self.counting - self._ghosts.keys() - self._ahead
+        return self.counting - self._ghosts.keys() - self._ahead - self._parted()
 
     def starting(self, weights: Weights) -> None:
         """Take note of weights that members are given to start from."""
@@ -258,6 +259,9 @@ class Oracle:
             self._ledger.put_in(self._ledger.keys(self._anchors.error))
         self._restored = self._journal.known.last
         self._looked = None
+        self._check_ahead()
+        states = {member: self._devices[member].state() for member in self._ahead}
+        self._of_before = {member: _life(state) for member, state in states.items() if state is not None}
         self.check("the journal is an older copy", starts=False)
 
     def _check_ahead(self) -> None:
@@ -274,6 +278,21 @@ class Oracle:
                 self._journal.known.pending[member].exchange <= self._restored,
                 f"member {member} is ahead of the journal, and has taken part in an exchange",
             )
+
+    def _parted(self) -> set[int]:
+        """Return the members whose anchor has gone another way than that of an older journal since.
+
+        They may be as far as it again by the numbers. None of them takes part in an exchange, for which
+        :class:`Anchors` looks, and each starts anew.
+        """
+        if self._anchors is None:
+            return set()
+        states = {member: self._devices[member].state() for member in self._of_before}
+        return {
+            member
+            for member, state in states.items()
+            if state is not None and _life(state) == self._of_before[member]
+        }
 
     def _is_ahead(self, state: State) -> bool:
         return state.progress.applied > self._journal.known.last or state.progress.round > self._rounds() + 1
