@@ -558,12 +558,7 @@ def test_plain_python_gives_the_golden_moves_of_an_anchor(case):
         content = struct.pack(f"<{len(delta)}f", *delta)
         hashed = struct.pack("<QQQ", chain, number_, len(content)) + content
         chain = int.from_bytes(hashlib.blake2b(hashed, digest_size=8).digest(), "little")
-        kept = [
-            nearest(one - other)
-            for one, other in zip(
-                differences(map(float32, exchange["now"][0]), before), offers[0], strict=True
-            )
-        ]
+        kept = differences(differences(map(float32, exchange["now"][0]), before), offers[0])
         moved = [nearest(one + other) for one, other in zip(before, delta, strict=True)]
         new = [nearest(one + other) for one, other in zip(moved, kept, strict=True)]
         assert data.hex() == exchange["data"]

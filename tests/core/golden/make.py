@@ -468,10 +468,8 @@ def rule_at(average_from, stop_after, exchanges, exchange):
 
 
 def anchor_vectors():
-    rng = philox.words(11, "anchor", 400)
-    values = ((rng >> np.uint64(40)).astype(np.float32) / np.float32(2**22) - np.float32(2)).astype(
-        np.float32
-    )
+    drawn = (philox.words(11, "anchor", 400) >> np.uint64(40)).astype(np.float32)
+    values = drawn / np.float32(2**22) - np.float32(2)
     cases = [
         ("float32", 1.0, 0.0),
         ("int8", 1.0, 0.0),
@@ -498,8 +496,8 @@ def anchor_vectors():
             "anchor": hex32(server.values),
             "exchanges": [],
         }
-        for exchange, places in enumerate(([0, 2, 3], [1, 2, 6], [0, 2, 5]), start=1):
-            places = np.array(places)
+        for exchange, coordinates in enumerate(([0, 2, 3], [1, 2, 6], [0, 2, 5]), start=1):
+            places = np.array(coordinates)
             begin = 20 * number + 9 * exchange
             held = [values[begin + 3 * each :][:3].reshape(1, 3) for each in range(1 + exchange)]
             at = server.at(places)
@@ -510,7 +508,7 @@ def anchor_vectors():
             new = taken_part(now, offered=held[0], anchor=at, delta=move.delta, dtype=dtype)
             run["exchanges"].append(
                 {
-                    "coordinates": places.tolist(),
+                    "coordinates": coordinates,
                     "held": [hex32(each) for each in held],
                     "data": move.data.hex(),
                     "error": hex32(move.error),
