@@ -6,8 +6,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from wash_fl.core.anchor import Anchor
-from wash_fl.core.codec import FLOAT32, delivery_dtype
+from wash_fl.core.codec import delivery_dtype
 from wash_fl.core.draw import Draw
+from wash_fl.core.dtypes import FLOAT32
 from wash_fl.core.packet import (
     Direction,
     Joined,
