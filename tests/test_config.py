@@ -18,6 +18,7 @@ from wash_fl.option import LARGEST_INTEGER
 
 PYPROJECT = Path(__file__).parents[1] / "pyproject.toml"
 OPTIONS = sorted(fields())
+ANCHORED_ONLY = ("outer-learning-rate", "outer-momentum")
 CHOICES = sorted(key for key, spec in fields().items() if spec.metadata["choices"])
 NUMBERS = sorted(
     key for key, spec in fields().items() if type(spec.default) in (int, float) and key not in CHOICES
@@ -70,6 +71,12 @@ def configs(draw: st.DrawFn) -> RunConfig:
         values.pop("overlap", None)
     else:
         values["every"] = 1 + values.get("every", 1) % values.get("local-steps", defaults["local-steps"])
+    if values.get("reference") == "anchor":
+        values |= {"mix": "average", "topology": "all"}
+        values.pop("average-from", None)
+    else:
+        for option in ANCHORED_ONLY:
+            values.pop(option, None)
     return RunConfig.from_mapping(values)
 
 
@@ -78,6 +85,32 @@ def test_what_only_the_stream_plane_has_is_refused_on_the_round_plane(option):
     with pytest.raises(ConfigError, match="add exchange-plane = stream"):
         RunConfig.from_mapping(option)
     assert RunConfig.from_mapping({**option, "exchange-plane": "stream"}).exchange.exchange_plane == "stream"
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"mix": "shuffle"},
+        {"topology": "pairs"},
+        {"topology": "permutation"},
+        {"average-from": 0.5},
+        {"mix": "average", "topology": "pairs"},
+    ],
+    ids=str,
+)
+def test_only_averages_over_all_have_an_anchor(other, refused):
+    with refused(ConfigError, "reference = anchor needs averages over all"):
+        RunConfig.from_mapping({"reference": "anchor", **other})
+    RunConfig.from_mapping({"reference": "anchor", "mix": "average", "topology": "all"})
+    assert RunConfig.from_mapping({"reference": "anchor"}).exchange.anchored
+
+
+@pytest.mark.parametrize("option", [{"outer-learning-rate": 0.7}, {"outer-momentum": 0.5}])
+def test_an_outer_step_without_an_anchor_is_refused(option, refused):
+    (name,) = option
+    with refused(ConfigError, f"{name} = 0.", "add reference = anchor"):
+        RunConfig.from_mapping({**option, "reference": "values"})
+    assert RunConfig.from_mapping(option).exchange.anchored
 
 
 @pytest.mark.parametrize(
@@ -316,6 +349,7 @@ def test_every_number_is_refused_just_outside_its_limits_and_taken_at_them(key, 
         extremes.append((kind(bounds["below"] - step), kind(bounds["below"]), f"below {bounds['below']}"))
     assert extremes, "a number without limits"
     others = {"learning-rate-end": 0.0} if key == "learning-rate" else {}
+    others |= {"reference": "anchor"} if key in ANCHORED_ONLY else {}
     for inside, outside, part in extremes:
         assert RunConfig.from_mapping({key: inside} | others).to_mapping()[key] == inside
         with refused(ConfigError, part):

@@ -61,6 +61,7 @@ def allowed(spec: "dataclasses.Field[Any]") -> str:
         return "text"
     bounds = [
         f"above {limits['above']:g}" if limits["above"] > -math.inf else "",
+        f"below {limits['below']:g}" if limits["below"] < math.inf else "",
         f"at least {limits['low']:g}" if limits["low"] > -math.inf else "",
         # A bound that is only what an integer can be is no news.
         f"at most {limits['high']:g}" if limits["high"] < LARGEST_INTEGER else "",

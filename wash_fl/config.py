@@ -173,6 +173,32 @@ class ExchangeConfig(Checked):
     )
     every: int = option(1, "Optimizer steps between two exchanges on the stream plane; 1 is the paper", low=1)
     overlap: bool = option(False, "On the stream plane, train on while a slice is on its way")
+    reference: str = option(
+        AUTO,
+        "What travels in an average: the values, or their differences to an anchor that server and members "
+        "agree on, which need half the bits, and have them in both directions; auto is values without an "
+        "outer step",
+        choices=(AUTO, "values", "anchor"),
+        recipe=True,
+    )
+    outer_learning_rate: float = option(
+        1.0,
+        "How far the mean difference moves the anchor; 1 without outer momentum is the mean",
+        above=0,
+        recipe=True,
+    )
+    outer_momentum: float = option(
+        0.0,
+        "Nesterov momentum of the anchor, kept by the server; try 0.5 with a rate of 0.7",
+        low=0,
+        below=1,
+        recipe=True,
+    )
+
+    @property
+    def anchored(self) -> bool:
+        """Whether differences to an anchor travel."""
+        return self.reference == "anchor"
 
     @property
     def streams(self) -> bool:
@@ -192,6 +218,9 @@ class ExchangeConfig(Checked):
             object.__setattr__(self, "mix", "shuffle" if shuffles else "average")
         if self.topology == AUTO:
             object.__setattr__(self, "topology", "all" if self.mix == "average" else "pairs")
+        if self.reference == AUTO:
+            outer_step = self.outer_learning_rate != 1 or self.outer_momentum
+            object.__setattr__(self, "reference", "anchor" if outer_step else "values")
         if self.mix == "average" and self.topology == "permutation":
             raise ConfigError(
                 "topology = permutation is how a shuffle permutes, and mix = average permutes nothing: use "
@@ -212,6 +241,19 @@ class ExchangeConfig(Checked):
                 raise ConfigError(
                     f"{name} = {getattr(self, name)} has no meaning on the round plane, which exchanges once "
                     "per round: add exchange-plane = stream, or leave it out."
+                )
+        if self.anchored:
+            if self.mix == "shuffle" or self.topology != "all":
+                raise ConfigError(
+                    "reference = anchor needs averages over all, from the first exchange on, and other "
+                    "options are a shuffle's or of pairs: use mix = average, topology = all, or leave it out."
+                )
+            return
+        for name, none in (("outer_learning_rate", 1.0), ("outer_momentum", 0.0)):
+            if getattr(self, name) != none:
+                raise ConfigError(
+                    f"{name.replace('_', '-')} = {getattr(self, name):g} has no meaning without an anchor: "
+                    "add reference = anchor, or leave it out."
                 )
 
 

@@ -548,6 +548,76 @@ def test_plain_python_gives_the_golden_run_identities_of_every_run_length(case):
     assert json.loads(text)["exchange"].get("run_length") != 1
 
 
+@cases("anchor", "runs")
+def test_plain_python_gives_the_golden_moves_of_an_anchor(case):
+    dtype, rate, decay = case["dtype"], nearest(case["rate"]), nearest(case["momentum"])
+    anchor = [*map(float32, case["anchor"][0])]
+    error, momentum, chain = [0.0] * len(anchor), [0.0] * len(anchor), 0
+    for number_, exchange in enumerate(case["exchanges"], start=1):
+        places = exchange["coordinates"]
+        before = [anchor[place] for place in places]
+        held = [[*map(float32, row[0])] for row in exchange["held"]]
+        count = float(len(held))
+        offers = [decoded(encoded(differences(each, before), dtype), len(places), dtype) for each in held]
+        wanted = []
+        for column, place in zip(zip(*offers, strict=True), places, strict=True):
+            total = 0.0
+            for each in column:
+                total += each
+            step = nearest(total / len(held))
+            if decay > 0:
+                momentum[place] = nearest(nearest(decay * momentum[place]) + step)
+                step = nearest(step + nearest(decay * momentum[place]))
+            if rate != 1:
+                step = nearest(rate * step)
+            wanted.append(nearest(step + nearest(error[place] / count)))
+        data = encoded(wanted, dtype)
+        delta = decoded(data, len(places), dtype)
+        for place, goal, moved in zip(places, wanted, delta, strict=True):
+            error[place] = nearest(count * nearest(goal - moved))
+            anchor[place] = nearest(anchor[place] + moved)
+        content = struct.pack(f"<{len(delta)}f", *delta)
+        hashed = struct.pack("<QQQ", chain, number_, len(content)) + content
+        chain = int.from_bytes(hashlib.blake2b(hashed, digest_size=8).digest(), "little")
+        kept = differences(differences(map(float32, exchange["now"][0]), before), offers[0])
+        moved = [nearest(one + other) for one, other in zip(before, delta, strict=True)]
+        new = [nearest(one + other) for one, other in zip(moved, kept, strict=True)]
+        assert data.hex() == exchange["data"]
+        assert hexadecimal(error[place] for place in places) == exchange["error"][0]
+        assert hexadecimal(anchor) == exchange["anchor"][0]
+        assert chain == number(exchange["chain"])
+        assert hexadecimal(new) == exchange["new"][0]
+
+
+def differences(values, others):
+    return [nearest(one - other) for one, other in zip(values, others, strict=True)]
+
+
+def hexadecimal(values):
+    return [f"{bits_of(each):08x}" for each in values]
+
+
+@cases("anchor", "deliveries")
+def test_plain_python_gives_the_golden_deliveries(case):
+    after, chain, whole = case["after"], number(case["chain"]), number(case["whole"])
+    packets = [bytes.fromhex(each) for each in case["packets"]]
+    hashed = struct.pack("<QQQ", after, chain, whole)
+    hashed += b"".join(struct.pack("<Q", len(each)) + each for each in packets)
+    fields = b"\x80\x01" + varint(after) if after else b""
+    fields += b"\x89\x01" + struct.pack("<Q", chain) if chain else b""
+    fields += b"".join(b"\x92\x01" + varint(len(each)) + each for each in packets)
+    fields += b"\x99\x01" + struct.pack("<Q", whole) if whole else b""
+    fields += b"\xa1\x01" + hashlib.blake2b(hashed, digest_size=8).digest()
+    assert fields.hex() == case["bytes"]
+
+
+@cases("anchor", "terms")
+def test_plain_python_gives_the_golden_run_identity_of_an_anchor(case):
+    text = case["terms"].encode("utf-8")
+    assert hashlib.sha256(b"wash-fl run 1" + text).hexdigest()[:32] == case["identity"]
+    assert json.loads(text)["exchange"]["reference"] == "anchor"
+
+
 # wash_fl
 
 
@@ -561,7 +631,7 @@ def computed():
 
 
 @pytest.mark.parametrize(
-    "name", ["philox", "schedule", "draw", "mix", "packet", "dtypes", "averaging", "run_lengths"]
+    "name", ["philox", "schedule", "draw", "mix", "packet", "dtypes", "averaging", "run_lengths", "anchor"]
 )
 def test_wash_fl_gives_the_golden_vectors(computed, name):
     assert computed[name] == FILES[name], "a deployed fleet would break: see tests/core/golden/make.py"

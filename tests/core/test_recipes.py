@@ -42,6 +42,8 @@ def test_auto_goes_by_whether_members_have_data_of_their_own():
         ({"mix": "average"}, "average", "all"),
         ({"mix": "average", "topology": "pairs"}, "average", "pairs"),
         ({"topology": "all"}, "average", "all"),
+        ({"outer_momentum": 0.9}, "average", "all"),
+        ({"reference": "values"}, "average", "all"),
         ({"topology": "permutation"}, "shuffle", "permutation"),
         ({"average_from": 0.75}, "shuffle", "pairs"),
         ({"average_from": 0.75, "topology": "permutation"}, "shuffle", "permutation"),

@@ -73,8 +73,10 @@ class CrashingJournal(Journal):
         super().__init__(MemoryStore(), records=False)
         self.crash = ""
 
-    def settled(self, exchange, deliveries, offers, acknowledged=NOTHING):
-        self._record(lambda: super(CrashingJournal, self).settled(exchange, deliveries, offers, acknowledged))
+    def settled(self, exchange, deliveries, offers, acknowledged=NOTHING, change=None):
+        self._record(
+            lambda: super(CrashingJournal, self).settled(exchange, deliveries, offers, acknowledged, change)
+        )
 
     def acknowledged(self, member, applied):
         self._record(lambda: super(CrashingJournal, self).acknowledged(member, applied))

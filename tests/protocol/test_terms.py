@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from wash_fl.config import ExchangeConfig
 from wash_fl.errors import ConfigError
+from wash_fl.protocol import terms
 from wash_fl.protocol.terms import LATER, Terms, run_identity
 
 ALWAYS_THE_SAME = settings(derandomize=True, deadline=None, database=None, max_examples=200)
@@ -213,6 +214,29 @@ def test_terms_do_not_say_by_which_recipe_their_options_were_chosen():
     assert by_recipe == TERMS and by_recipe.to_json() == TERMS.to_json()
 
 
+ANCHORED = dataclasses.replace(TERMS.exchange, reference="anchor")
+
+
+@pytest.mark.parametrize("outer", [{}, {"outer_learning_rate": 0.7}, {"outer_momentum": 0.5}])
+def test_terms_of_a_run_with_an_anchor_say_so_and_no_more_than_it_uses(outer):
+    exchange = dataclasses.replace(ANCHORED, **outer)
+    text = dataclasses.replace(TERMS, exchange=exchange).to_json()
+    assert LATER.keys() & json.loads(text)["exchange"].keys() == {"reference", *outer}
+    assert Terms.from_json(text).exchange == exchange
+
+
+def test_a_device_that_knows_no_anchor_refuses_in_one_line(monkeypatch, refused):
+    def older(**options):
+        unknown = next((each for each in options if each == "reference"), None)
+        if unknown:
+            raise TypeError(f"ExchangeConfig.__init__() got an unexpected keyword argument {unknown!r}")
+        return ExchangeConfig(**options)
+
+    monkeypatch.setattr(terms, "ExchangeConfig", older)
+    with refused(ConfigError, "terms cannot be read", "'reference'", "update the older side"):
+        Terms.from_json(dataclasses.replace(TERMS, exchange=ANCHORED).to_json())
+
+
 OF_THE_FIRST_VERSION = [field.name for field in dataclasses.fields(ExchangeConfig) if field.name not in LATER]
 
 
@@ -222,11 +246,8 @@ def test_terms_say_of_later_options_only_what_the_run_uses():
     )
     used = dataclasses.replace(TERMS, exchange=exchange)
     assert LATER.keys() & json.loads(TERMS.to_json())["exchange"].keys() == set()
-    assert LATER.keys() - json.loads(used.to_json())["exchange"].keys() == {
-        "overlap",
-        "average_from",
-        "recipe",
-    }
+    left_out = {"overlap", "average_from", "recipe", "reference", "outer_learning_rate", "outer_momentum"}
+    assert LATER.keys() - json.loads(used.to_json())["exchange"].keys() == left_out
     assert (Terms.from_json(TERMS.to_json()), Terms.from_json(used.to_json())) == (TERMS, used)
 
 

@@ -11,6 +11,7 @@ import pytest
 from flwr.clientapp import ClientApp
 
 from wash_fl.config import RunConfig
+from wash_fl.core.anchor import Anchor
 from wash_fl.core.codec import rounded
 from wash_fl.errors import RunError, StateError
 from wash_fl.faults import points
@@ -21,7 +22,8 @@ from wash_fl.member.encoding import encode, read
 from wash_fl.member.snapshot import Snapshot
 from wash_fl.member.state import PREVIOUS
 from wash_fl.protocol.journal import Journal
-from wash_fl.runs.audit import Audit, audit
+from wash_fl.runs.audit import audit
+from wash_fl.runs.findings import Audit
 from wash_fl.runs.folder import JOURNAL, RunFolder
 from wash_fl.runs.job import run_job
 from wash_fl.storage.sqlite_store import SqliteStore
@@ -260,3 +262,34 @@ def test_the_command_says_whether_anything_was_checked_and_its_status_is_0_only_
     assert result.status == 1 and json.loads(result.out)["checked"] == 0
     result = wash("audit", folder.path)  # its states are not beside it
     assert (result.status, result.out) == (1, "") and "there is no folder" in result.err
+
+
+ANCHORED = {"reference": "anchor", "dtype": "int8", "outer-learning-rate": 0.7, "outer-momentum": 0.5}
+
+
+@pytest.mark.parametrize("plan", ["", *(f"kill server exchange=3 at={at}" for at in ("offered", "settled"))])
+def test_a_fleet_that_stopped_anywhere_has_one_anchor(tmp_path: Path, plan: str) -> None:
+    result = audit(*_args(run(tmp_path, plan, **ANCHORED)))
+    assert result.problems == []
+    assert result.values > 0
+    # What was settled before the server died is still to be delivered.
+    behind = [f"member {member}'s anchor" for member in range(3)] if "settled" in plan else []
+    assert [each.split(":")[0] for each in result.unchecked] == behind
+
+
+def test_an_anchor_that_changed_in_a_member_is_found(tmp_path: Path) -> None:
+    folder, states = run(tmp_path, **ANCHORED)
+    path = state_of(states, 1)
+    anchor = read(path).anchor
+    assert anchor is not None
+    rewrite(path, anchor=Anchor(np.nextafter(anchor.values, np.float32(9)), anchor.chain))
+    assert problem(folder, states) == "member 1's anchor is not the server's"
+
+
+def test_a_difference_that_changed_is_found(tmp_path: Path) -> None:
+    folder, states = run(tmp_path, "kill server exchange=3 at=settled", **ANCHORED)
+    path = state_of(states, 2)
+    offer = read(path).offer
+    assert offer is not None
+    rewrite(path, offer=offer + 1)
+    assert problem(folder, states) == "member 2 offered other values in exchange 3"

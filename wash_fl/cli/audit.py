@@ -11,7 +11,7 @@ from rich.table import Table
 from wash_fl.cli.terminal import Json, Run, out
 
 if TYPE_CHECKING:
-    from wash_fl.runs.audit import Audit
+    from wash_fl.runs.findings import Audit
 
 
 def register(app: typer.Typer) -> None:

@@ -19,8 +19,11 @@ def delivery_dtype(exchange: ExchangeConfig) -> str:
 
     A delivery must carry the mixed values exactly, for nobody keeps what it would leave out. Whole slices
     that are passed on are encoded again as they were, whatever the dtype; single values that swap have no
-    common scale any more; and a mean needs all of float32.
+    common scale any more; and a mean needs all of float32. By how much an anchor moves is in few bits: the
+    server keeps what that leaves out (:mod:`wash_fl.core.anchor`).
     """
+    if exchange.anchored:
+        return exchange.dtype
     if exchange.mix == "average" and not exchange.members_average:
         return FLOAT32
     if exchange.topology == "permutation" and DTYPES[exchange.dtype].shares_scale:

@@ -6,10 +6,10 @@ explains it byte by byte.
 
 import hashlib
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import Enum, StrEnum
-from typing import NoReturn
+from typing import NoReturn, TypeVar
 
 import numpy as np
 from google.protobuf.message import DecodeError
@@ -26,6 +26,8 @@ VERSION = 1
 RUN_BYTES = 16
 
 Values = NDArray[np.float32]
+
+_Message = TypeVar("_Message", wire.Slice, wire.Deliveries)
 
 
 class Refusal(StrEnum):
@@ -65,6 +67,8 @@ class Direction(Enum):
 
     OFFER = wire.DIRECTION_OFFER
     DELIVERY = wire.DIRECTION_DELIVERY
+    MISSED = wire.DIRECTION_MISSED
+    ANCHOR = wire.DIRECTION_ANCHOR
 
 
 @dataclass(frozen=True, eq=False)
@@ -107,7 +111,11 @@ def encode(slice_: Slice) -> bytes:
         With ``NON_FINITE`` if a value is infinite or not a number: a diverged member must not spread.
     """
     _check_finite(slice_.values, slice_)
-    values = encode_values(slice_.values, slice_.dtype)
+    return pack(slice_, encode_values(slice_.values, slice_.dtype))
+
+
+def pack(slice_: Slice, values: bytes) -> bytes:
+    """Return the packet of a slice whose values are encoded already; those it has are not looked at."""
     message = wire.Slice(
         version=VERSION,
         direction=slice_.direction.value,
@@ -158,7 +166,7 @@ def decode(
     PacketError
         For any departure; nothing else is raised, whatever the bytes are.
     """
-    message = _parse(packet)
+    message = _parse(packet, wire.Slice)
     if message.version != VERSION:
         _refuse(
             Refusal.VERSION,
@@ -205,23 +213,100 @@ def decode(
     return decoded
 
 
-def value_bytes(packet: bytes) -> int:
-    """Return how many bytes of a packet are values; 0 for what is no packet. Nothing else is checked."""
+def direction_of(packet: bytes) -> Direction:
+    """Return which way a packet travels, as it says itself; nothing else is looked at.
+
+    Raises
+    ------
+    PacketError
+        If it is none, or says nothing that is known here.
+    """
+    number = _parse(packet, wire.Slice).direction
     try:
-        return len(wire.Slice.FromString(packet).values)
+        return Direction(number)
+    except ValueError:
+        _refuse(Refusal.DIRECTION, f"its direction is {number}, which is none here: update the older side.")
+
+
+@dataclass(frozen=True)
+class Joined:
+    """Packets that are delivered together.
+
+    Attributes
+    ----------
+    after : int
+        The last exchange that the member has acknowledged.
+    chain : int
+        That of the anchor by then (:func:`wash_fl.core.anchor.chained`).
+    packets : sequence of bytes
+        In the order in which they are applied.
+    whole : int
+        The chain of the whole anchor, if that is the last of them; else 0.
+    """
+
+    after: int
+    chain: int
+    packets: Sequence[bytes] = ()
+    whole: int = 0
+
+
+def join(joined: Joined) -> bytes:
+    """Return packets that are delivered together as one."""
+    message = wire.Deliveries(
+        after=joined.after, chain=joined.chain, slices=joined.packets, whole=joined.whole
+    )
+    message.checksum = _joint_checksum(message)
+    return message.SerializeToString(deterministic=True)
+
+
+def split(data: bytes) -> Joined:
+    """Return what :func:`join` was given; the packets themselves are not looked at.
+
+    Raises
+    ------
+    PacketError
+        If it did not make these bytes.
+    """
+    message = _parse(data, wire.Deliveries)
+    if message.checksum != _joint_checksum(message):
+        _refuse(
+            Refusal.CHECKSUM, "what was delivered does not match its checksum; it was altered on the way."
+        )
+    return Joined(message.after, message.chain, list(message.slices), message.whole)
+
+
+def value_bytes(packet: bytes) -> int:
+    """Return how many bytes of a packet, or of several that are joined, are values; 0 for what is none.
+
+    Nothing else is checked.
+    """
+    try:
+        joined = wire.Deliveries.FromString(packet).slices
+        slices = map(wire.Slice.FromString, joined or [packet])
+        return sum(len(each.values) for each in slices)
     except DecodeError:
         return 0
 
 
-def _parse(packet: bytes) -> wire.Slice:
+def _parse(packet: bytes, kind: type[_Message]) -> _Message:
+    name = kind.DESCRIPTOR.name
     try:
-        message = wire.Slice.FromString(packet)
+        message = kind.FromString(packet)
     except DecodeError:
-        _refuse(Refusal.MALFORMED, f"{len(packet)} bytes are not a wash.v1.Slice, or only a part of one.")
+        _refuse(Refusal.MALFORMED, f"{len(packet)} bytes are not a wash.v1.{name}, or only a part of one.")
     # Unknown or repeated fields would let a packet carry what nobody looks at.
     if len(UnknownFieldSet(message)) or message.ByteSize() != len(packet):
-        _refuse(Refusal.TRAILING, f"{len(packet)} bytes hold more than one wash.v1.Slice.")
+        _refuse(Refusal.TRAILING, f"{len(packet)} bytes hold more than one wash.v1.{name}.")
     return message
+
+
+def _joint_checksum(message: wire.Deliveries) -> int:
+    header = struct.pack("<QQQ", message.after, message.chain, message.whole)
+    digest = hashlib.blake2b(header, digest_size=8)
+    for packet in message.slices:
+        digest.update(struct.pack("<Q", len(packet)))
+        digest.update(packet)
+    return int.from_bytes(digest.digest(), "little")
 
 
 def _checksum(message: wire.Slice, values: bytes) -> int:

@@ -67,14 +67,17 @@ RECIPES: Final[Mapping[str, Recipe]] = MappingProxyType(
             },
         ),
         "frugal": Recipe(
-            "data that belongs to the devices: slices are averaged over all, in few bits",
+            "data that belongs to the devices: differences are averaged over all, in few bits both ways",
             {
                 "mix": "average",
                 "topology": "all",
                 "schedule": "size-aware",
-                "p": 0.2,
-                "dtype": "int8",
+                "p": 0.4,
+                "dtype": "int4",
                 "run_length": 16,
+                "reference": "anchor",
+                "outer_learning_rate": 0.7,
+                "outer_momentum": 0.5,
             },
         ),
     }
@@ -94,7 +97,8 @@ def recipe_of(config: RunConfig, *, divided: bool) -> str:
     exchange = config.exchange
     if exchange.recipe != AUTO:
         return exchange.recipe
-    given = {name for name in ("mix", "topology", "average-from") if name not in config.open}
+    telling = ("mix", "topology", "average-from", "reference", "outer-learning-rate", "outer-momentum")
+    given = {name for name in telling if name not in config.open}
     shuffles = "mix" in given and exchange.mix == "shuffle"
     if shuffles or ("topology" in given and exchange.topology == "permutation") or exchange.average_from:
         return "wash"
@@ -129,6 +133,8 @@ def resolve(config: RunConfig, *, divided: bool) -> RunConfig:
     decided = {key: value for key, value in recipe.items() if key in names}
     given = {each.name: getattr(config.exchange, each.name) for each in dataclasses.fields(config.exchange)}
     given = {key: value for key, value in given.items() if key not in names}
+    if given.get("reference") == "values":
+        decided = {key: value for key, value in decided.items() if not key.startswith("outer_")}
     if "p" in decided and "exchange_plane" not in recipe:
         decided["p"] = float(f"{float(decided['p']) / _parts(config):.2g}")
     try:
@@ -170,7 +176,8 @@ def sentence(exchange: ExchangeConfig) -> str:
         what = "change places, each for itself, among all members"
     if exchange.average_from:
         what += f", and are averaged from {100 * exchange.average_from:g} % of the run on"
-    return f"{when} {part} {what}, as {exchange.dtype}"
+    form = f"{exchange.dtype} differences" if exchange.anchored else exchange.dtype
+    return f"{when} {part} {what}, as {form}"
 
 
 def _parts(config: RunConfig) -> int:

@@ -191,7 +191,10 @@ class Seat:
                 progress = member.introduce(terms, layout)
             else:
                 weights = _state_dict(arrays)
-                progress = member.start(terms, layout, weights, exchange=exchange, incarnation=incarnation)
+                anchor = records.optional_field(message, "anchor", bytes, b"")
+                progress = member.start(
+                    terms, layout, weights, exchange=exchange, incarnation=incarnation, anchor=anchor
+                )
         if progress is None:
             return records.answer(message, Answer(Status.NOT_JOINED, self._index))
         return records.answer(message, progress.answer())

@@ -159,8 +159,10 @@ class Outbox:
         fields = self._fields
         if request.kind is Kind.JOIN:
             start = request.start
+            anchor = {"anchor": request.delivery} if request.delivery else {}
             return {
                 **fields.join,
+                **anchor,
                 "exchange": 0 if start is None else start.exchange,
                 "incarnation": 0 if start is None else start.incarnation,
             }

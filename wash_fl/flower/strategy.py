@@ -13,6 +13,7 @@ from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Result
 
 from wash_fl.consensus.treatment import Treatment
+from wash_fl.core.anchor import first_anchor
 from wash_fl.core.identity import weights_sha256
 from wash_fl.core.layout import Layout
 from wash_fl.core.plane import plane_of
@@ -190,8 +191,12 @@ class WashStrategy(NoHooks):
             options = self._options.server(
                 initial=weights_sha256(arrays), timeout=timeout, recalibrate=recalibrate
             )
+            first = first_anchor(self._layout, arrays) if terms.exchange.anchored else None
             del arrays
-            coordinator = Coordinator(terms, self._layout, journal, options, now=self._clock.now())
+            coordinator = Coordinator(
+                terms, self._layout, journal, options, now=self._clock.now(), first=first
+            )
+            del first
             self._guard = Guard(coordinator, self._clock.now)
             with self._carrier_of(terms) as carrier:
                 self.traffic.streams = carrier.counted
@@ -238,7 +243,9 @@ class WashStrategy(NoHooks):
         sync = plane_of(terms.exchange).synchronous
         layout = self._layout.fingerprint
         path = self._options.journal
-        return Journal(SqliteStore.open(path, run_identity(terms), layout, synchronous=sync))
+        anchored = terms.exchange.anchored
+        store = SqliteStore.open(path, run_identity(terms), layout, synchronous=sync, anchored=anchored)
+        return Journal(store)
 
     def _carrier_of(self, terms: Terms) -> Carrier:
         if plane_of(terms.exchange).once_per_round:

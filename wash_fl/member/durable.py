@@ -19,6 +19,7 @@ from torch.optim import Optimizer
 
 from wash_fl.config import ExchangeConfig
 from wash_fl.core.layout import Layout
+from wash_fl.core.packet import PacketError
 from wash_fl.core.plane import plane_of
 from wash_fl.errors import ExchangeError, LayoutError, NotJoinedError, StateError, reason_of
 from wash_fl.member.exchanging import Exchanging, Line, StepOptions
@@ -146,6 +147,7 @@ class DurableMember:
         *,
         exchange: int = 0,
         incarnation: int = 0,
+        anchor: bytes = b"",
     ) -> Progress:
         """Agree to a run's terms and start from weights, unless it has done so already, or from later ones.
 
@@ -160,6 +162,9 @@ class DurableMember:
         incarnation : int
             Number of this start, counted by the server. A state of a lower one is replaced; with one of this
             or a higher one the request came twice, or late, and changes nothing.
+        anchor : bytes
+            The packet of the anchor that comes with a donor's weights; empty if there is none, or these
+            weights are the anchor.
 
         Returns
         -------
@@ -191,6 +196,7 @@ class DurableMember:
             member.model.load_state_dict(weights)
         except (RuntimeError, TypeError, AttributeError) as error:
             raise unfit(error) from error
+        self._begin_anchor(member, anchor, exchange, incarnation)
         progress = Progress(
             run=self._run.hex(),
             member=self._index,
@@ -266,6 +272,7 @@ class DurableMember:
         del snapshot  # as large as the member
         session = self._session(member, progress, offer)
         if number == progress.round:
+            session.check(delivery)
             again = offer is not None and offer.size and once
             return Trained(progress, session.packet() if again else b"", None)
         session.apply(delivery)
@@ -394,9 +401,29 @@ class DurableMember:
         if self._logs is not None:
             snapshot, entries = caught_up(snapshot, self._logs)
         snapshot.restore(member)
+        if (member.anchor is None) == self._exchange.anchored:
+            raise StateError(f"{snapshot.source} is not of this run: an anchor is missing, or one too many.")
         for entry in entries:
-            member.hold(entry.exchange, entry.values)
+            if entry.held is not None:
+                member.hold(entry.exchange, entry.held)
+            if member.anchor is not None:
+                entry.move(member.anchor, member.draw.coordinates(entry.exchange))
         return snapshot.progress, snapshot.offer
+
+    def _begin_anchor(self, member: Member, packet: bytes, exchange: int, incarnation: int) -> None:
+        """Let a member start with the anchor that comes with its weights, or with these as the anchor."""
+        if not self._exchange.anchored:
+            return
+        if packet:
+            try:
+                member.anchor = RunPackets(self._run, member.draw).read_anchor(packet, member.index, exchange)
+            except PacketError as error:
+                # It has to be sent once more; a member that refused to start would not be asked again.
+                raise NotJoinedError(str(error), fell_back=True) from error
+        elif exchange or incarnation:
+            raise ExchangeError("a request to start anew without the anchor: update the older side.")
+        else:
+            member.begin_anchor()
 
     def _save(self, snapshot: Snapshot, *, anew: bool = False) -> None:
         """Keep a snapshot, and the logs of this one and the one before."""

@@ -10,6 +10,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as to_safetensors
 
+from wash_fl.core.anchor import Anchor
 from wash_fl.core.identity import weights_sha256
 from wash_fl.errors import StateError
 from wash_fl.member.snapshot import Progress, Snapshot
@@ -18,6 +19,11 @@ from wash_fl.member.stateful import PackedStates
 FORMAT: Final = "wash-fl member 2"
 WITH_STATES: Final = "wash-fl member 3"
 """The same, and besides what a training loop keeps; who does not know it must not go on without."""
+WITH_ANCHOR: Final = "wash-fl member 4"
+"""The first, and besides an anchor."""
+WITH_BOTH: Final = "wash-fl member 5"
+_FORMATS: Final = (FORMAT, WITH_STATES, WITH_ANCHOR, WITH_BOTH)
+"""By whether there are states, and twice whether there is an anchor."""
 
 
 class Damage(Exception):  # noqa: N818 (never seen by a user: another copy is tried first)
@@ -36,11 +42,14 @@ def encode(snapshot: Snapshot) -> bytes:
     tensors = {f"model.{name}": each for name, each in snapshot.model.items()} | optimizer
     if snapshot.offer is not None:
         tensors["offer"] = torch.from_numpy(snapshot.offer)
-    states = snapshot.states
+    states, anchor = snapshot.states, snapshot.anchor
+    if anchor is not None:
+        tensors["anchor"] = torch.from_numpy(anchor.values)
+        tensors["chain"] = torch.frombuffer(bytearray(anchor.chain.to_bytes(8, "little")), dtype=torch.uint8)
     if states is not None:
         tensors |= {f"states.{place}": each for place, each in enumerate(states.tensors)}
     metadata = {
-        "format": FORMAT if states is None else WITH_STATES,
+        "format": _FORMATS[(states is not None) + 2 * (anchor is not None)],
         "progress": json.dumps(asdict(snapshot.progress)),
         "optimizer": json.dumps(scalars),
         "tensors": _checksum(tensors),
@@ -64,16 +73,16 @@ def read(path: Path) -> Snapshot:
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
-            if metadata.get("format") in (FORMAT, WITH_STATES) and metadata["checksum"] != _seal(metadata):
+            if metadata.get("format") in _FORMATS and metadata["checksum"] != _seal(metadata):
                 raise Damage("a bit of its header has changed")
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except OSError as error:
         raise StateError(f"{path} cannot be read ({error.strerror or error}): mend that.") from error
     except (SafetensorError, KeyError, TypeError, ValueError) as error:
         raise Damage(_reason(error)) from error
-    if metadata.get("format") not in (FORMAT, WITH_STATES):
+    if metadata.get("format") not in _FORMATS:
         raise StateError(
-            f"{path} has the format {metadata.get('format')!r}, expected {FORMAT!r} or {WITH_STATES!r}: it "
+            f"{path} has the format {metadata.get('format')!r}, expected {FORMAT!r} to {WITH_BOTH!r}: it "
             "is not a member's state, or of another version. Move it away to start this member anew."
         )
     if metadata["tensors"] != _checksum(tensors):
@@ -92,6 +101,7 @@ def read(path: Path) -> Snapshot:
             optimizer_class=scalars["class"],
             offer=tensors["offer"].numpy() if "offer" in tensors else None,
             states=_join_states(tensors, metadata),
+            anchor=_anchor(tensors, metadata),
             source=str(path),
         )
     except (KeyError, TypeError, ValueError, AttributeError) as error:
@@ -104,7 +114,7 @@ def _reason(error: Exception) -> str:
 
 def _seal(metadata: dict[str, str]) -> str:
     """Return the hash of the metadata: a digit of the round that changed would still be a round."""
-    more = ("states",) if metadata["format"] == WITH_STATES else ()
+    more = ("states",) if metadata["format"] in (WITH_STATES, WITH_BOTH) else ()
     sealed = [metadata[name] for name in ("format", "progress", "optimizer", "tensors", *more)]
     return hashlib.sha256(json.dumps(sealed).encode()).hexdigest()
 
@@ -152,7 +162,13 @@ def _join_optimizer(tensors: dict[str, torch.Tensor], scalars: dict[str, Any]) -
 
 
 def _join_states(tensors: dict[str, torch.Tensor], metadata: dict[str, str]) -> PackedStates | None:
-    if metadata["format"] != WITH_STATES:
+    if metadata["format"] not in (WITH_STATES, WITH_BOTH):
         return None
     count = sum(name.startswith("states.") for name in tensors)
     return PackedStates(metadata["states"], tuple(tensors[f"states.{place}"] for place in range(count)))
+
+
+def _anchor(tensors: dict[str, torch.Tensor], metadata: dict[str, str]) -> Anchor | None:
+    if metadata["format"] not in (WITH_ANCHOR, WITH_BOTH):
+        return None
+    return Anchor(tensors["anchor"].numpy(), int.from_bytes(bytes(tensors["chain"].tolist()), "little"))

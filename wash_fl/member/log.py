@@ -21,7 +21,9 @@ from pathlib import Path
 from typing import BinaryIO, Final
 
 import numpy as np
+from numpy.typing import NDArray
 
+from wash_fl.core.anchor import Anchor
 from wash_fl.errors import StateError
 from wash_fl.member.parameters import Values
 from wash_fl.member.snapshot import Snapshot
@@ -30,6 +32,8 @@ _HEADER: Final = struct.Struct("<4sIQII")
 _MARK: Final = b"wlog"
 _SUM: Final = struct.Struct("<I")
 _PREFIX: Final = "exchanges."
+_CHAIN: Final = 2
+"""A chain has as many bits as two values."""
 
 HEADER_BYTES, SUM_BYTES = _HEADER.size, _SUM.size
 """Of a record, before and after its values."""
@@ -40,6 +44,11 @@ class Kind(IntEnum):
 
     OFFERED = 1  # these values are about to be offered
     APPLIED = 2  # these values are held since the delivery was applied
+    MISSED = 3  # by this the anchor moved in an exchange without the member
+    SETTLED = (
+        4  # these values are held since the delivery was applied, and by those below them the anchor moved
+    )
+    ANCHORED = 5  # this is the anchor, and at last its chain
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,12 +62,29 @@ class Entry:
     exchange : int
         In which exchange.
     values : ndarray of float32, shape (slots, count)
-        What the member holds at its coordinates from then on.
+        What the member holds at its coordinates from then on, or what the kind says.
     """
 
     kind: Kind
     exchange: int
     values: Values
+
+    @property
+    def held(self) -> Values | None:
+        """What the member holds at the coordinates from then on; None if what it did before."""
+        if self.kind is Kind.SETTLED:
+            return self.values[: len(self.values) // 2]
+        return self.values if self.kind in (Kind.OFFERED, Kind.APPLIED) else None
+
+    def move(self, anchor: Anchor, coordinates: NDArray[np.int64]) -> None:
+        """Do to a member's anchor what was done then."""
+        if self.kind is Kind.ANCHORED:
+            anchor.values = self.values[0, :-_CHAIN].reshape(anchor.values.shape).copy()
+            anchor.chain = int.from_bytes(self.values[0, -_CHAIN:].astype("<f4").tobytes(), "little")
+        if self.kind is Kind.MISSED:
+            anchor.move(self.exchange, coordinates, self.values)
+        elif self.kind is Kind.SETTLED:
+            anchor.move(self.exchange, coordinates, self.values[len(self.values) // 2 :])
 
 
 class ExchangeLog:
@@ -121,6 +147,19 @@ class ExchangeLog:
     def applied(self, exchange: int, values: Values) -> None:
         """Write down what is held instead."""
         self.append(Kind.APPLIED, exchange, values)
+
+    def missed(self, exchange: int, delta: Values) -> None:
+        """Write down by how much the anchor moves."""
+        self.append(Kind.MISSED, exchange, delta)
+
+    def settled(self, exchange: int, values: Values, delta: Values) -> None:
+        """Write down what is held instead, and by how much the anchor moves, as a whole or not at all."""
+        self.append(Kind.SETTLED, exchange, np.concatenate([values, delta]))
+
+    def anchored(self, exchange: int, anchor: Anchor) -> None:
+        """Write down the whole anchor."""
+        chain = np.frombuffer(anchor.chain.to_bytes(8, "little"), dtype="<f4")
+        self.append(Kind.ANCHORED, exchange, np.concatenate([anchor.values.reshape(-1), chain])[np.newaxis])
 
     def close(self) -> None:
         """Close the file."""

@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 from torch import nn
 from torch.optim import Optimizer
 
+from wash_fl.core.anchor import Anchor
 from wash_fl.core.draw import Draw
 from wash_fl.core.layout import PARAMETER
 from wash_fl.core.schedule import Schedule
@@ -50,6 +51,8 @@ class Member:
     ----------
     applied : int
         The last exchange whose delivery was applied; 0 before the first.
+    anchor : Anchor or None
+        What the run's server and members agree on, as this member knows it; None where values travel.
 
     Examples
     --------
@@ -78,6 +81,7 @@ class Member:
         self.states: States = dict(states or {})
         self.index = index
         self.applied = 0
+        self.anchor: Anchor | None = None
         self._parameters = [each for _, each in exchanged_parameters(model)]
         self._views = FlatViews(self._parameters)
         self.layout = model_layout(model, optimizer_slots(optimizer) if exchange_optimizer else ())
@@ -150,6 +154,12 @@ class Member:
             )
         for (tensors, views), row in zip(self._slots(), values, strict=True):
             scatter(tensors, selection, row, views)
+
+    def begin_anchor(self) -> None:
+        """Make what this member holds the anchor, as all members do that start with the same weights."""
+        values = np.zeros((len(self.layout.slots), self.layout.size), dtype=np.float32)
+        values[0] = self.parameters()
+        self.anchor = Anchor(values)
 
     def parameters(self) -> Values:
         """Return all exchanged parameters as one flat vector, shape (layout.size,)."""

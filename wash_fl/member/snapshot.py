@@ -7,6 +7,7 @@ from typing import Any, Protocol, Self
 import torch
 from torch import nn
 
+from wash_fl.core.anchor import Anchor
 from wash_fl.errors import StateError, reason_of
 from wash_fl.member.member import Member
 from wash_fl.member.parameters import Values, owned
@@ -106,6 +107,8 @@ class Snapshot:
         What it held at the coordinates of its last offer when it made it; None before the first.
     states : PackedStates or None
         What its training loop keeps besides; None if that is nothing.
+    anchor : Anchor or None
+        Its anchor; None where values travel.
     source : str
         Where it was kept, for messages.
     """
@@ -116,6 +119,7 @@ class Snapshot:
     optimizer_class: str
     offer: Values | None = None
     states: PackedStates | None = None
+    anchor: Anchor | None = None
     source: str = "the saved state"
 
     @classmethod
@@ -143,6 +147,7 @@ class Snapshot:
             optimizer_class=type(member.optimizer).__name__,
             offer=None if offer is None else offer.copy(),
             states=PackedStates.of(member.states),
+            anchor=None if member.anchor is None else member.anchor.copy(),
         )
 
     def restore(self, member: Member) -> None:
@@ -188,6 +193,7 @@ class Snapshot:
         if self.states is not None:
             self.states.restore(member.states)
         member.applied = self.progress.applied
+        member.anchor = None if self.anchor is None else self.anchor.copy()
 
     def _check_states(self, member: Member) -> None:
         """Refuse to go on with some of what was kept: a scheduler that starts again would not be noticed."""

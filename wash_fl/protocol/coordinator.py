@@ -20,6 +20,7 @@ from wash_fl.protocol.exchanges import Exchanges
 from wash_fl.protocol.final_collection import FinalCollection
 from wash_fl.protocol.joining import Joining
 from wash_fl.protocol.journal import Journal
+from wash_fl.protocol.journal_rows import Values
 from wash_fl.protocol.membership import Membership
 from wash_fl.protocol.messages import SILENT, Answer, Failure, Kind, Request, Start, Status
 from wash_fl.protocol.once_per_round import OncePerRound
@@ -54,6 +55,8 @@ class Coordinator:
         What it decides by.
     now : float
         When it begins.
+    first : ndarray of float32, shape (slots, size), optional
+        The anchor that the run begins with (:func:`wash_fl.core.anchor.first_anchor`), if it has one.
 
     Attributes
     ----------
@@ -74,7 +77,14 @@ class Coordinator:
     """
 
     def __init__(
-        self, terms: Terms, layout: Layout, journal: Journal, options: ServerOptions, *, now: float = 0.0
+        self,
+        terms: Terms,
+        layout: Layout,
+        journal: Journal,
+        options: ServerOptions,
+        *,
+        now: float = 0.0,
+        first: Values | None = None,
     ) -> None:
         self.run = run_identity(terms)
         self.done = False
@@ -85,7 +95,9 @@ class Coordinator:
         plane = PLANES[terms.exchange.exchange_plane]
         packets = RunPackets(self.run, Draw(terms.seed, layout, terms.schedule))
         often = not plane_of(terms.exchange).once_per_round
-        escrow = Escrow(packets.draw, terms.exchange, journal, options.outlier_factor, often=often)
+        escrow = Escrow(
+            packets.draw, terms.exchange, journal, options.outlier_factor, often=often, first=first
+        )
         self.state = ServerState(
             self._turn,
             terms,

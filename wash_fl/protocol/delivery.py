@@ -47,17 +47,27 @@ def values_after(
     if delivery.exchange <= applied:
         return None
     if delivery.exchange > max(offered, applied):
-        raise NotJoinedError(
-            f"it fell back to a state before what it had offered: its last offer was for exchange {offered}, "
-            f"and it has a delivery of exchange {delivery.exchange}.",
-            fell_back=True,
-        )
+        raise fell_back(offered, delivery.exchange)
     if offer is None or delivery.exchange != offered:
         if dtype == FLOAT32 and now is None and not mean:
             return delivery.values  # nothing was left out
-        unknown = "it offered then" if mean else "its offer then left out"
-        raise ExchangeError(
-            f"a delivery of exchange {delivery.exchange} for member {member}, whose last offer was "
-            f"for {offered}: what {unknown} is not known any more."
-        )
+        raise not_known(delivery.exchange, member, offered, mean=mean)
     return taken_over(delivery.values, offered=offer, dtype=dtype, now=now, mean=mean)
+
+
+def fell_back(offered: int, exchange: int) -> NotJoinedError:
+    """Return what is to be said of a delivery for an offer that the member does not know of."""
+    return NotJoinedError(
+        f"it fell back to a state before what it had offered: its last offer was for exchange {offered}, "
+        f"and it has a delivery of exchange {exchange}.",
+        fell_back=True,
+    )
+
+
+def not_known(exchange: int, member: int, offered: int, *, mean: bool = False) -> ExchangeError:
+    """Return what is to be said of a delivery for an offer before the last one; ``mean`` as above."""
+    unknown = "it offered then" if mean else "its offer then left out"
+    return ExchangeError(
+        f"a delivery of exchange {exchange} for member {member}, whose last offer was "
+        f"for {offered}: what {unknown} is not known any more."
+    )

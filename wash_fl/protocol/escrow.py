@@ -9,7 +9,7 @@ Settling an exchange has an order: outliers are set aside, the rest is mixed, th
 then can anybody see it.
 """
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -22,10 +22,12 @@ from wash_fl.core.gauge import Gauge, measure
 from wash_fl.core.mix import mix
 from wash_fl.core.schedule import options_at
 from wash_fl.errors import ExchangeError
+from wash_fl.protocol.anchored import Anchored, Missed
 from wash_fl.protocol.journal import Journal
 from wash_fl.protocol.journal_rows import Delivery
 from wash_fl.protocol.messages import ServerStatus
 from wash_fl.protocol.outliers import EXACT, find_outliers
+from wash_fl.protocol.packets import RunPackets
 
 Values = NDArray[np.float32]
 
@@ -76,6 +78,8 @@ class Escrow:
     often : bool
         Exchanges are so many that the distance between the members is measured only every ``GAUGE_EVERY``,
         and outliers are looked for only if a cheap screen finds one possible.
+    first : ndarray of float32, shape (slots, size), optional
+        The anchor that the run begins with; a run of differences to an anchor needs it.
 
     Attributes
     ----------
@@ -91,6 +95,7 @@ class Escrow:
         outlier_factor: float = 0.0,
         *,
         often: bool = False,
+        first: Values | None = None,
     ) -> None:
         self._draw = draw
         self._config = config
@@ -103,6 +108,10 @@ class Escrow:
         self._expected: frozenset[int] = frozenset()
         self._offers: dict[int, Values] = {}
         self._acknowledged: dict[int, int] = {}
+        self._anchored: Anchored | None = None
+        if config.anchored:
+            assert first is not None, "a run of differences to an anchor begins with none"
+            self._anchored = Anchored(draw, config, self._journal, first)
 
     def open(self, exchange: int, members: Collection[int]) -> None:
         """Begin an exchange among ``members``; the one before must be settled.
@@ -142,7 +151,7 @@ class Escrow:
             return ServerStatus.ASIDE
         if member in self._offers:
             return None
-        if member in self._pending:
+        if self.owes(member):
             return ServerStatus.UNDELIVERED
         expected = (len(self._draw.layout.slots), self._draw.count(exchange))
         if values.shape != expected:
@@ -167,32 +176,74 @@ class Escrow:
         if not self._open:
             raise ExchangeError("no exchange is open: open one before settling it.")
         exchange = self._open
-        aside = find_outliers(self._offers, self._outlier_factor, self._exact)
+        gauges = exchange % self._gauge_every == 0 or exchange == 1
+        held = self._offers
+        if self._anchored is not None and (gauges or self._outlier_factor > 0):
+            held = self._anchored.beyond(exchange, self._offers)
+        aside = find_outliers(held, self._outlier_factor, self._exact)
         members = tuple(sorted(self._offers.keys() - aside.keys()))
         offers = {member: self._offers[member] for member in members}
         deliveries: dict[int, Delivery] = {}
-        gauge = None
+        gauge = move = change = None
         if len(offers) > 1 and offers[members[0]].size:
-            values = list(offers.values())
-            if exchange % self._gauge_every == 0 or exchange == 1:
+            if gauges:
+                values = [held[member] for member in members]
                 gauge = measure(self._draw.layout, self._draw.coordinates(exchange), values)
-            options = options_at(self._config, exchange, self._draw.schedule.exchanges)
-            received = mix(values, seed=self._draw.seed, exchange=exchange, config=options)
+            received: Sequence[Values]
+            if self._anchored is None:
+                values = list(offers.values())
+                options = options_at(self._config, exchange, self._draw.schedule.exchanges)
+                received = mix(values, seed=self._draw.seed, exchange=exchange, config=options)
+            else:
+                move = self._anchored.outcome(exchange, list(offers.values()))
+                received = [] if move is None else [move.delta] * len(members)
             deliveries = {
-                member: Delivery(exchange, each) for member, each in zip(members, received, strict=True)
+                member: Delivery(exchange, each) for member, each in zip(members, received, strict=False)
             }
         assert not deliveries.keys() & self._pending.keys(), "a delivery would replace one that waits"
+        if self._anchored is not None:
+            waiting = {each.exchange for each in self._pending.values()}
+            change = self._anchored.change(exchange, move, waiting, self._acknowledged)
         # Written down first: a decision that could be lost must not be heard of.
-        self._journal.settled(exchange, deliveries, offers, self._acknowledged)
+        self._journal.settled(exchange, deliveries, offers, self._acknowledged, change)
         self._acknowledged = {}
+        if self._anchored is not None and change is not None:
+            self._anchored.changed(exchange, move, change)
+            deliveries = {member: each.without_values() for member, each in deliveries.items()}
         self._pending.update(deliveries)
         absent = tuple(sorted(self._expected - self._offers.keys()))
         self.settled, self._open, self._expected, self._offers = exchange, 0, frozenset(), {}
         return Settlement(exchange, members, absent, gauge, aside)
 
     def delivery(self, member: int) -> Delivery | None:
-        """Return what waits for a member, again and again until it is acknowledged."""
+        """Return what waits for a member, again and again until it is acknowledged.
+
+        Where differences to an anchor travel, it has no values: :meth:`missed` does.
+        """
         return self._pending.get(member)
+
+    def owes(self, member: int) -> bool:
+        """Return whether a member needs something before it offers again."""
+        return member in self._pending or (self._anchored is not None and self._anchored.is_behind(member))
+
+    def missed(self, member: int) -> Missed:
+        """Return what has moved the anchor since a member knew it, all of which it needs to offer again."""
+        assert self._anchored is not None, "there is no anchor"
+        waiting = self._pending.get(member)
+        return self._anchored.missed(member, self.settled, None if waiting is None else waiting.exchange)
+
+    def packet(self, packets: RunPackets, member: int) -> bytes:
+        """Return the packet that waits for a member; empty if none does."""
+        waiting = self._pending.get(member)
+        if self._anchored is None:
+            return packets.delivery(member, waiting)
+        return packets.deliveries(member, self.missed(member), None if waiting is None else waiting.exchange)
+
+    def start(self, packets: RunPackets, member: int) -> bytes:
+        """Return what a member needs besides the weights it starts from: the anchor; empty without one."""
+        if self._anchored is None:
+            return b""
+        return packets.deliveries(member, self._anchored.start(self.settled), None)
 
     def acknowledge(self, member: int, applied: int, *, sync: bool = True) -> None:
         """Take note that the last delivery a member applied was of exchange ``applied``.
@@ -215,6 +266,12 @@ class Escrow:
             else:
                 self._journal.acknowledged(member, applied)
             del self._pending[member]
+        anchored = self._anchored
+        if anchored is not None and anchored.applied(member) < applied <= self.settled:
+            anchored.acknowledge(member, applied)
+            # Recorded with the next exchange: what it has missed may be sent twice.
+            if self._journal.applied(member) < applied:
+                self._acknowledged[member] = applied
 
     def record_acknowledged(self) -> None:
         """Record now what was acknowledged and not recorded yet."""
@@ -235,3 +292,5 @@ class Escrow:
         self._pending.pop(member, None)
         self._offers.pop(member, None)
         self._expected -= {member}
+        if self._anchored is not None:
+            self._anchored.release(member)

@@ -141,7 +141,13 @@ class Joining:
             start = Start(weights, settled, self._membership.begin(member, weights))
             del self.newcomers[member]
             self._requests.ask(
-                Kind.JOIN, node, self._timeout, member=member, round=request.round, start=start
+                Kind.JOIN,
+                node,
+                self._timeout,
+                member=member,
+                round=request.round,
+                start=start,
+                delivery=self._escrow.start(self._state.packets, member),
             )
 
     def reset(self, member: int, reason: str) -> None:

@@ -4,7 +4,7 @@ Besides the decisions a journal keeps what the server knows of each member, so t
 on from its journal alone. What is written when, and what goes then, is decided here, whatever it is kept in.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from types import MappingProxyType
@@ -15,13 +15,18 @@ from wash_fl.protocol.journal_rows import (
     ENROLMENTS,
     HEAD,
     HEAD_KEY,
+    MOVES,
     RECORDS,
+    VECTORS,
+    AnchorChange,
     Delivery,
     Enrolment,
     Head,
+    Moved,
     Record,
     Standing,
     Values,
+    Vector,
 )
 from wash_fl.protocol.store import MemoryStore, Store
 
@@ -41,9 +46,13 @@ class Journal:
     records : bool
         Whether it keeps a record of each exchange, for an audit. Hashing every slice for it takes longer than
         all else about an exchange.
+    lasts : bool
+        Whether anybody may restore from it what is in the server's memory anyway: an anchor is as large as
+        the model.
     """
 
-    def __init__(self, store: Store, *, records: bool = True) -> None:
+    def __init__(self, store: Store, *, records: bool = True, lasts: bool = True) -> None:
+        self.lasts = lasts
         self._store = store
         self._records = records
         # What the rules ask for, so that no decision has to read slices again.
@@ -58,7 +67,7 @@ class Journal:
     @classmethod
     def in_memory(cls) -> "Journal":
         """Return a journal that lives as long as the process; nobody audits it after that."""
-        return cls(MemoryStore(), records=False)
+        return cls(MemoryStore(), records=False, lasts=False)
 
     @property
     def secret(self) -> bytes:
@@ -78,11 +87,13 @@ class Journal:
         deliveries: Mapping[int, Delivery],
         offers: Mapping[int, Values],
         acknowledged: Mapping[int, int] = NOTHING,
+        change: AnchorChange | None = None,
     ) -> None:
         """Record a settled exchange: its number, its deliveries by member, and who offered what.
 
         With it are recorded the acknowledgements that came since the last one, by member: the exchange up to
-        which it needs no delivery.
+        which it needs no delivery. Where there is an anchor, ``change`` is what becomes of its rows, and has
+        the values of all deliveries, which are the same.
         """
         record = Record.of(exchange, deliveries, offers) if self._records else None
         with self._transaction("a settled exchange"):
@@ -90,7 +101,9 @@ class Journal:
                 self._drop_delivery(member, applied)
             for member, delivery in deliveries.items():
                 hashed = replace(delivery, digest=record.deliveries[member]) if record else delivery
-                self._put_delivery(member, hashed)
+                self._put_delivery(member, hashed if change is None else delivery.without_values())
+            if change is not None and self.lasts:
+                self._change_anchor(change)
             if record:
                 self._store.put(RECORDS, exchange, record)
             for member in self._enrolments.keys() & (acknowledged.keys() | offers.keys()):
@@ -99,6 +112,11 @@ class Journal:
                 applied = max(known.applied, acknowledged.get(member, 0))
                 self._put_enrolment(member, replace(known, seen=seen, applied=applied))
             self._put_head(replace(self._head, settled=exchange))
+
+    def anchored(self, vectors: Iterable[tuple[int, Vector]]) -> None:
+        """Record the anchor that a run begins with."""
+        with self._transaction("an anchor"):
+            self._change_anchor(AnchorChange(vectors=vectors))
 
     def ended(self, number: int) -> None:
         """Record that a round has ended."""
@@ -139,6 +157,23 @@ class Journal:
         """Return what is known of the members, by member."""
         return dict(self._store.rows(ENROLMENTS))
 
+    def applied(self, member: int) -> int:
+        """Return the last exchange up to which a member is on record as needing nothing; 0 if it is not."""
+        known = self._enrolments.get(member)
+        return 0 if known is None else known.applied
+
+    def active(self) -> list[int]:
+        """Return the members that count."""
+        return [member for member, each in self._enrolments.items() if each.standing is Standing.ACTIVE]
+
+    def vectors(self) -> Iterator[tuple[int, Vector]]:
+        """Return the anchor and what goes with it, as they were written down last; nothing without one."""
+        return self._store.rows(VECTORS)
+
+    def moves(self) -> Iterator[Moved]:
+        """Return by how much exchanges have moved the anchor, in order, of those that somebody needs."""
+        return (moved for _, moved in self._store.rows(MOVES))
+
     def records(self) -> Iterator[Record]:
         """Return the settled exchanges in order, if they are kept."""
         return (record for _, record in self._store.rows(RECORDS))
@@ -148,6 +183,14 @@ class Journal:
         self._store.close()
 
     # Rows
+
+    def _change_anchor(self, change: AnchorChange) -> None:
+        for key, vector in change.vectors or ():
+            self._store.put(VECTORS, key, vector)
+        for exchange in change.forget:
+            self._store.delete(MOVES, exchange)
+        if change.moved is not None:
+            self._store.put(MOVES, change.moved.exchange, change.moved)
 
     @contextmanager
     def _transaction(self, event: str) -> Iterator[None]:

@@ -2,7 +2,7 @@
 
 import hashlib
 import secrets
-from collections.abc import Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
@@ -42,6 +42,72 @@ class Delivery:
     exchange: int
     values: Values
     digest: str = ""
+
+    def without_values(self) -> "Delivery":
+        """Return the delivery without its values, which all members of its exchange receive alike."""
+        return Delivery(self.exchange, self.values[:, :0])
+
+
+@dataclass(frozen=True, eq=False)
+class Moved:
+    """By how much an exchange has moved the anchor, as long as somebody needs it.
+
+    Attributes
+    ----------
+    exchange : int
+        Its number.
+    previous : int
+        The exchange that moved the anchor before; 0 if none did.
+    chain : int
+        The anchor's before it (:func:`wash_fl.core.anchor.chained`).
+    delta : bytes
+        D, as it travels: the delivery of each member that took part, and what the others missed.
+    error, momentum : bytes
+        What goes with the anchor at the exchange's coordinates after it, float32, little-endian; no momentum
+        without an outer step.
+    """
+
+    exchange: int
+    previous: int
+    chain: int
+    delta: bytes
+    error: bytes
+    momentum: bytes = b""
+
+
+@dataclass(frozen=True, eq=False)
+class Vector:
+    """A slot of the anchor, or of what goes with it, as it was once an exchange was settled.
+
+    Attributes
+    ----------
+    exchange : int
+        After which.
+    values : bytes
+        Float32, little-endian.
+    """
+
+    exchange: int
+    values: bytes
+
+
+@dataclass(frozen=True, eq=False)
+class AnchorChange:
+    """What a settled exchange changes about the anchor's rows.
+
+    Attributes
+    ----------
+    moved : Moved or None
+        By how much it has moved; None if it has not.
+    vectors : iterable of (int, Vector), or None
+        The anchor as it was before, by key, if it is time to write it down as a whole.
+    forget : collection of int
+        Exchanges whose moves nobody needs any more.
+    """
+
+    moved: Moved | None = None
+    vectors: Iterable[tuple[int, Vector]] | None = None
+    forget: Collection[int] = ()
 
 
 @dataclass(frozen=True)
@@ -142,6 +208,10 @@ ENROLMENTS: Final = Table[Enrolment]("enrolments")
 """What is known of the members, by member."""
 RECORDS: Final = Table[Record]("records")
 """The settled exchanges, by exchange."""
+MOVES: Final = Table[Moved]("moves")
+"""By how much exchanges have moved the anchor, by exchange; only where there is one."""
+VECTORS: Final = Table[Vector]("vectors")
+"""The anchor and what goes with it, by what and slot, as they were some exchanges ago."""
 HEAD: Final = Table[Head]("meta")
 """One row."""
 HEAD_KEY: Final = 1

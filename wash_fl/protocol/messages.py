@@ -169,7 +169,7 @@ class Request:
     round : int
         The round it belongs to.
     delivery : bytes
-        The packet that waits for the member; empty if none does.
+        The packet that waits for the member; empty if none does. With a start, the anchor, if there is one.
     evaluate : bool
         Whether the member is to evaluate itself after training.
     start : Start or None

@@ -142,6 +142,12 @@ class OverStreams(Exchanges):
                 reason=f"it has applied exchange {hello.applied}, which is not settled here: the journal is "
                 "an older copy.",
             )
+        if hello.round > self._membership.rounds + 1:
+            return self._reply(
+                ServerStatus.DENIED,
+                reason=f"it is in round {hello.round}, which has not begun here: the journal is an older "
+                "copy.",
+            )
         self._membership.acknowledge(member, hello.applied, sync=False)
         self._waiting.discard(member)  # what the call before waited for comes with the next offer
         self._quorum.called(member, now)
@@ -223,5 +229,5 @@ class OverStreams(Exchanges):
 
     def _reply(self, status: ServerStatus, member: int | None = None, *, reason: str = "") -> ServerReply:
         """Return a reply, with what waits for a member."""
-        packet = b"" if member is None else self._packets.delivery(member, self._escrow.delivery(member))
+        packet = b"" if member is None else self._escrow.packet(self._packets, member)
         return ServerReply(status, self._escrow.settled, packet, reason)

@@ -9,12 +9,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
+from wash_fl.core.anchor import Anchor, chained, difference, taken_part
 from wash_fl.core.codec import rounded, taken_over
+from wash_fl.core.packet import Direction
 from wash_fl.errors import ExchangeError, NotJoinedError
-from wash_fl.protocol.delivery import values_after
+from wash_fl.protocol.delivery import fell_back, not_known, values_after
 from wash_fl.protocol.journal_rows import Values
 from wash_fl.protocol.messages import ServerReply, ServerStatus
-from wash_fl.protocol.packets import RunPackets
+from wash_fl.protocol.packets import Part, RunPackets
 
 logger = logging.getLogger("flwr.wash_fl")
 
@@ -34,10 +36,13 @@ class Holder(Protocol):
         The member's index.
     applied : int
         The last exchange whose delivery it holds.
+    anchor : Anchor or None
+        Its anchor; None where values travel.
     """
 
     index: int
     applied: int
+    anchor: Anchor | None
 
     def offer(self, exchange: int) -> Values:
         """Return a copy of what it holds at the coordinates of an exchange, shape (slots, count)."""
@@ -55,6 +60,15 @@ class Record(Protocol):
     def applied(self, exchange: int, values: Values) -> None:
         """Write down what is held instead."""
 
+    def settled(self, exchange: int, values: Values, delta: Values) -> None:
+        """Write down what is held instead, and by how much the anchor moves, as a whole or not at all."""
+
+    def missed(self, exchange: int, delta: Values) -> None:
+        """Write down by how much the anchor moves."""
+
+    def anchored(self, exchange: int, anchor: Anchor) -> None:
+        """Write down the whole anchor, as it is after an exchange."""
+
 
 class NoRecord:
     """A record for who saves the whole member before anybody hears of it."""
@@ -63,6 +77,15 @@ class NoRecord:
         """Do nothing."""
 
     def applied(self, exchange: int, values: Values) -> None:
+        """Do nothing."""
+
+    def settled(self, exchange: int, values: Values, delta: Values) -> None:
+        """Do nothing."""
+
+    def missed(self, exchange: int, delta: Values) -> None:
+        """Do nothing."""
+
+    def anchored(self, exchange: int, anchor: Anchor) -> None:
         """Do nothing."""
 
 
@@ -154,7 +177,10 @@ class MemberSession:
     def packet(self) -> bytes:
         """Return the packet of the last offer, the same each time."""
         assert self.offer.values is not None, "nothing was offered yet"
-        return self._packets.offer(self._member.index, self.offer.exchange, self.offer.values)
+        values = self.offer.values
+        if self._config.anchored:
+            values = difference(values, self._anchor_at(self.offer.exchange))
+        return self._packets.offer(self._member.index, self.offer.exchange, values)
 
     def apply(self, packet: bytes) -> bool:
         """Apply a delivery, once; it answers the offer that is out, if there is one.
@@ -175,6 +201,8 @@ class MemberSession:
         """
         if not packet:
             return False
+        if self._config.anchored:
+            return self._apply_all(packet)
         member = self._member
         delivery = self._packets.read_delivery(packet, member.index)
         exchange = delivery.exchange
@@ -202,6 +230,11 @@ class MemberSession:
         self.out = False
         self._reach("applied")
         return True
+
+    def check(self, packet: bytes) -> None:
+        """Raise what :meth:`apply` would raise of a member that is not what the server takes it for."""
+        if packet and self._config.anchored:
+            self._missed(packet)
 
     def welcomed(self, reply: ServerReply) -> bool:
         """Take what the server says to a hello; return whether the last offer is to be sent again.
@@ -240,6 +273,106 @@ class MemberSession:
         elif reply.status is ServerStatus.REFUSED:
             logger.warning("member %d keeps its own values: %s", self._member.index, reply.reason)
         return reply.status not in AGAIN
+
+    # Where there is an anchor
+
+    def _apply_all(self, packet: bytes) -> bool:
+        """Apply all that the member has missed; return whether there was anything."""
+        parts, whole = self._missed(packet)
+        for part in parts:
+            if part.direction is Direction.DELIVERY:
+                self._take_part(part)
+            elif part.direction is Direction.MISSED:
+                self._miss(part)
+            else:
+                self._take_anchor(part.exchange, Anchor(part.values.copy(), whole))
+        return bool(parts)
+
+    def _missed(self, packet: bytes) -> tuple[list[Part], int]:
+        """Return what of a packet the member does not have, and the chain of the whole anchor if it is in it.
+
+        Raises
+        ------
+        NotJoinedError
+            If the member is not what the server takes it for: its disk fell back, or it has followed another
+            history of the anchor.
+        """
+        applied = self._member.applied
+        deliveries = self._packets.read_deliveries(packet, self._member.index)
+        if deliveries.after > applied:
+            raise NotJoinedError(
+                "it fell back to a state before what it had acknowledged: it has the anchor after exchange "
+                f"{applied}, and the server knows that it had the one after {deliveries.after}.",
+                fell_back=True,
+            )
+        known = [each for each in deliveries.parts if each.exchange <= applied]
+        parts = [each for each in deliveries.parts if each.exchange > applied]
+        chain, reaches = deliveries.chain, deliveries.after
+        for each in known:
+            whole = each.direction is Direction.ANCHOR
+            chain = deliveries.whole if whole else chained(chain, each.exchange, each.values)
+            reaches = each.exchange
+        # Of the member's own anchor nothing is said by what is older, nor by a whole one, before which
+        # something is left out.
+        says = parts[0].direction is not Direction.ANCHOR if parts else reaches == applied
+        if says and chain != self._anchor.chain:
+            raise NotJoinedError(
+                f"its anchor after exchange {applied} is not the server's: one of the two goes on from an "
+                "older copy.",
+                fell_back=True,
+            )
+        return parts, deliveries.whole
+
+    def _take_part(self, part: Part) -> None:
+        """Apply the delivery of an exchange in which the member took part."""
+        member, exchange, offered = self._member, part.exchange, self.offer.values
+        if exchange > max(self.offer.exchange, member.applied):
+            raise fell_back(self.offer.exchange, exchange)
+        if exchange != self.offer.exchange or offered is None:
+            raise not_known(exchange, member.index, self.offer.exchange)
+        anchor = self._anchor_at(exchange)
+        values = taken_part(
+            member.offer(exchange),
+            offered=offered,
+            anchor=anchor,
+            delta=part.values,
+            dtype=self._config.dtype,
+        )
+        if not self._keep_residual:
+            values = anchor + part.values
+        self._reach("delivered")
+        self.record.settled(exchange, values, part.values)
+        member.deliver(exchange, values)
+        self._anchor.move(exchange, self._packets.draw.coordinates(exchange), part.values)
+        self.exchanges += 1
+        self.out = False
+        self._reach("applied")
+
+    def _miss(self, part: Part) -> None:
+        """Move the anchor by the D of an exchange in which the member took no part; it keeps its values."""
+        self.record.missed(part.exchange, part.values)
+        self._anchor.move(part.exchange, self._packets.draw.coordinates(part.exchange), part.values)
+        self._is_at(part.exchange)
+
+    def _take_anchor(self, exchange: int, anchor: Anchor) -> None:
+        """Take over the whole anchor, as it is after an exchange; the member keeps its values."""
+        self.record.anchored(exchange, anchor)
+        self._member.anchor = anchor
+        self._is_at(exchange)
+
+    def _is_at(self, exchange: int) -> None:
+        self._member.applied = exchange
+        if exchange >= self.offer.exchange:
+            self.out = False  # it came too late
+
+    @property
+    def _anchor(self) -> Anchor:
+        anchor = self._member.anchor
+        assert anchor is not None, "a member without an anchor in a run that has one"
+        return anchor
+
+    def _anchor_at(self, exchange: int) -> Values:
+        return self._anchor.at(self._packets.draw.coordinates(exchange))
 
     def _forget_offer(self) -> None:
         """Take note that nothing comes of the offer that was out, if it was not answered by a delivery.

@@ -43,4 +43,4 @@ class ServerState:
 
     def delivery(self, member: int) -> bytes:
         """Return the packet that waits for a member; empty if none does."""
-        return self.packets.delivery(member, self.escrow.delivery(member))
+        return self.escrow.packet(self.packets, member)

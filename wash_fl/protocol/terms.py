@@ -20,6 +20,9 @@ LATER: Final = {
     "recipe": "none",
     "average_from": 0.0,
     "run_length": 1,
+    "reference": "values",
+    "outer_learning_rate": 1.0,
+    "outer_momentum": 0.0,
 }
 """Options of the exchange that runs of the first version did not have, as they were without them."""
 
@@ -127,9 +130,10 @@ def _with_topology(exchange: dict[str, Any]) -> dict[str, Any]:
             f"averaging = {averaging!r} is of another version, or not of mix = {options.get('mix')!r} and "
             f"topology = {topology!r}."
         )
-    if options.get("mix") == AUTO:
-        raise ConfigError("mix = 'auto' is not allowed: terms leave no choice open.")
-    if topology in (AUTO, "all"):
+    for name, value in options.items():
+        if value == AUTO:
+            raise ConfigError(f"{name} = 'auto' is not allowed: terms leave no choice open.")
+    if topology == "all":
         raise ConfigError(f"topology = {topology!r} is not allowed: terms have pairs or permutation.")
     if options.get("mix") == "average" and averaging is None and topology == "pairs":
         options["topology"] = "all"

@@ -10,11 +10,12 @@ Three questions, each of which a fault could answer with no:
    what it says it delivered, value for value the same multiset at each coordinate; and who applied its
    delivery and has not trained since holds it (in an average between pairs the mean of it and of its own
    offer), and besides what its offer left out.
+
+A run of differences to an anchor has more to compare: :mod:`wash_fl.runs.anchors`.
 """
 
 from collections.abc import Iterable, Mapping
 from contextlib import closing
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -26,53 +27,17 @@ from wash_fl.core.mix import mix
 from wash_fl.errors import RunError, StateError
 from wash_fl.member.encoding import Damage, read
 from wash_fl.member.log import Logs, caught_up
-from wash_fl.member.member import Member
 from wash_fl.member.parameters import Values
 from wash_fl.member.snapshot import Progress, Snapshot
 from wash_fl.member.state import FILE, PREVIOUS, state_path, stored_members
-from wash_fl.member.training import make_optimizer
 from wash_fl.protocol.delivery import values_after
 from wash_fl.protocol.journal import Journal
 from wash_fl.protocol.journal_rows import Delivery, Enrolment, Record, Standing, values_hash
 from wash_fl.protocol.terms import Terms
+from wash_fl.runs.anchors import check_anchors
+from wash_fl.runs.findings import Audit, made_member
 from wash_fl.runs.folder import JOURNAL, RunFolder
 from wash_fl.storage.sqlite_store import SqliteStore
-from wash_fl.tasks.models import build_model
-from wash_fl.tasks.task import load_task
-
-
-@dataclass
-class Audit:
-    """What an audit found.
-
-    Attributes
-    ----------
-    run : str
-        Name of the run.
-    settled : int
-        The last exchange in the journal.
-    members : dict of int to str
-        One line about each member.
-    waiting : int
-        Deliveries that wait in the journal.
-    checked : int
-        Members whose state was beside the journal; 0 is an audit that has shown nothing.
-    values : int
-        Values of the last exchange that were compared, over all members and slots.
-    problems : list of str
-        What is wrong; empty if nothing is.
-    unchecked : list of str
-        What could not be looked at, and why.
-    """
-
-    run: str
-    settled: int
-    members: dict[int, str] = field(default_factory=dict)
-    waiting: int = 0
-    checked: int = 0
-    values: int = 0
-    problems: list[str] = field(default_factory=list)
-    unchecked: list[str] = field(default_factory=list)
 
 
 def audit(run: RunFolder, states: Iterable[Path]) -> Audit:
@@ -103,11 +68,15 @@ def audit(run: RunFolder, states: Iterable[Path]) -> Audit:
     if not path.exists():
         raise RunError(f"{run.path} has no {JOURNAL}: no server has worked on this run.")
     with closing(SqliteStore.read(path)) as store:
-        identity, layout = store.run, store.layout.hex()
-        journal = Journal(store)
-        settled, waiting = journal.restore()
-        enrolments = journal.enrolments()
-        records = list(journal.records())
+        return _audited(run, store, folders)
+
+
+def _audited(run: RunFolder, store: SqliteStore, folders: list[Path]) -> Audit:
+    identity, layout = store.run, store.layout.hex()
+    journal = Journal(store)
+    settled, waiting = journal.restore()
+    enrolments = journal.enrolments()
+    records = list(journal.records())
     result = Audit(run.path.name, settled, waiting=len(waiting))
     if [record.exchange for record in records] != list(range(1, settled + 1)):
         result.problems.append(f"the journal does not have one record of each exchange up to {settled}")
@@ -123,7 +92,9 @@ def audit(run: RunFolder, states: Iterable[Path]) -> Audit:
         last = max((exchange for exchange in exchanges if exchange > enrolment.joined), default=0)
         newest = by_member[member][0].progress if by_member[member] else None
         _check_deliveries(result, member, enrolment, newest, last=last, waits=waiting.get(member))
-    if records:
+    if records and run.config.exchange.anchored:
+        check_anchors(result, run.config, records[-1], by_member, journal)
+    elif records:
         _LastExchange(result, run.config, records[-1], by_member, waiting).check()
     return result
 
@@ -286,7 +257,7 @@ class _LastExchange:
             trained = progress.step != progress.offered_step and not entries
             if progress.offered != exchange or trained or terms.exchange.overlap:
                 continue
-            member = _member(self._config, terms)
+            member = made_member(self._config, terms)
             if member.layout.fingerprint.hex() != snapshot.progress.layout:
                 self._result.unchecked.append(
                     "the members' own values: the run's task makes another model now"
@@ -312,19 +283,6 @@ class _LastExchange:
                 self._result.problems.append(
                     f"member {index} does not hold what it {what} in exchange {exchange}"
                 )
-
-
-def _member(config: RunConfig, terms: Terms) -> Member:
-    """Return a member of the run to hold a snapshot."""
-    model = build_model(config.task.model, load_task(config.task.task))
-    return Member(
-        model,
-        make_optimizer(model, config.training),
-        index=0,
-        seed=terms.seed,
-        schedule=terms.schedule,
-        exchange_optimizer=terms.exchange.exchange_optimizer,
-    )
 
 
 def as_json(result: Audit) -> dict[str, Any]:

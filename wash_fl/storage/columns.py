@@ -12,11 +12,15 @@ from wash_fl.protocol.journal_rows import (
     ENROLMENTS,
     HEAD,
     HEAD_KEY,
+    MOVES,
     RECORDS,
+    VECTORS,
     Delivery,
     Enrolment,
+    Moved,
     Record,
     Standing,
+    Vector,
     bytes_hash,
 )
 
@@ -27,11 +31,16 @@ TABLES: Final = {
     DELIVERIES.name: ("member", "exchange", "slots", "slice"),
     ENROLMENTS.name: ("member", "initial", "incarnation", "joined", "seen", "applied", "standing", "reason"),
     RECORDS.name: ("exchange", "offers", "deliveries"),
+    MOVES.name: ("exchange", "previous", "chain", "delta", "error", "momentum"),
+    VECTORS.name: ("vector", "exchange", "slice"),
 }
+ANCHOR: Final = (MOVES.name, VECTORS.name)
+"""The tables that only a run of differences to an anchor has."""
 SCHEMA: Final = {
     name: f"CREATE TABLE {name} ({key} INTEGER PRIMARY KEY, {', '.join(columns)}, checksum BLOB)"
     for name, (key, *columns) in TABLES.items()
 }
+WITHOUT_ANCHOR: Final = {name: each for name, each in SCHEMA.items() if name not in ANCHOR}
 META: Final = HEAD_KEY
 """Key of the only row of its table."""
 
@@ -111,6 +120,27 @@ def _record(columns: Columns) -> Record:
     return Record(exchange, _hashes(offers), _hashes(deliveries))
 
 
+def _moved_columns(exchange: int, moved: Moved) -> tuple[Columns, bytes]:
+    # A column of integers has no room for a number of 64 bits without a sign.
+    chain = moved.chain.to_bytes(8, "little")
+    columns = (exchange, moved.previous, chain, moved.delta, moved.error, moved.momentum)
+    return columns, seal(MOVES.name, columns)
+
+
+def _moved(columns: Columns) -> Moved:
+    exchange, previous, chain, delta, error, momentum = columns
+    return Moved(exchange, previous, int.from_bytes(chain, "little"), delta, error, momentum)
+
+
+def _vector_columns(key: int, vector: Vector) -> tuple[Columns, bytes]:
+    columns = (key, vector.exchange, vector.values)
+    return columns, seal(VECTORS.name, columns)
+
+
+def _vector(columns: Columns) -> Vector:
+    return Vector(columns[1], columns[2])
+
+
 def _hashes(text: str) -> dict[int, str]:
     return {int(member): value for member, value in json.loads(text).items()}
 
@@ -119,4 +149,6 @@ FORMS: Final[Mapping[str, Form]] = {
     DELIVERIES.name: Form(_delivery_columns, _delivery),
     ENROLMENTS.name: Form(_enrolment_columns, _enrolment),
     RECORDS.name: Form(_record_columns, _record),
+    MOVES.name: Form(_moved_columns, _moved),
+    VECTORS.name: Form(_vector_columns, _vector),
 }

@@ -22,12 +22,15 @@ from typing import Any, Final, Self, cast
 
 from wash_fl.errors import RunError, StateError
 from wash_fl.files import replacing
-from wash_fl.protocol.journal_rows import DELIVERIES, ENROLMENTS, HEAD, Head
+from wash_fl.protocol.journal_rows import DELIVERIES, ENROLMENTS, HEAD, MOVES, VECTORS, Head
 from wash_fl.protocol.store import Row, Table
-from wash_fl.storage.columns import FORMS, META, SCHEMA, TABLES, Columns, insert, seal, xor
+from wash_fl.storage.columns import FORMS, META, SCHEMA, TABLES, WITHOUT_ANCHOR, Columns, insert, seal, xor
 from wash_fl.storage.sqlite_errors import damaged, explained
 
 FORMAT: Final = "wash-fl journal 3"
+WITH_ANCHOR: Final = "wash-fl journal 4"
+"""The same, and the tables of an anchor."""
+_SCHEMAS: Final = {FORMAT: WITHOUT_ANCHOR, WITH_ANCHOR: SCHEMA}
 LOCK_SECONDS: Final = 15.0
 """How long to wait for a server that is about to end, or an audit, to let go of the file."""
 
@@ -52,13 +55,16 @@ class SqliteStore:
         self.path = path
         self._database = database
         # Of the tables that do not grow with the exchanges, so that no transaction has to read slices.
-        self._checksums: dict[str, dict[int, bytes]] = {DELIVERIES.name: {}, ENROLMENTS.name: {}}
+        tables = (DELIVERIES, ENROLMENTS, MOVES, VECTORS)
+        self._checksums: dict[str, dict[int, bytes]] = {each.name: {} for each in tables}
         self._meta = self._verify()
         self.run: bytes = self._meta["run"]
         self.layout: bytes = self._meta["layout"]
 
     @classmethod
-    def open(cls, path: Path, run: bytes, layout: bytes, *, synchronous: str = "FULL") -> Self:
+    def open(
+        cls, path: Path, run: bytes, layout: bytes, *, synchronous: str = "FULL", anchored: bool = False
+    ) -> Self:
         """Open the journal of a run, or begin it; no other server can open it until it is closed.
 
         Parameters
@@ -70,6 +76,8 @@ class SqliteStore:
         synchronous : str
             SQLite's word for what survives a power cut: ``FULL`` all that was written, ``NORMAL`` and ``OFF``
             may lose the newest transactions. A killed process loses nothing with any.
+        anchored : bool
+            Whether a journal that begins has the tables of an anchor.
 
         Raises
         ------
@@ -79,7 +87,7 @@ class SqliteStore:
             If it is damaged, no journal, or of another version, run, or layout.
         """
         if not path.exists():
-            _create(path, run, layout)
+            _create(path, run, layout, WITH_ANCHOR if anchored else FORMAT)
         with explained(path, "read"):
             database = _connect(f"{path.absolute().as_uri()}?mode=rw")
         try:
@@ -168,6 +176,8 @@ class SqliteStore:
 
     def rows(self, table: Table[Row]) -> Iterator[tuple[int, Row]]:
         """Return the rows of a table with their keys, one after the other from the disk."""
+        if table.name not in _SCHEMAS[self._meta["format"]]:
+            return
         if table == HEAD:
             meta = self._meta
             yield META, cast(Row, Head(meta["secret"], meta["settled"], meta["rounds"]))
@@ -213,12 +223,12 @@ class SqliteStore:
                 f"{self.path} is no journal of wash-fl: choose another run-name, or move it away."
             )
         row = self._database.execute("SELECT format FROM meta").fetchone()
-        if row is not None and row[0] != FORMAT:
+        if row is not None and row[0] not in _SCHEMAS:
             raise StateError(
-                f"{self.path} has the format {row[0]!r}, this version reads {FORMAT!r}: finish this run "
-                "with the version it began with, or choose another run-name."
+                f"{self.path} has the format {row[0]!r}, this version reads {FORMAT!r} and {WITH_ANCHOR!r}:"
+                " finish this run with the version it began with, or choose another run-name."
             )
-        if schema != SCHEMA:
+        if schema != (WITHOUT_ANCHOR if row is None else _SCHEMAS[row[0]]):
             raise damaged(self.path, "its tables are altered")
         problem = self._database.execute("PRAGMA quick_check(1)").fetchone()[0]
         if problem != "ok":
@@ -227,7 +237,7 @@ class SqliteStore:
         if self._database.execute("PRAGMA journal_mode").fetchone()[0] != "wal":
             raise damaged(self.path, "its log is switched off")
         digest = NO_CHECKSUM
-        for table in FORMS:
+        for table in FORMS.keys() & schema.keys():
             for columns in self._columns(table):
                 checksum = seal(table, columns)
                 digest = xor(digest, checksum)
@@ -242,7 +252,7 @@ class SqliteStore:
         return meta
 
 
-def _create(path: Path, run: bytes, layout: bytes) -> None:
+def _create(path: Path, run: bytes, layout: bytes, kind: str) -> None:
     """Write a journal in which nothing is settled; whole, or not at all."""
     # SQLite would take the log of a file that somebody removed for this one's.
     _remove_log(path)
@@ -253,10 +263,10 @@ def _create(path: Path, run: bytes, layout: bytes) -> None:
         closing(_connect(scratch.absolute().as_uri())) as database,
     ):
         database.execute("PRAGMA journal_mode=WAL")
-        for statement in SCHEMA.values():
+        for statement in _SCHEMAS[kind].values():
             database.execute(statement)
         head = Head.first()
-        row = (META, FORMAT, run, layout, head.settled, head.rounds, head.secret, NO_CHECKSUM)
+        row = (META, kind, run, layout, head.settled, head.rounds, head.secret, NO_CHECKSUM)
         database.execute(insert(HEAD.name), (*row, seal(HEAD.name, row)))
         # Closed before it is renamed: the log goes into the file.
 

@@ -26,7 +26,7 @@ from wash_fl.stream.wire import (
     PATH,
     STATUS_OF,
     Assembly,
-    longest_packet,
+    longest_delivery,
     offer_messages,
     read,
 )
@@ -54,8 +54,8 @@ class GrpcLine:
         Hash of the weights the member started from.
     incarnation : int
         The number of that start.
-    value_bytes : int
-        The most values, in bytes, that a delivery may have.
+    longest : int
+        The most bytes that a delivery may have.
     """
 
     def __init__(
@@ -68,7 +68,7 @@ class GrpcLine:
         number: int,
         initial: str,
         incarnation: int,
-        value_bytes: int,
+        longest: int,
     ) -> None:
         self._ticket = ticket
         self._hello = wire.Hello(
@@ -81,7 +81,7 @@ class GrpcLine:
             initial=initial,
             incarnation=incarnation,
         )
-        self._longest = longest_packet(value_bytes)
+        self._longest = longest
         self._call: Call | None = None
 
     @property
@@ -159,7 +159,7 @@ def line_of(ticket: Ticket, run: bytes, number: int) -> Callable[[Member, Progre
             number=number,
             initial=progress.initial,
             incarnation=progress.incarnation,
-            value_bytes=4 * len(layout.slots) * layout.size,
+            longest=longest_delivery(member.draw.schedule.config, len(layout.slots) * layout.size),
         )
 
     return line

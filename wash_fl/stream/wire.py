@@ -8,8 +8,10 @@ from typing import Any, Final
 
 from google.protobuf.message import DecodeError, Message
 
+from wash_fl.config import ExchangeConfig
 from wash_fl.core.wire import exchange_pb2 as wire
 from wash_fl.errors import ExchangeError
+from wash_fl.protocol.anchored import MOST_MISSED
 from wash_fl.protocol.messages import ServerReply, ServerStatus
 
 METHOD: Final = "Exchange"
@@ -43,6 +45,14 @@ STATUS_OF: Final = {number: each for each, number in STATUS.items()}
 def longest_packet(value_bytes: int) -> int:
     """Return how many bytes a packet with so many bytes of values may have."""
     return value_bytes + _OVERHEAD
+
+
+def longest_delivery(exchange: ExchangeConfig, values: int) -> int:
+    """Return how many bytes the packet may have that waits for a member of a model with so many values."""
+    if not exchange.anchored:
+        return longest_packet(4 * values)
+    # The whole anchor and a delivery before it, or what was missed, which has no more bytes of values.
+    return 2 * longest_packet(4 * values) + MOST_MISSED * _OVERHEAD
 
 
 def read(kind: type[Message], data: bytes) -> Any:

@@ -17,13 +17,14 @@ import numpy as np
 
 from wash_fl.config import ExchangeConfig
 from wash_fl.core import philox
+from wash_fl.core.anchor import ServerAnchor, difference, taken_part
 from wash_fl.core.codec import encode_values, rounded, taken_over
 from wash_fl.core.draw import Draw
 from wash_fl.core.dtypes import DTYPES
 from wash_fl.core.identity import weights_sha256
 from wash_fl.core.layout import Layout, TensorSpec, layout_of
 from wash_fl.core.mix import average, matching, permute
-from wash_fl.core.packet import Direction, Slice, encode
+from wash_fl.core.packet import Direction, Joined, Slice, encode, join
 from wash_fl.core.schedule import Schedule
 from wash_fl.protocol.terms import Terms, run_identity
 
@@ -506,6 +507,89 @@ def rule_at(average_from, stop_after, exchanges, exchange):
     return schedule.options_at(exchange).mix
 
 
+def anchor_vectors():
+    drawn = (philox.words(11, "anchor", 400) >> np.uint64(40)).astype(np.float32)
+    values = drawn / np.float32(2**22) - np.float32(2)
+    cases = [
+        ("float32", 1.0, 0.0),
+        ("int8", 1.0, 0.0),
+        ("int4", 0.7, 0.5),
+        ("int3", 0.7, 0.5),
+        ("int2", 1.0, 0.25),
+        ("bfloat16", 0.3, 0.0),
+    ]
+    runs = []
+    for number, (dtype, rate, momentum) in enumerate(cases):
+        options = exchange_config(
+            mix="average",
+            topology="all",
+            dtype=dtype,
+            reference="anchor",
+            outer_learning_rate=rate,
+            outer_momentum=momentum,
+        )
+        server = ServerAnchor(values[number : number + 7].reshape(1, 7).copy(), options)
+        run = {
+            "dtype": dtype,
+            "rate": rate,
+            "momentum": momentum,
+            "anchor": hex32(server.values),
+            "exchanges": [],
+        }
+        for exchange, coordinates in enumerate(([0, 2, 3], [1, 2, 6], [0, 2, 5]), start=1):
+            places = np.array(coordinates)
+            begin = 20 * number + 9 * exchange
+            held = [values[begin + 3 * each :][:3].reshape(1, 3) for each in range(1 + exchange)]
+            at = server.at(places)
+            offers = [rounded(difference(each, at), dtype) for each in held]
+            move = server.outcome(places, offers)
+            server.apply(exchange, places, move)
+            now = held[0] + np.float32(0.0625)
+            new = taken_part(now, offered=held[0], anchor=at, delta=move.delta, dtype=dtype)
+            run["exchanges"].append(
+                {
+                    "coordinates": coordinates,
+                    "held": [hex32(each) for each in held],
+                    "data": move.data.hex(),
+                    "error": hex32(move.error),
+                    "anchor": hex32(server.values),
+                    "chain": hex64(server.chain),
+                    "now": hex32(now),
+                    "new": hex32(new),
+                }
+            )
+        runs.append(run)
+    joined = [
+        Joined(0, 0),
+        Joined(7, 2**64 - 1, [b"one", b"another"], 0),
+        Joined(2**40, 5, [bytes(300)], 6),
+    ]
+    terms = Terms(
+        run_name="anchor",
+        seed=1,
+        members=3,
+        rounds=2,
+        local_steps=1,
+        exchange=exchange_config(
+            mix="average", topology="all", reference="anchor", outer_learning_rate=0.7, outer_momentum=0.5
+        ),
+    )
+    return {
+        "runs": runs,
+        "deliveries": [
+            {
+                "after": each.after,
+                "chain": hex64(each.chain),
+                "packets": [packet.hex() for packet in each.packets],
+                "whole": hex64(each.whole),
+                "bytes": join(each).hex(),
+            }
+            for each in joined
+        ],
+        "terms": [{"terms": terms.to_json(), "identity": run_identity(terms).hex()}],
+    }
+
+
 def vectors():
     """Return the contents of every file by its name, as this version of wash_fl computes them."""
     groups = {
@@ -517,6 +601,7 @@ def vectors():
         "dtypes": dtype_vectors(),
         "averaging": averaging_vectors(),
         "run_lengths": run_length_vectors(),
+        "anchor": anchor_vectors(),
     }
     return {name: {"about": ABOUT, **content} for name, content in groups.items()}
 

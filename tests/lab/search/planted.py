@@ -67,13 +67,13 @@ PLANTED = {
     ),
     "does not write an exchange down": Fault(
         PROTOCOL + "escrow:Escrow.settle",
-        "self._journal.settled(exchange, deliveries, offers, self._acknowledged)",
-        "self._journal.settled(exchange, {}, offers, self._acknowledged)",
+        "self._journal.settled(exchange, deliveries, offers, self._acknowledged, change)",
+        "self._journal.settled(exchange, {}, offers, self._acknowledged, change)",
     ),
     "writes an exchange down for all but one": Fault(
         PROTOCOL + "escrow:Escrow.settle",
-        "self._journal.settled(exchange, deliveries, offers, self._acknowledged)",
-        "self._journal.settled(exchange, dict(list(deliveries.items())[1:]), offers, self._acknowledged)",
+        "self._journal.settled(exchange, deliveries, offers, self._acknowledged, change)",
+        "self._journal.settled(exchange, but_one(deliveries), offers, self._acknowledged, change)",
     ),
     "delivers to all but one": Fault(
         PROTOCOL + "escrow:Escrow.settle",
@@ -253,7 +253,7 @@ PLANTED = {
         "return",
     ),
     "overlooks a flipped bit": Fault(
-        "wash_fl.core.packet:decode", "if message.checksum != _checksum(message):", "if False:"
+        "wash_fl.core.packet:decode", "if message.checksum != _checksum(message, data):", "if False:"
     ),
     "forgets an acknowledgement": Fault(
         PROTOCOL + "journal:Journal.acknowledged",
@@ -285,8 +285,8 @@ PLANTED = {
     ),
     "records no late acknowledgement with an exchange": Fault(
         PROTOCOL + "escrow:Escrow.settle",
-        "self._journal.settled(exchange, deliveries, offers, self._acknowledged)",
-        "self._journal.settled(exchange, deliveries, offers)",
+        "self._journal.settled(exchange, deliveries, offers, self._acknowledged, change)",
+        "self._journal.settled(exchange, deliveries, offers, change=change)",
     ),
     "takes the second offer of two": Fault(
         PROTOCOL + "escrow:Escrow.offer", "if member in self._offers:", "if False:"
@@ -332,7 +332,7 @@ PLANTED = {
         'packet, log = b"", progress.log',
     ),
     "does not read its log": Fault(
-        "wash_fl.member.durable:DurableMember._restore", "member.hold(entry.exchange, entry.values)", "pass"
+        "wash_fl.member.durable:DurableMember._restore", "member.hold(entry.exchange, entry.held)", "pass"
     ),
     "forgets which offer is out": Fault(
         "wash_fl.member.log:caught_up",
@@ -349,6 +349,91 @@ PLANTED = {
         "wash_fl.member.log:ExchangeLog.read",
         "begin += HEADER_BYTES + entry.values.nbytes + SUM_BYTES",
         "begin += 1 << 30",
+    ),
+    # Differences to an anchor
+    "forgets a move that a member missed": Fault(
+        PROTOCOL + "session:MemberSession._miss",
+        "self._anchor.move(part.exchange, self._packets.draw.coordinates(part.exchange), part.values)",
+        "self._anchor.chain = chained(self._anchor.chain, part.exchange, part.values)",
+    ),
+    "moves an anchor twice": Fault(
+        PROTOCOL + "session:MemberSession._miss",
+        "self.record.missed(part.exchange, part.values)",
+        "self._anchor.values[:, self._packets.draw.coordinates(part.exchange)] += part.values",
+    ),
+    "takes what a member knows for what it missed": Fault(
+        PROTOCOL + "session:MemberSession._missed",
+        "parts = [each for each in deliveries.parts if each.exchange > applied]",
+        "parts = [*deliveries.parts]",
+    ),
+    "takes who took part for who did not": Fault(
+        PROTOCOL + "packets:RunPackets._moves",
+        "direction = Direction.DELIVERY if moved.exchange == took_part else Direction.MISSED",
+        "direction = Direction.MISSED",
+    ),
+    "takes who did not take part for who did": Fault(
+        PROTOCOL + "packets:RunPackets._moves",
+        "direction = Direction.DELIVERY if moved.exchange == took_part else Direction.MISSED",
+        "direction = Direction.DELIVERY",
+    ),
+    "keeps no error": Fault("wash_fl.core.anchor:ServerAnchor.outcome", "error = members *", "error = 0 *"),
+    "keeps an error of one member": Fault(
+        "wash_fl.core.anchor:ServerAnchor.outcome",
+        "error = members * (wanted - delta)",
+        "error = wanted - delta",
+    ),
+    "gives its error to each": Fault(
+        "wash_fl.core.anchor:ServerAnchor.outcome",
+        "self.error[:, coordinates] / members",
+        "self.error[:, coordinates]",
+    ),
+    "forgets its momentum": Fault(
+        "wash_fl.core.anchor:ServerAnchor.apply", "self.momentum[:, coordinates] = move.momentum", "pass"
+    ),
+    "restores a member without its anchor": Fault(
+        "wash_fl.member.snapshot:Snapshot.restore",
+        "member.anchor = None if self.anchor is None else self.anchor.copy()",
+        "member.anchor = None if self.anchor is None else Anchor(0 * self.anchor.values, self.anchor.chain)",
+    ),
+    "reads no move from its log": Fault(
+        "wash_fl.member.durable:DurableMember._restore",
+        "entry.move(member.anchor, member.draw.coordinates(entry.exchange))",
+        "pass",
+    ),
+    "moves its anchor before it has written that down": Fault(
+        PROTOCOL + "session:MemberSession._take_part",
+        "self.record.settled(exchange, values, part.values)",
+        "self.record.applied(exchange, values)",
+    ),
+    "writes its anchor down without momentum": Fault(
+        PROTOCOL + "anchored:Anchored._vectors",
+        "for kind, name in enumerate(_KINDS):",
+        "for kind, name in enumerate(_KINDS[:2]):",
+    ),
+    "writes its anchor down as it will be": Fault(
+        PROTOCOL + "anchored:Anchored.change",
+        "written = exchange - 1 if whole else self._written",
+        "written = exchange if whole else self._written",
+    ),
+    "forgets a move too early": Fault(
+        PROTOCOL + "anchored:Anchored._needless",
+        "restored = exchange > written and self._journal.lasts",
+        "restored = False",
+    ),
+    "restores no error": Fault(
+        PROTOCOL + "anchored:Anchored._restore",
+        "move = Move(moved.delta, delta, _values(moved.error, shape), momentum)",
+        "move = Move(moved.delta, delta, 0 * delta, momentum)",
+    ),
+    "starts a member with an anchor of its own": Fault(
+        "wash_fl.member.durable:DurableMember._begin_anchor",
+        "member.anchor = RunPackets(self._run, member.draw).read_anchor(packet, member.index, exchange)",
+        "member.begin_anchor()",
+    ),
+    "keeps a delivery of another member's exchange": Fault(
+        PROTOCOL + "anchored:Anchored.missed",
+        "escrowed = () if took_part is None else (self._moves[took_part],)",
+        "escrowed = ()",
     ),
 }
 
@@ -374,7 +459,11 @@ def planted(name: str) -> Iterator[None]:
     assert source.count(fault.line) >= 1, f"{fault.line!r} is not in {fault.where}: plant it anew"
     found: dict[str, Any] = {}
     changed = source.replace(fault.line, fault.instead, 1)
-    exec(compile(changed, fault.where, "exec"), vars(module) | {"settled_now": _settled}, found)
+    exec(
+        compile(changed, fault.where, "exec"),
+        vars(module) | {"settled_now": _settled, "but_one": _but_one},
+        found,
+    )
     # Its code, and not the function: other modules have that by name.
     before, real.__code__ = real.__code__, found[function_name].__code__
     try:
@@ -385,6 +474,10 @@ def planted(name: str) -> Iterator[None]:
 
 def _settled(joining: object) -> int:
     return joining._escrow.settled  # type: ignore[attr-defined]
+
+
+def _but_one(deliveries: dict[int, Any]) -> dict[int, Any]:
+    return dict(list(deliveries.items())[1:])
 
 
 def first_found(name: str, *, seed: int = 3, portion: int = 25, within: int = WITHIN) -> int | None:

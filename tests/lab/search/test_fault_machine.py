@@ -18,8 +18,8 @@ from hypothesis.stateful import (
 from tests.lab.search.planted import planted
 from wash_fl.lab.search import walk
 from wash_fl.lab.search.fleet import Fate, Fleet
-from wash_fl.lab.search.oracle import Violation
 from wash_fl.lab.search.setting import Setting
+from wash_fl.lab.search.violation import Violation
 
 
 class Faulty(RuleBasedStateMachine):

@@ -1,7 +1,8 @@
+from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
-from typing import ClassVar as _ClassVar, Mapping as _Mapping, Optional as _Optional, Union as _Union
+from typing import ClassVar as _ClassVar, Iterable as _Iterable, Mapping as _Mapping, Optional as _Optional, Union as _Union
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
@@ -21,6 +22,8 @@ class Direction(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     DIRECTION_UNSPECIFIED: _ClassVar[Direction]
     DIRECTION_OFFER: _ClassVar[Direction]
     DIRECTION_DELIVERY: _ClassVar[Direction]
+    DIRECTION_MISSED: _ClassVar[Direction]
+    DIRECTION_ANCHOR: _ClassVar[Direction]
 
 class Status(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
@@ -47,6 +50,8 @@ DTYPE_INT2: DType
 DIRECTION_UNSPECIFIED: Direction
 DIRECTION_OFFER: Direction
 DIRECTION_DELIVERY: Direction
+DIRECTION_MISSED: Direction
+DIRECTION_ANCHOR: Direction
 STATUS_UNSPECIFIED: Status
 STATUS_WELCOME: Status
 STATUS_DELIVERED: Status
@@ -81,6 +86,20 @@ class Slice(_message.Message):
     values: bytes
     checksum: int
     def __init__(self, version: _Optional[int] = ..., direction: _Optional[_Union[Direction, str]] = ..., run: _Optional[bytes] = ..., layout: _Optional[bytes] = ..., exchange: _Optional[int] = ..., member: _Optional[int] = ..., dtype: _Optional[_Union[DType, str]] = ..., values: _Optional[bytes] = ..., checksum: _Optional[int] = ...) -> None: ...
+
+class Deliveries(_message.Message):
+    __slots__ = ("after", "chain", "slices", "whole", "checksum")
+    AFTER_FIELD_NUMBER: _ClassVar[int]
+    CHAIN_FIELD_NUMBER: _ClassVar[int]
+    SLICES_FIELD_NUMBER: _ClassVar[int]
+    WHOLE_FIELD_NUMBER: _ClassVar[int]
+    CHECKSUM_FIELD_NUMBER: _ClassVar[int]
+    after: int
+    chain: int
+    slices: _containers.RepeatedScalarFieldContainer[bytes]
+    whole: int
+    checksum: int
+    def __init__(self, after: _Optional[int] = ..., chain: _Optional[int] = ..., slices: _Optional[_Iterable[bytes]] = ..., whole: _Optional[int] = ..., checksum: _Optional[int] = ...) -> None: ...
 
 class MemberMessage(_message.Message):
     __slots__ = ("hello", "offer", "farewell")

@@ -35,6 +35,7 @@ from wash_fl.stream.place import Place
 from wash_fl.stream.reports import ExchangeReport
 from wash_fl.stream.service import Service
 from wash_fl.stream.ticket import Ticket
+from wash_fl.stream.wire import longest_delivery
 from wash_fl.tasks.task import import_extra
 
 INITIAL: Final = "0" * 64
@@ -96,7 +97,7 @@ class BenchMember:
             number=1,
             initial=INITIAL,
             incarnation=0,
-            value_bytes=4 * layout.size,
+            longest=longest_delivery(exchange_config(setup.p), layout.size),
         )
         path = Path(setup.folder) / f"log-{setup.member}"
         path.unlink(missing_ok=True)

@@ -11,7 +11,6 @@ from flwr.app import ArrayRecord, Message
 from numpy.typing import NDArray
 
 from wash_fl.config import RunConfig
-from wash_fl.core.codec import Values
 from wash_fl.core.layout import Layout
 from wash_fl.core.packet import RUN_BYTES, VERSION, Direction
 from wash_fl.core.plane import plane_of
@@ -20,9 +19,7 @@ from wash_fl.flower import records
 from wash_fl.flower.in_process import give_id, identify_process
 from wash_fl.flower.traffic import Bytes, Traffic
 from wash_fl.member.member import Member
-from wash_fl.protocol.journal_rows import Delivery
 from wash_fl.protocol.messages import Answer, ServerReply, ServerStatus, Status
-from wash_fl.protocol.packets import RunPackets
 from wash_fl.protocol.terms import Terms, run_identity
 from wash_fl.stream import wire
 from wash_fl.stream.counting import Counted
@@ -52,10 +49,10 @@ def packet_size(layout: Layout, payload: int) -> int:
 class NoPost:
     """Counts nothing."""
 
-    def offered(self, member: Member, exchange: int, values: Values) -> None:
+    def offered(self, member: Member, exchange: int, packet: bytes) -> None:
         """Take note of an offer."""
 
-    def delivered(self, member: Member, delivery: Delivery) -> None:
+    def delivered(self, member: Member, exchange: int, packet: bytes) -> None:
         """Take note of a delivery."""
 
     def models(
@@ -92,9 +89,8 @@ class Post(NoPost):
         self._waiting: dict[int, bytes] = {}
         self._packets = {"up": 0, "down": 0}
 
-    def offered(self, member: Member, exchange: int, values: Values) -> None:
+    def offered(self, member: Member, exchange: int, packet: bytes) -> None:
         """Count an offer, and on the round plane the request that brought the delivery before it."""
-        packet = RunPackets(self._run, member.draw).offer(member.index, exchange, values)
         self._packets["up"] += len(packet)
         if self._traffic.streams is not None:
             messages = wire.offer_messages(exchange, member.applied, packet)
@@ -113,14 +109,13 @@ class Post(NoPost):
         )
         self._traffic.round_trip(member.index, sent, records.answer(sent, given, metrics={"loss": 0.0}))
 
-    def delivered(self, member: Member, delivery: Delivery) -> None:
-        """Count a delivery; on the round plane with the next request."""
-        packet = RunPackets(self._run, member.draw).delivery(member.index, delivery)
+    def delivered(self, member: Member, exchange: int, packet: bytes) -> None:
+        """Count a delivery after an exchange; on the round plane with the next request."""
         self._packets["down"] += len(packet)
         if self._traffic.streams is None:
             self._waiting[member.index] = packet
             return
-        reply = ServerReply(ServerStatus.DELIVERED, delivery.exchange, packet)
+        reply = ServerReply(ServerStatus.DELIVERED, exchange, packet)
         messages = wire.reply_messages(reply)
         self._traffic.streams.down(member.index, reply, sum(map(len, messages)))
 

@@ -5,6 +5,7 @@ averaged weights, hash for hash.
 """
 
 from wash_fl.config import RunConfig
+from wash_fl.core.anchor import first_anchor
 from wash_fl.core.codec import rounded
 from wash_fl.core.draw import Draw
 from wash_fl.core.packet import RUN_BYTES
@@ -66,7 +67,12 @@ class Trainer(Cohort):
         self._every = self._plane.steps_between(config.exchange, config.training.local_steps)
         self._underway = False
         draw = Draw(config.training.seed, self.members[0].layout, Schedule.of(config))
-        self.escrow = Escrow(draw, config.exchange, outlier_factor=config.fleet.outlier_factor)
+        first = None
+        if config.exchange.anchored:
+            first = first_anchor(draw.layout, self.weights(0))
+            for member in self.members:
+                member.begin_anchor()
+        self.escrow = Escrow(draw, config.exchange, outlier_factor=config.fleet.outlier_factor, first=first)
         self._packets = RunPackets(NO_RUN, draw)
         self._sessions = [
             MemberSession(member, self._packets, Offer(), keep_residual=keep_residual)
@@ -117,11 +123,15 @@ class Trainer(Cohort):
         self.escrow.open(number, self.here)
         for index in self.here:
             session = self._sessions[index]
-            session.make_offer(number, 0)
+            packet = session.make_offer(number, 0)
             values = session.offer.values
             if values is not None and values.size:
-                self._post.offered(self.members[index], number, values)
-                self.escrow.offer(index, number, rounded(values, self._dtype))
+                self._post.offered(self.members[index], number, packet)
+                if self.config.exchange.anchored:
+                    values = self._packets.read_offer(packet, index, number)
+                else:
+                    values = rounded(values, self._dtype)
+                self.escrow.offer(index, number, values)
         self.settlement = self.escrow.settle()
         self.aside |= self.settlement.aside
         self._underway = True
@@ -136,8 +146,8 @@ class Trainer(Cohort):
         self._underway = False
 
     def _deliver(self, index: int) -> None:
-        waiting = self.escrow.delivery(index)
-        if waiting is not None:
-            self._post.delivered(self.members[index], waiting)
-            self._sessions[index].apply(self._packets.delivery(index, waiting))
-            self.escrow.acknowledge(index, waiting.exchange)
+        if self.escrow.owes(index):
+            member, packet = self.members[index], self.escrow.packet(self._packets, index)
+            self._post.delivered(member, self.escrow.settled, packet)
+            self._sessions[index].apply(packet)
+            self.escrow.acknowledge(index, member.applied)

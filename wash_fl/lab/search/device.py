@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from wash_fl.core.anchor import Anchor
 from wash_fl.core.draw import Draw
 from wash_fl.core.layout import Layout
 from wash_fl.core.plane import plane_of
@@ -72,11 +73,14 @@ class State:
         Its last offer.
     held : ndarray of float32, shape (slots, size)
         What it holds.
+    anchor : Anchor or None
+        Its anchor.
     """
 
     progress: Progress
     offer: Values | None
     held: Held
+    anchor: Anchor | None = None
 
 
 class Tiny(nn.Module):
@@ -160,9 +164,14 @@ class Device:
         if self._state is None or self._state[0] is not snapshot or self._state[1] != self.logs.changes:
             last, entries = caught_up(snapshot, self.logs)
             held = _held_in(snapshot, len(self._run.layout.slots))
+            anchor = None if snapshot.anchor is None else snapshot.anchor.copy()
             for entry in entries:
-                held[:, self._draw.coordinates(entry.exchange)] = entry.values
-            self._state = snapshot, self.logs.changes, State(last.progress, last.offer, held)
+                places = self._draw.coordinates(entry.exchange)
+                if entry.held is not None:
+                    held[:, places] = entry.held
+                if anchor is not None:
+                    entry.move(anchor, places)
+            self._state = snapshot, self.logs.changes, State(last.progress, last.offer, held, anchor)
         return self._state[2]
 
     def copy(self) -> Copy | None:
@@ -254,6 +263,7 @@ class Device:
                 {name: torch.from_numpy(each.copy()) for name, each in letter.weights.items()},
                 exchange=start.exchange,
                 incarnation=start.incarnation,
+                anchor=letter.request.delivery,
             )
         if progress is None:
             return Answer(Status.NOT_JOINED, self._index)

@@ -16,10 +16,11 @@ from wash_fl.lab.search.journal import WatchedStore
 from wash_fl.lab.search.ledger import keeps_every_value
 from wash_fl.lab.search.letters import Letter, Reply
 from wash_fl.lab.search.moments import Fuse, Killed
-from wash_fl.lab.search.oracle import Oracle, Violation
+from wash_fl.lab.search.oracle import Oracle
 from wash_fl.lab.search.server_process import ROUND, ServerProcess
 from wash_fl.lab.search.setting import INITIAL, Setting, Training
 from wash_fl.lab.search.streams import Call, SimulatedLine, Streams, hello_of
+from wash_fl.lab.search.violation import Violation
 from wash_fl.member.exchanging import Line
 from wash_fl.member.log import Kind as Record
 from wash_fl.member.parameters import Values
@@ -96,6 +97,7 @@ class Fleet:
             self._run.layout.fingerprint,
             fuse=self.fuse,
             committed=lambda: self.oracle.check("the server has written to its journal"),
+            anchored=self._run.terms.exchange.anchored,
         )
         self.oracle = Oracle(self._run, self._draw, self.devices, self.journal, lambda: self._process.offered)
         self.oracle.starting(INITIAL)

@@ -11,10 +11,15 @@ from wash_fl.protocol.journal_rows import (
     ENROLMENTS,
     HEAD,
     HEAD_KEY,
+    MOVES,
     RECORDS,
+    VECTORS,
     Delivery,
     Enrolment,
     Head,
+    Moved,
+    Record,
+    Vector,
 )
 from wash_fl.protocol.store import MemoryStore, Row, Table
 from wash_fl.storage.sqlite_store import SqliteStore
@@ -34,6 +39,21 @@ class Committed(MemoryStore):
     def pending(self) -> dict[int, Delivery]:
         """The deliveries that are not acknowledged."""
         return self.table(DELIVERIES)
+
+    @property
+    def moves(self) -> dict[int, Moved]:
+        """By how much exchanges have moved the anchor, of those that somebody needs."""
+        return self.table(MOVES)
+
+    @property
+    def vectors(self) -> dict[int, Vector]:
+        """The anchor and what goes with it, as they were written down last."""
+        return self.table(VECTORS)
+
+    @property
+    def settled(self) -> dict[int, Record]:
+        """The settled exchanges."""
+        return self.table(RECORDS)
 
     @property
     def last(self) -> int:
@@ -62,6 +82,8 @@ class WatchedStore:
         The server's: it may die before each transaction and after it.
     committed : callable
         Called after each transaction.
+    anchored : bool
+        Whether the run has an anchor.
 
     Attributes
     ----------
@@ -72,7 +94,14 @@ class WatchedStore:
     """
 
     def __init__(
-        self, path: Path, run: bytes, layout: bytes, *, fuse: Fuse, committed: Callable[[], None]
+        self,
+        path: Path,
+        run: bytes,
+        layout: bytes,
+        *,
+        fuse: Fuse,
+        committed: Callable[[], None],
+        anchored: bool = False,
     ) -> None:
         self.known = Committed()
         self.writes = 0
@@ -80,6 +109,7 @@ class WatchedStore:
         self._run, self._layout = run, layout
         self._fuse = fuse
         self._committed = committed
+        self._anchored = anchored
         self._file: SqliteStore | None = None
         self._copied: tuple[dict[Path, bytes], Committed] | None = None
 
@@ -87,7 +117,9 @@ class WatchedStore:
         """Open the file as a new server process does, and check that it holds what was committed."""
         begins = not self._path.exists()
         # Without syncing: a process is killed here, not the machine.
-        self._file = SqliteStore.open(self._path, self._run, self._layout, synchronous="OFF")
+        self._file = SqliteStore.open(
+            self._path, self._run, self._layout, synchronous="OFF", anchored=self._anchored
+        )
         if begins:
             with self.known.transaction("a beginning"):
                 for key, head in self._file.rows(HEAD):
@@ -96,6 +128,11 @@ class WatchedStore:
         assert dict(file.rows(HEAD)) == known.table(HEAD), "the number of exchanges changed on the disk"
         assert dict(file.rows(ENROLMENTS)) == known.members, "enrolments changed on the disk"
         assert dict(file.rows(RECORDS)) == known.table(RECORDS), "records changed on the disk"
+        moves = {key: vars(each) for key, each in file.rows(MOVES)}
+        vectors = {key: vars(each) for key, each in file.rows(VECTORS)}
+        assert moves == {key: vars(each) for key, each in known.moves.items()}, "moves changed on the disk"
+        kept = {key: vars(each) for key, each in known.vectors.items()}
+        assert vectors == kept, "the anchor changed on the disk"
         waiting = dict(file.rows(DELIVERIES))
         assert _comparable(waiting) == _comparable(known.pending), "deliveries changed on the disk"
 

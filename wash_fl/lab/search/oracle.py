@@ -14,6 +14,9 @@ A member whose disk is lost or went back goes on counting as what it was, a *gho
 noticed, or until it is as far again as it ever said it was, with no offer of the ghost's before the escrow:
 what the ghost has offered is what counts there, whatever its member has learned meanwhile.
 
+With differences to an anchor it is the sum that is conserved, and the server's error counts in it; an outer
+step moves it, by what the rule says (:mod:`wash_fl.lab.search.anchors`).
+
 Once somebody has put an older copy of the journal in place, what all hold at that moment is what is conserved
 from then on: what had been exchanged since cannot be known. A member that is *ahead* of the copy must not be
 in an exchange, nor in the average, as long as it is.
@@ -27,10 +30,12 @@ import numpy as np
 from wash_fl.core.codec import taken_over
 from wash_fl.core.draw import Draw
 from wash_fl.core.identity import weights_sha256
+from wash_fl.lab.search.anchors import Anchors
 from wash_fl.lab.search.device import Device, Held, Run, State
 from wash_fl.lab.search.journal import WatchedStore
 from wash_fl.lab.search.ledger import Keys, ledger_for
 from wash_fl.lab.search.letters import Letter, Reply, Weights
+from wash_fl.lab.search.violation import Violation
 from wash_fl.member.log import Kind
 from wash_fl.member.parameters import Values
 from wash_fl.protocol.journal_rows import Delivery, Standing
@@ -38,10 +43,6 @@ from wash_fl.protocol.messages import Status
 
 Life = tuple[int, str]
 """A start: its number, and the hash of the weights."""
-
-
-class Violation(AssertionError):  # noqa: N818 (it is a finding, not a failure of the bench)
-    """Something that must hold does not."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,7 +84,9 @@ class Oracle:
         self._journal = journal
         self._offered = offered
         self._config = run.terms.exchange
+        self._run = run
         self._ledger = ledger_for(run)
+        self._anchors = Anchors(run, draw, journal) if run.terms.exchange.anchored else None
         self._counted: dict[int, _Counted] = {}
         self._ghosts: dict[int, State] = {}
         self._starts: dict[str, Keys] = {}
@@ -94,6 +97,7 @@ class Oracle:
         self._coordinates: dict[int, list[int]] = {}
         self._live: dict[int, Held] = {}
         self._ahead: set[int] = set()
+        self._of_before: dict[int, Life] = {}
         self._restored: int | None = None
         self._undone: set[int] = set()
 
@@ -110,7 +114,7 @@ class Oracle:
     @property
     def sound(self) -> set[int]:
         """Those of them whose disks have what they should, and who are not ahead of the journal."""
-        return self.counting - self._ghosts.keys() - self._ahead
+        return self.counting - self._ghosts.keys() - self._ahead - self._parted()
 
     def starting(self, weights: Weights) -> None:
         """Take note of weights that members are given to start from."""
@@ -157,7 +161,11 @@ class Oracle:
         """Check what a member has written into its log, and take note of it."""
         live = self._live.get(member)
         places = self._coordinates_of(exchange)
-        if kind is Kind.APPLIED:
+        if kind in (Kind.MISSED, Kind.ANCHORED):
+            return  # it holds what it held; its anchor is compared with all others
+        if kind is Kind.SETTLED:
+            values = values[: self._slots]
+        if kind is not Kind.OFFERED:
             delivery = self._journal.known.pending.get(member)
             state = self._devices[member].state()
             if state is None:
@@ -167,7 +175,11 @@ class Oracle:
                 return
             if live is None or delivery is None or delivery.exchange != exchange:
                 return  # as above
-            received = self._received(state, delivery, now=live[:, places] if self._config.overlap else None)
+            now = live[:, places]
+            if self._anchors is not None:
+                received = self._anchors.received(exchange, state, now)
+            else:
+                received = self._received(state, delivery, now=now if self._config.overlap else None)
             if self._is_sound(member):
                 self._demand(np.array_equal(values, received), f"member {member} applies other values")
             live[:, places] = received
@@ -241,8 +253,15 @@ class Oracle:
         for counted in self._counted.values():
             self._ledger.take_out(counted.keys)
         self._counted, self._ghosts, self._said = {}, {}, {}
+        if self._anchors is not None:
+            self._anchors.restored()
+            self._ledger = ledger_for(self._run)
+            self._ledger.put_in(self._ledger.keys(self._anchors.error))
         self._restored = self._journal.known.last
         self._looked = None
+        self._check_ahead()
+        states = {member: self._devices[member].state() for member in self._ahead}
+        self._of_before = {member: _life(state) for member, state in states.items() if state is not None}
         self.check("the journal is an older copy", starts=False)
 
     def _check_ahead(self) -> None:
@@ -259,6 +278,21 @@ class Oracle:
                 self._journal.known.pending[member].exchange <= self._restored,
                 f"member {member} is ahead of the journal, and has taken part in an exchange",
             )
+
+    def _parted(self) -> set[int]:
+        """Return the members whose anchor has gone another way than that of an older journal since.
+
+        They may be as far as it again by the numbers. None of them takes part in an exchange, for which
+        :class:`Anchors` looks, and each starts anew.
+        """
+        if self._anchors is None:
+            return set()
+        states = {member: self._devices[member].state() for member in self._of_before}
+        return {
+            member
+            for member, state in states.items()
+            if state is not None and _life(state) == self._of_before[member]
+        }
 
     def _is_ahead(self, state: State) -> bool:
         return state.progress.applied > self._journal.known.last or state.progress.round > self._rounds() + 1
@@ -281,6 +315,11 @@ class Oracle:
         if looked == self._looked:
             return
         self._looked = looked
+        if self._anchors is not None:
+            states = [device.state() for device in self._devices]
+            moved = self._anchors.look(states)
+            if moved is not None:
+                self._ledger.put_in(self._ledger.keys(moved))
         found = {
             member: counted
             for member in range(len(self._devices))
@@ -296,7 +335,9 @@ class Oracle:
                 self._ledger.put_in(now.keys)
         self._counted = found
         self._check_ahead()
-        places = self._ledger.differences([each.keys for each in found.values()])
+        if self._anchors is not None:
+            self._anchors.check({member: states[member] for member in found.keys() & self.sound})
+        places = self._ledger.differences([*(each.keys for each in found.values()), *self._error()])
         if places:
             raise Violation(f"{when}: members {sorted(found)} do not hold what they should at {places}")
 
@@ -309,8 +350,13 @@ class Oracle:
             # Its disk lost what it had said was written, after the last reply that could show it.
             return
         rows = [np.concatenate([*each.values()])[None] for each in weights.values()]
+        rows += [] if self._anchors is None else [self._anchors.error[:1]]
         places = self._ledger.differences([self._ledger.keys(each) for each in rows], parameters=True)
         self._demand(not places, "the models that were handed in do not hold what they should")
+
+    def _error(self) -> list[Keys]:
+        """Return what the server holds itself."""
+        return [] if self._anchors is None else [self._ledger.keys(self._anchors.error)]
 
     def _look(self, member: int) -> _Counted | None:
         """Return what a member effectively holds, if it counts."""
@@ -337,7 +383,10 @@ class Oracle:
         if delivery is not None:
             held = held.copy()
             places = self._coordinates_of(delivery.exchange)
-            held[:, places] = self._received(state, delivery)
+            if self._anchors is not None:
+                held[:, places] = self._anchors.received(delivery.exchange, state, held[:, places])
+            else:
+                held[:, places] = self._received(state, delivery)
         keys = self._ledger.keys(held)
         self._cache[member] = state, delivery, keys
         return keys

@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 from typing import Final
 
+from wash_fl.core.anchor import first_anchor
 from wash_fl.core.identity import weights_sha256
 from wash_fl.errors import RunError
 from wash_fl.lab.search.device import Run
@@ -106,8 +107,10 @@ class ServerProcess:
         self.number += 1
         self._writes = self._journal.writes
         self.collected = {}
+        terms, layout = self._run.terms, self._run.layout
+        first = first_anchor(layout, INITIAL) if terms.exchange.anchored else None
         self.coordinator = Coordinator(
-            self._run.terms, self._run.layout, Journal(self._journal), self._options, now=now
+            terms, layout, Journal(self._journal), self._options, now=now, first=first
         )
 
     def die(self) -> None:

@@ -55,6 +55,10 @@ class Setting:
         Whether members train on while a slice is on its way.
     run_length : int
         Consecutive values that are drawn together.
+    reference : str
+        ``values`` or ``anchor``.
+    outer : bool
+        Whether there is an outer step.
     """
 
     seed: int
@@ -72,12 +76,16 @@ class Setting:
     every: int = 1
     overlap: bool = False
     run_length: int = 1
+    reference: str = "values"
+    outer: bool = False
 
     @property
     def mixing(self) -> str:
         """How offers are mixed, in words."""
         if self.average_from:
             return "shuffle, then average"
+        if self.reference == "anchor":
+            return "average of differences"
         return "average in pairs" if (self.mix, self.topology) == ("average", "pairs") else self.mix
 
     def run(self) -> Run:
@@ -94,6 +102,9 @@ class Setting:
             every=self.every,
             overlap=self.overlap,
             run_length=self.run_length,
+            reference=self.reference,
+            outer_learning_rate=0.75 if self.outer else 1.0,
+            outer_momentum=0.5 if self.outer else 0.0,
         )
         terms = Terms(
             run_name="faults",

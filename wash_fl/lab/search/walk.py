@@ -4,6 +4,7 @@ import logging
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
@@ -29,6 +30,12 @@ FEWER: Final = ("int8", "int4", "int3", "int2")
 
 PLANES: Final = ("round", "round", "stream")
 """How slices travel."""
+
+ANCHORED: Final = 10
+"""The last of so many examples in a row is one of differences to an anchor."""
+
+DIFFERENCES: Final = ("int8", "int4", "int3", "int2", "bfloat16", "float32")
+"""As what they travel."""
 
 LOUD = "flwr.wash_fl"
 
@@ -86,6 +93,17 @@ def walk(
         # From dice of its own: the others fall as they did before there was this option.
         run_length=(1, 16, 64)[Dice(seed, "runs", member=example).below(3)],
     )
+    if example % ANCHORED == ANCHORED - 1:
+        more = Dice(seed, "anchor", member=example)
+        setting = replace(
+            setting,
+            topology="all",
+            average_from=0.0,
+            mix="average",
+            dtype=DIFFERENCES[more.below(len(DIFFERENCES))],
+            reference="anchor",
+            outer=more.below(2) == 1,
+        )
     if settings is not None:
         settings[plane, setting.mixing, setting.dtype] += 1
     fleet = Fleet(setting, folder)
