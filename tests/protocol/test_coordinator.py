@@ -77,7 +77,7 @@ class Server:
 
     # On streams
 
-    def hello(self, member, applied=0, number=1):
+    def hello(self, member, applied=0):
         coordinator = self.coordinator
         hello = Hello(
             VERSION,
@@ -85,7 +85,7 @@ class Server:
             coordinator.state.packets.draw.layout.fingerprint,
             member,
             coordinator.exchanges.token(member),
-            number,
+            1,
             applied,
             INITIAL,
             0,
@@ -272,12 +272,3 @@ def test_who_still_exchanges_when_the_server_is_back_and_is_not_asked_takes_part
         server.hello(member)
     assert server.offer(0) == {}
     assert server.offer(1) == dict.fromkeys((0, 1, 2), ServerStatus.DELIVERED)
-
-
-def test_who_is_in_a_round_that_has_not_begun_is_not_let_in():
-    """As on the round plane: the journal is an older copy, of before what the member holds."""
-    server = Server(members=2, plane="stream", p=1.0)
-    server.join()
-    assert server.hello(0).status is ServerStatus.WELCOME
-    reply = server.hello(1, number=2)
-    assert reply.status is ServerStatus.DENIED and "the journal is an older copy" in reply.reason

@@ -142,12 +142,6 @@ class OverStreams(Exchanges):
                 reason=f"it has applied exchange {hello.applied}, which is not settled here: the journal is "
                 "an older copy.",
             )
-        if hello.round > self._membership.rounds + 1:
-            return self._reply(
-                ServerStatus.DENIED,
-                reason=f"it is in round {hello.round}, which has not begun here: the journal is an older "
-                "copy.",
-            )
         self._membership.acknowledge(member, hello.applied, sync=False)
         self._waiting.discard(member)  # what the call before waited for comes with the next offer
         self._quorum.called(member, now)
