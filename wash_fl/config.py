@@ -175,9 +175,8 @@ class ExchangeConfig(Checked):
     overlap: bool = option(False, "On the stream plane, train on while a slice is on its way")
     reference: str = option(
         AUTO,
-        "What travels in an average: the values, or their differences to an anchor that server and members "
-        "agree on, which need half the bits, and have them in both directions; auto is values without an "
-        "outer step",
+        "What an average's messages hold: values, or differences to an anchor that all agree on, which need "
+        "half the bits, both ways; auto: values, unless there is an outer step",
         choices=(AUTO, "values", "anchor"),
         recipe=True,
     )

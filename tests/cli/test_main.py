@@ -13,6 +13,7 @@ import pytest
 import wash_fl
 from wash_fl.cli.main import main
 from wash_fl.config import RunConfig, fields
+from wash_fl.core.recipes import resolve
 from wash_fl.deploy import simulation
 from wash_fl.deploy.submitting import with_absolute_paths
 from wash_fl.errors import INTERRUPTED
@@ -80,7 +81,7 @@ def test_the_help_of_simulate_lists_every_option_with_its_help_choices_and_defau
         (line,) = [line for line in lines if f" --{key} " in line.replace("│", " ")]
         assert spec.metadata["help"] in line
         assert f"(default: {json.dumps(shown_default(spec))})" in line
-        assert all(choice in line for choice in spec.metadata["choices"])
+        assert all(str(choice) in line for choice in spec.metadata["choices"])
     narrow = wash("simulate", "--help", columns=80).out
     assert all(f"--{key}" in narrow for key in fields())
     assert "--config" in narrow
@@ -117,11 +118,17 @@ def configs_asked_for(monkeypatch) -> list[RunConfig]:
 
 
 def test_every_option_can_be_given_and_is_read(wash, configs_asked_for):
-    defaults = RunConfig().to_mapping()
+    defaults = RunConfig.from_mapping({}).to_mapping()
     other: dict[str, Any] = {}
+    # What goes together: an average over all has an anchor.
+    averages = {"mix": "average", "topology": "all", "average-from": 0.0, "reference": "anchor"}
     for key, spec in fields().items():
-        value = defaults[key]
-        if spec.metadata["choices"]:
+        value = spec.default if spec.metadata["recipe"] else defaults[key]
+        if key in averages:
+            other[key] = averages[key]
+        elif key == "task":
+            other[key] = "fashion-mnist"
+        elif spec.metadata["choices"]:
             other[key] = next(choice for choice in spec.metadata["choices"] if choice != value)
         elif isinstance(value, bool):
             other[key] = not value
@@ -148,7 +155,8 @@ def test_an_option_wins_over_the_config_file_which_wins_over_the_default(wash, c
     path.write_text(f"{place}members = 7\n[exchange]\np = 0.25\nexchange-optimizer = true\n")
     wash("simulate", "--config", path, "--p", "0.5", "--no-exchange-optimizer")
     places = {"run-dir": str(tmp_path), "run-name": "one"}
-    assert configs_asked_for == [RunConfig.from_mapping({"members": 7, "p": 0.5} | places)]
+    wanted = RunConfig.from_mapping({"members": 7, "p": 0.5} | places)
+    assert configs_asked_for == [resolve(wanted, divided=False)]
 
 
 def test_an_interrupted_simulation_says_so_and_has_the_status_of_an_interruption(wash, configs_asked_for):
