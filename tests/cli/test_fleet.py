@@ -245,13 +245,10 @@ def test_a_run_on_a_connection_uses_flowers_own_configuration(run_request, monke
 
 def test_a_run_that_did_not_finish_goes_on_with_its_own_options(running, run_request, tmp_path):
     options = {"members": 2, "p": 0.3, "rounds": 7, "run-dir": str(tmp_path / "runs"), "run-name": "cut"}
-    run = RunFolder.create(RunConfig.from_mapping(options))
+    run = RunFolder.create(resolve(RunConfig.from_mapping(options), divided=False))
     result = wash("serve", "--fleet", "fleet", "--resume", "runs/cut", "--round-timeout", "7")
     assert result.exit_code == cli_fleet.INTERRUPTED
-    assert (
-        run_request.config.to_mapping()
-        == RunConfig.from_mapping(options | {"round-timeout": 7.0}).to_mapping()
-    )
+    assert run_request.config.to_mapping() == run.config.to_mapping() | {"round-timeout": 7.0}
     assert f"wash-fl serve --fleet fleet --resume {run.path}" in result.stderr
     assert "other options" in str(error("serve", "--fleet", "fleet", "--resume", "runs/cut", "--p", "0.4"))
 

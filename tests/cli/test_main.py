@@ -155,8 +155,8 @@ def test_an_option_wins_over_the_config_file_which_wins_over_the_default(wash, c
     path.write_text(f"{place}members = 7\n[exchange]\np = 0.25\nexchange-optimizer = true\n")
     wash("simulate", "--config", path, "--p", "0.5", "--no-exchange-optimizer")
     places = {"run-dir": str(tmp_path), "run-name": "one"}
-    wanted = RunConfig.from_mapping({"members": 7, "p": 0.5} | places)
-    assert configs_asked_for == [resolve(wanted, divided=False)]
+    options = RunConfig.from_mapping({"members": 7, "p": 0.5} | places)
+    assert configs_asked_for == [resolve(options, divided=False)]
 
 
 def test_an_interrupted_simulation_says_so_and_has_the_status_of_an_interruption(wash, configs_asked_for):

@@ -35,7 +35,8 @@ def with_run_options(command: Callable[..., None]) -> Callable[..., None]:
         option = typer.Option(
             flag,
             help=f"{spec.metadata['help']}{choices} (default: {json.dumps(shown_default(spec))})",
-            rich_help_panel=panels[spec.name].capitalize(),
+            # In a panel with options that have a --no- form, names of more letters do not fit on 80 columns.
+            rich_help_panel="Outer step" if key.startswith("outer-") else panels[spec.name].capitalize(),
             show_default=False,
         )
         annotation: Any = Annotated[kind | None, option]
