@@ -11,6 +11,7 @@ from typer.testing import CliRunner
 from wash_fl.cli import fleet as cli_fleet
 from wash_fl.cli.main import app
 from wash_fl.config import RunConfig, fields
+from wash_fl.core.recipes import resolve
 from wash_fl.deploy import launch, serving
 from wash_fl.deploy.certificates import make_authority, make_server_certificate
 from wash_fl.deploy.control import Control
@@ -248,7 +249,12 @@ def test_a_run_that_did_not_finish_goes_on_with_its_own_options(running, run_req
     run = RunFolder.create(resolve(RunConfig.from_mapping(options), divided=False))
     result = wash("serve", "--fleet", "fleet", "--resume", "runs/cut", "--round-timeout", "7")
     assert result.exit_code == cli_fleet.INTERRUPTED
-    assert run_request.config.to_mapping() == run.config.to_mapping() | {"round-timeout": 7.0}
+    assert run_request.config.to_mapping() == {
+        **run.config.to_mapping(),
+        "run-dir": options["run-dir"],
+        "run-name": "cut",
+        "round-timeout": 7.0,
+    }
     assert f"wash-fl serve --fleet fleet --resume {run.path}" in result.stderr
     assert "other options" in str(error("serve", "--fleet", "fleet", "--resume", "runs/cut", "--p", "0.4"))
 

@@ -13,7 +13,6 @@ import pytest
 import wash_fl
 from wash_fl.cli.main import main
 from wash_fl.config import RunConfig, fields
-from wash_fl.core.recipes import resolve
 from wash_fl.deploy import simulation
 from wash_fl.deploy.submitting import with_absolute_paths
 from wash_fl.errors import INTERRUPTED
@@ -156,7 +155,7 @@ def test_an_option_wins_over_the_config_file_which_wins_over_the_default(wash, c
     wash("simulate", "--config", path, "--p", "0.5", "--no-exchange-optimizer")
     places = {"run-dir": str(tmp_path), "run-name": "one"}
     options = RunConfig.from_mapping({"members": 7, "p": 0.5} | places)
-    assert configs_asked_for == [resolve(options, divided=False)]
+    assert configs_asked_for == [options]
 
 
 def test_an_interrupted_simulation_says_so_and_has_the_status_of_an_interruption(wash, configs_asked_for):

@@ -10,10 +10,11 @@ from typing import Any
 
 import wash_fl
 from wash_fl.config import RunConfig
+from wash_fl.core.recipes import resolve
 from wash_fl.errors import RunError
-from wash_fl.runs.deciding import decided
+from wash_fl.option import AUTO
+from wash_fl.runs.deciding import as_begun
 from wash_fl.runs.folder import LOG, RunFolder, default_name
-from wash_fl.tasks.task import load_task
 
 OnEvent = Callable[[dict[str, Any]], None]
 
@@ -30,7 +31,10 @@ def app_folder() -> Path:
 
 
 def with_absolute_paths(config: RunConfig) -> RunConfig:
-    """Return the options with absolute paths, a name and nothing left open, for other processes read them.
+    """Return the options with absolute paths and a name, for they are read in other processes.
+
+    What a named recipe decides is decided, too, for the plane says how Flower is started; ``auto`` waits for
+    the task.
 
     Raises
     ------
@@ -53,7 +57,8 @@ def with_absolute_paths(config: RunConfig) -> RunConfig:
     config = RunConfig.from_mapping(config.to_mapping() | changes)
     if (run_dir / name).exists():
         RunFolder(run_dir / name).check_resumable(config)
-    return decided(config, load_task(config.task.task))
+    config = as_begun(config)
+    return config if config.exchange.recipe == AUTO else resolve(config, divided=True)
 
 
 def write_options(config: RunConfig, path: Path) -> None:

@@ -18,10 +18,10 @@ def decided(config: RunConfig, task: Task) -> RunConfig:
     ConfigError
         If they do not go together.
     """
-    return resolve(_begun_with(config), divided=is_divided(task, config))
+    return resolve(as_begun(config), divided=is_divided(task, config))
 
 
-def _begun_with(config: RunConfig) -> RunConfig:
+def as_begun(config: RunConfig) -> RunConfig:
     """Return a run's options, those left open as it began with them if it has begun."""
     path = Path(config.fleet.run_dir).expanduser().resolve() / config.fleet.run_name
     if not config.fleet.run_name or not (path / CONFIG).exists():
