@@ -218,7 +218,7 @@ def test_a_misspelt_command_in_the_docs_would_be_noticed(line: str) -> None:
 def test_the_commands_of_the_docs_are_found() -> None:
     text = README + (ROOT / "docs" / "evidence.md").read_text() + (ROOT / "docs" / "fleet.md").read_text()
     lines = typed(text)
-    assert "wash-fl simulate --dtype int8" in lines
+    assert "wash-fl simulate --recipe paper" in lines
     assert any("--methods isolated" in line and "--p 0.001" in line for line in lines), "a continued line"
     assert "wash-fl serve --fleet fleet --resume runs/RUN" in mentioned(text)
     assert words_of("sudo -u wash-fl wash-fl-server serve --rounds 20")[:2] == ["wash-fl-server", "serve"]
