@@ -15,6 +15,7 @@ from wash_fl.tasks.task import load_task
 FACTOR = 10.0
 
 OPTIONS: dict[str, Any] = {
+    "recipe": "none",
     "task": "digits",
     "members": 5,
     "rounds": 12,

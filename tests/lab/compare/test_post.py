@@ -13,6 +13,7 @@ from wash_fl.runs.folder import RunFolder
 from wash_fl.runs.job import run_job
 
 OPTIONS = {
+    "recipe": "none",
     "members": 3,
     "rounds": 5,
     "local-steps": 2,

@@ -80,4 +80,4 @@ def test_no_part_and_more_than_all_are_refused(refused):
     for top in (0.0, 1.5):
         with refused(ConfigError, f"top = {top}", "above 0 and at most 1"):
             TopKKnobs(top=top)
-    assert RunConfig.from_mapping(OPTIONS) == METHODS["top-k"].config(OPTIONS)
+    assert RunConfig.from_mapping({"recipe": "none", **OPTIONS}) == METHODS["top-k"].config(OPTIONS)

@@ -15,6 +15,7 @@ from wash_fl.lab.compare.trainer import Trainer
 from wash_fl.protocol.escrow import Settlement
 
 OPTIONS: dict[str, Any] = {
+    "recipe": "none",
     "members": 3,
     "rounds": 4,
     "local-steps": 3,

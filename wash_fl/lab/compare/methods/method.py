@@ -92,6 +92,8 @@ class Method:
                 )
         every = {**given, **self.options}
         knobs = self.knobs(**{key.replace("-", "_"): every.pop(key) for key in self.keys if key in every})
+        if every.get("schedule") == "paper":  # as rows of older versions call it
+            every = {"mix": "shuffle", **every, "schedule": "decreasing"}
         # A method is defined by its options: what nobody says has its plain default.
         return RunConfig.from_mapping({"recipe": "none", **every}), knobs
 
