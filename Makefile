@@ -16,7 +16,7 @@ run: $(VENV)/installed
 
 # Three at once on two processors: the slow tests mostly wait (tests/conftest.py spreads them).
 test: $(VENV)/installed
-	"$(BIN)/python" -m pytest -m "not long" --numprocesses 3 --dist loadfile --no-loadscope-reorder --durations 12
+	"$(BIN)/python" -m pytest -m "not long" --numprocesses 3 --dist loadfile --no-loadscope-reorder --durations 40
 
 # And what is too long for every change, or measures: one by one.
 test-all: test
