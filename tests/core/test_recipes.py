@@ -4,9 +4,10 @@ import pytest
 
 from wash_fl.config import DECIDED_BY_RECIPES, ExchangeConfig, RunConfig
 from wash_fl.core.codec import encoded_size
-from wash_fl.core.cost import PACKET_BYTES, cost_of_run
+from wash_fl.core.cost import cost_of_run
 from wash_fl.core.draw import Draw
 from wash_fl.core.layout import layout_of
+from wash_fl.core.packet import packet_size
 from wash_fl.core.recipes import RECIPES, exchange_of, resolve, sentence
 from wash_fl.core.schedule import Schedule
 from wash_fl.errors import ConfigError
@@ -99,7 +100,9 @@ def test_the_cost_is_what_the_draws_come_to(name, dtype):
     cost = cost_of_run(layout, exchange, rounds=50, local_steps=4)
     draw = Draw(3, layout, Schedule.between(exchange, 50, 4))
     exchanges = range(1, draw.schedule.exchanges + 1)
-    sizes = [encoded_size(dtype, 1, draw.count(number)) + PACKET_BYTES for number in exchanges]
+    sizes = [
+        packet_size(layout, encoded_size(dtype, 1, count)) for count in map(draw.count, exchanges) if count
+    ]
     assert cost.up == pytest.approx(sum(sizes), rel=0.03)
     assert cost.down >= cost.up
     assert cost.fedavg == 50 * layout.size * 4

@@ -29,6 +29,7 @@ from wash_fl.runs.job import run_job
 from wash_fl.storage.sqlite_store import SqliteStore
 
 OPTIONS = {
+    "recipe": "none",
     "members": 3,
     "rounds": 4,
     "local-steps": 2,

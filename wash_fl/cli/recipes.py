@@ -33,14 +33,16 @@ def recipes(
     from wash_fl.tasks.task import load_task
 
     layout = model_layout(initial_model(model, load_task(task), seed=0))
+    exchanges = {name: exchange_of(name, local_steps=local_steps) for name in RECIPES}
+    costs = {name: cost_of_run(layout, each, rounds, local_steps) for name, each in exchanges.items()}
+    fedavg = next(iter(costs.values())).fedavg
     out.print(
         f"{layout.size:,} parameters, {rounds} rounds of {local_steps} steps. FedAvg: "
-        f"{size(rounds * layout.size * 4)} up and as many down, for each member.",
+        f"{size(fedavg)} up and as many down, for each member.",
         highlight=False,
     )
     for name, recipe in RECIPES.items():
-        exchange = exchange_of(name, local_steps=local_steps)
-        cost = cost_of_run(layout, exchange, rounds, local_steps)
+        exchange, cost = exchanges[name], costs[name]
         share = (cost.up + cost.down) / (2 * cost.fedavg)
         out.print(f"\n[bold]{name}[/] for {recipe.purpose}", highlight=False)
         out.print(f"  {sentence(exchange)}", highlight=False)

@@ -1,22 +1,20 @@
-"""The bytes that a run's slices are expected to take, before anything is trained."""
+"""The bytes that a run's slices take, before anything is trained."""
 
 from dataclasses import dataclass
 from typing import Final
 
-import numpy as np
-
 from wash_fl.config import ExchangeConfig
 from wash_fl.core.codec import delivery_dtype, encoded_size
+from wash_fl.core.draw import Draw
 from wash_fl.core.layout import Layout
+from wash_fl.core.packet import packet_size
 from wash_fl.core.plane import plane_of
-from wash_fl.core.schedule import ONE, Schedule
+from wash_fl.core.schedule import Schedule
 
-PACKET_BYTES: Final = 100
-"""What a packet has beside its values, about."""
+MOST_DRAWS: Final = 64
+"""Exchanges whose sizes are looked at: they are alike, and a run may have very many."""
 
 _FLOAT32_BYTES: Final = 4
-_MOST_EXCHANGES: Final = 64
-"""Exchanges that are looked at, evenly over the run."""
 
 
 @dataclass(frozen=True)
@@ -26,7 +24,7 @@ class Cost:
     Attributes
     ----------
     up, down : float
-        What it offers, and what it receives, in every exchange.
+        The packets that it offers, and that it receives, in every exchange.
     fedavg : float
         What FedAvg would send in each direction: every value as float32, once a round.
     """
@@ -36,7 +34,15 @@ class Cost:
     fedavg: float
 
 
-def cost_of_run(layout: Layout, exchange: ExchangeConfig, rounds: int, local_steps: int) -> Cost:
+def cost_of_run(
+    layout: Layout,
+    exchange: ExchangeConfig,
+    rounds: int,
+    local_steps: int,
+    *,
+    seed: int = 0,
+    exchanges: int | None = None,
+) -> Cost:
     """Return the bytes that a member of a run is expected to send and to receive.
 
     Parameters
@@ -47,15 +53,20 @@ def cost_of_run(layout: Layout, exchange: ExchangeConfig, rounds: int, local_ste
         How.
     rounds, local_steps : int
         Rounds of the run, and optimizer steps per round.
+    seed : int
+        The run seed.
+    exchanges : int, optional
+        How many of the run's exchanges take place; by default all.
     """
-    schedule = Schedule.between(exchange, rounds, local_steps)
-    exchanges = plane_of(exchange).exchanges(exchange, rounds, local_steps)
-    looked_at = np.unique(np.linspace(1, exchanges, _MOST_EXCHANGES).round().astype(int)).tolist()
+    draw = Draw(seed, layout, Schedule.between(exchange, rounds, local_steps))
+    if exchanges is None:
+        exchanges = plane_of(exchange).exchanges(exchange, rounds, local_steps)
+    numbers = sorted({1 + index * exchanges // MOST_DRAWS for index in range(MOST_DRAWS if exchanges else 0)})
     slots, up, down = len(layout.slots), 0, 0
-    for number in looked_at:
-        probabilities = schedule.fixed_point(layout, number).astype(np.float64) / ONE
-        count = round(float(probabilities @ layout.sizes))
-        up += encoded_size(exchange.dtype, slots, count) + PACKET_BYTES
-        down += encoded_size(delivery_dtype(exchange), slots, count) + PACKET_BYTES
-    scale = exchanges / len(looked_at)
+    for number in numbers:
+        if count := draw.count(number):
+            dtype = delivery_dtype(draw.schedule.options_at(number))
+            up += packet_size(layout, encoded_size(exchange.dtype, slots, count))
+            down += packet_size(layout, encoded_size(dtype, slots, count))
+    scale = exchanges / max(1, len(numbers))
     return Cost(up * scale, down * scale, float(rounds * layout.size * _FLOAT32_BYTES))

@@ -130,6 +130,23 @@ def pack(slice_: Slice, values: bytes) -> bytes:
     return message.SerializeToString(deterministic=True)
 
 
+def packet_size(layout: Layout, payload: int) -> int:
+    """Return the bytes of a packet that carries so many, whatever they stand for: those of a slice."""
+    # What the frame takes does not depend on what is in it, but for numbers: these are of the usual size.
+    slice_ = wire.Slice(
+        version=VERSION,
+        direction=Direction.OFFER.value,
+        run=bytes(RUN_BYTES),
+        layout=layout.fingerprint,
+        exchange=1,
+        member=1,
+        dtype=wire.DTYPE_FLOAT32,
+        values=bytes(payload),
+        checksum=2**64 - 1,
+    )
+    return slice_.ByteSize()
+
+
 def decode(
     packet: bytes,
     *,

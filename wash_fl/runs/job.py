@@ -92,7 +92,7 @@ def _train(grid: Grid, evaluator: Evaluator, folder: RunFolder) -> tuple[Outcome
     slots = optimizer_slots(make_optimizer(model, training)) if config.exchange.exchange_optimizer else ()
     layout = model_layout(model, slots)
     del model
-    cost = cost_of_run(layout, config.exchange, training.rounds, training.local_steps)
+    cost = cost_of_run(layout, config.exchange, training.rounds, training.local_steps, seed=training.seed)
     folder.log("exchanges", does=sentence(config.exchange), up=cost.up, down=cost.down, fedavg=cost.fedavg)
     last_shown = 0.0
 

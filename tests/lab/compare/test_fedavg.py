@@ -5,13 +5,14 @@ import pytest
 
 from wash_fl.config import RunConfig
 from wash_fl.core.codec import encoded_size, rounded
+from wash_fl.core.packet import packet_size
 from wash_fl.errors import ConfigError
 from wash_fl.lab.compare.methods import METHODS
 from wash_fl.lab.compare.methods.fedavg import FedAvg, FedAvgKnobs, LowBitFedAvg
 from wash_fl.lab.compare.methods.feedback import Agreed, Sender
 from wash_fl.lab.compare.methods.outer_step import OuterStep
 from wash_fl.lab.compare.methods.rival import Rival
-from wash_fl.lab.compare.post import Post, packet_size
+from wash_fl.lab.compare.post import Post
 
 OPTIONS = {"members": 3, "rounds": 4, "local-steps": 4, "batch-size": 8}
 FEW = (8, 4, 3, 2)

@@ -5,9 +5,10 @@ from pathlib import Path
 import pytest
 
 from wash_fl.config import RunConfig
+from wash_fl.core.packet import packet_size
 from wash_fl.flower.in_process import InProcessGrid
 from wash_fl.lab.compare.methods import METHODS
-from wash_fl.lab.compare.post import Post, packet_size
+from wash_fl.lab.compare.post import Post
 from wash_fl.lab.compare.trainer import Trainer
 from wash_fl.runs.folder import RunFolder
 from wash_fl.runs.job import run_job

@@ -5,11 +5,12 @@ import pytest
 
 from wash_fl.config import RunConfig
 from wash_fl.core.layout import layout_of
+from wash_fl.core.packet import packet_size
 from wash_fl.errors import ConfigError
 from wash_fl.lab.compare.methods import METHODS
 from wash_fl.lab.compare.methods.feedback import Sender
 from wash_fl.lab.compare.methods.top_k import CHUNK, DECAY, LargestOfChunks, TopK, TopKKnobs, two_bits
-from wash_fl.lab.compare.post import Post, packet_size
+from wash_fl.lab.compare.post import Post
 
 OPTIONS = {"members": 3, "rounds": 3, "local-steps": 4, "batch-size": 8}
 LAYOUT = layout_of([("weight", (CHUNK + 100,)), ("bias", (10,))])

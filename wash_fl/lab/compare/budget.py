@@ -13,9 +13,9 @@ from typing import Any, Final
 
 from wash_fl.config import RunConfig
 from wash_fl.core.layout import Layout
+from wash_fl.core.packet import packet_size
 from wash_fl.core.recipes import resolve
 from wash_fl.errors import ConfigError, WashError
-from wash_fl.lab.compare.post import packet_size
 from wash_fl.member.parameters import model_layout
 from wash_fl.member.slots import optimizer_slots
 from wash_fl.member.state_dict import state_arrays

@@ -12,9 +12,8 @@ from numpy.typing import NDArray
 
 from wash_fl.config import RunConfig
 from wash_fl.core.layout import Layout
-from wash_fl.core.packet import RUN_BYTES, VERSION, Direction
+from wash_fl.core.packet import packet_size
 from wash_fl.core.plane import plane_of
-from wash_fl.core.wire import exchange_pb2
 from wash_fl.flower import records
 from wash_fl.flower.in_process import give_id, identify_process
 from wash_fl.flower.traffic import Bytes, Traffic
@@ -27,23 +26,6 @@ from wash_fl.stream.counting import Counted
 _NODE = 1
 _TTL = 60.0
 _ID = "0" * 64
-
-
-def packet_size(layout: Layout, payload: int) -> int:
-    """Return the bytes of a packet that carries so many, whatever they stand for: those of a slice."""
-    # What the frame takes does not depend on what is in it, but for numbers: these are of the usual size.
-    slice_ = exchange_pb2.Slice(
-        version=VERSION,
-        direction=Direction.OFFER.value,
-        run=bytes(RUN_BYTES),
-        layout=layout.fingerprint,
-        exchange=1,
-        member=1,
-        dtype=exchange_pb2.DTYPE_FLOAT32,
-        values=bytes(payload),
-        checksum=2**64 - 1,
-    )
-    return slice_.ByteSize()
 
 
 class NoPost:

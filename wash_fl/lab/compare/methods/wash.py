@@ -3,16 +3,12 @@
 import dataclasses
 from typing import Final
 
-from wash_fl.core.codec import delivery_dtype, encoded_size
-from wash_fl.core.draw import Draw
+from wash_fl.core.cost import cost_of_run
 from wash_fl.core.plane import plane_of
-from wash_fl.core.schedule import Schedule
 from wash_fl.lab.compare.budget import Choice, Fit, Run, nearest
 from wash_fl.lab.compare.methods.method import Method, shuffled
 
 KEYS: Final = ("p",)
-MOST_DRAWS: Final = 64
-"""Exchanges whose sizes are looked at: they are alike, and a run may have very many."""
 
 
 def part_for(p: float, part: float) -> float:
@@ -34,21 +30,14 @@ def choose_p(run: Run, allowed: float, part: float = 1.0) -> Choice:
     """
     training, exchange = run.config.training, run.config.exchange
     exchanges = plane_of(exchange).exchanges(exchange, training.rounds, training.local_steps)
-    slots = len(run.layout.slots)
 
     def spend(p: float) -> float:
         own_part = part_for(p, part)
         own = dataclasses.replace(exchange, p=p / own_part)
         count = round(own_part * exchanges)
-        numbers = {1 + index * count // MOST_DRAWS for index in range(MOST_DRAWS if count else 0)}
-        draw = Draw(training.seed, run.layout, Schedule.between(own, training.rounds, training.local_steps))
-        sizes = [
-            run.packet(encoded_size(dtype, slots, values))
-            for values in map(draw.count, sorted(numbers))
-            if values
-            for dtype in (own.dtype, delivery_dtype(own))
-        ]
-        return sum(sizes) * count / max(1, len(numbers))
+        rounds, steps = training.rounds, training.local_steps
+        cost = cost_of_run(run.layout, own, rounds, steps, seed=training.seed, exchanges=count)
+        return cost.up + cost.down
 
     p, spent = nearest(allowed, 1.0, spend)
     return Choice({"p": p}, spent)
