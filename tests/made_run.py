@@ -68,6 +68,7 @@ def make_run(tmp_path: Path) -> MakeRun:
         **options: Any,
     ) -> RunFolder:
         defaults = {"members": 3, "rounds": ROUNDS, "run-dir": str(tmp_path / "runs"), "run-name": name}
+        defaults["recipe"] = "none"  # a run's folder has no options that are still open
         folder = RunFolder.create(RunConfig.from_mapping(defaults | options))
         folder.log("start", version="9.8.7", task="digits", rounds=ROUNDS, pid=1)
         for number in range(1, rounds + 1):

@@ -64,7 +64,7 @@ def parsed(packet: bytes) -> wire.Slice:
 
 def resealed(message: wire.Slice) -> bytes:
     """The packet with a checksum that is right: a hostile member can compute it, too."""
-    message.checksum = _checksum(message)
+    message.checksum = _checksum(message, message.values)
     return message.SerializeToString(deterministic=True)
 
 

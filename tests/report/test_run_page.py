@@ -79,8 +79,12 @@ def test_options_that_are_not_the_defaults_come_before_all_options(make_run):
         ["option", "value", "default"],
         ["members", "3", "4"],
         ["rounds", "4", "30"],
+        ["recipe", "none", "auto"],
+        ["mix", "average", "auto"],
+        ["topology", "all", "auto"],
         ["exchange-optimizer", "yes", "no"],
         ["dtype", "int8", "float32"],
+        ["reference", "values", "auto"],
     ]
     everything = text_of(markup.split("<summary>All options</summary>")[1])
     assert "calibration-examples" in everything and "run-dir" not in everything
