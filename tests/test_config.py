@@ -83,8 +83,11 @@ def configs(draw: st.DrawFn) -> RunConfig:
 @pytest.mark.parametrize("option", [{"every": 2}, {"overlap": True}])
 def test_what_only_the_stream_plane_has_is_refused_on_the_round_plane(option):
     with pytest.raises(ConfigError, match="add exchange-plane = stream"):
-        RunConfig.from_mapping(option)
+        RunConfig.from_mapping({**option, "exchange-plane": "round"})
+    with pytest.raises(ConfigError, match="add exchange-plane = stream"):
+        RunConfig.from_mapping({**option, "recipe": "none"})
     assert RunConfig.from_mapping({**option, "exchange-plane": "stream"}).exchange.exchange_plane == "stream"
+    assert "exchange-plane" in RunConfig.from_mapping(option).open  # so a recipe may still bring streams
 
 
 @pytest.mark.parametrize(

@@ -235,12 +235,6 @@ class ExchangeConfig(Checked):
                 f"topology = all is of averages, and {given} is a shuffle: use topology = pairs or "
                 "permutation, or mix = average without average-from."
             )
-        for name, unused in (("every", 1), ("overlap", False)):
-            if not self.streams and getattr(self, name) != unused:
-                raise ConfigError(
-                    f"{name} = {getattr(self, name)} has no meaning on the round plane, which exchanges once "
-                    "per round: add exchange-plane = stream, or leave it out."
-                )
         if self.anchored:
             if self.mix == "shuffle" or self.topology != "all":
                 raise ConfigError(
@@ -376,6 +370,13 @@ class RunConfig:
     def __post_init__(self) -> None:
         training, fleet, exchange = self.training, self.fleet, self.exchange
         steps = training.rounds * training.local_steps
+        for name, unused in (("every", 1), ("overlap", False)):
+            value = getattr(exchange, name)
+            if value != unused and not exchange.streams and "exchange-plane" not in self.open:
+                raise ConfigError(
+                    f"{name} = {value} has no meaning on the round plane, which exchanges once per round: add "
+                    "exchange-plane = stream, or leave it out."
+                )
         if exchange.streams and exchange.every > steps:
             raise ConfigError(
                 f"every = {exchange.every} is more than the run's {steps} optimizer steps: nothing would be "

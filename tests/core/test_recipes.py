@@ -93,6 +93,16 @@ def test_on_streams_the_exchanges_of_a_round_share_its_p():
 
 
 @pytest.mark.parametrize("name", RECIPES)
+@pytest.mark.parametrize("option", [{"every": 4}, {"overlap": True}])
+def test_what_only_streams_have_goes_with_a_recipe_that_streams(name, option):
+    if RECIPES[name].options.get("exchange_plane") == "stream":
+        assert resolved(recipe=name, **option).exchange == exchange_of(name, local_steps=24, **option)
+    else:
+        with pytest.raises(ConfigError, match="add exchange-plane = stream"):
+            resolved(recipe=name, **option)
+
+
+@pytest.mark.parametrize("name", RECIPES)
 @pytest.mark.parametrize("dtype", ["float32", "int8"])
 def test_the_cost_is_what_the_draws_come_to(name, dtype):
     layout = layout_of([("a", (40, 50)), ("b", (50,)), ("c", (10, 50))])
