@@ -115,6 +115,7 @@ def test_a_member_is_welcome_and_alone_if_nobody_else_offers(server):
         ({"member": 1}, "token"),
         ({"member": 77}, "token"),
         ({"applied": 1}, "older copy"),
+        ({"round": 2}, "older copy"),  # asked for it by a server whose journal this one does not have
     ],
 )
 def test_who_is_not_let_in(server, caplog, changes, reason):

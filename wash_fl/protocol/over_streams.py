@@ -136,11 +136,13 @@ class OverStreams(Exchanges):
         member = hello.member
         if reason := self._membership.inconsistent(member, hello):
             return self._reply(ServerStatus.ANEW, reason=reason)
-        if hello.applied > self._escrow.settled:
+        settled, rounds = self._escrow.settled, self._membership.rounds
+        # A request of a server whose journal an older copy replaced may still be on its way.
+        if hello.applied > settled or hello.round > rounds + 1:
             return self._reply(
                 ServerStatus.DENIED,
-                reason=f"it has applied exchange {hello.applied}, which is not settled here: the journal is "
-                "an older copy.",
+                reason=f"it is ahead of the journal, an older copy (round {hello.round}, applied "
+                f"{hello.applied}; the journal ends at round {rounds}, exchange {settled}).",
             )
         self._membership.acknowledge(member, hello.applied, sync=False)
         self._waiting.discard(member)  # what the call before waited for comes with the next offer
