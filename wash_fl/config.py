@@ -374,8 +374,8 @@ class RunConfig:
             value = getattr(exchange, name)
             if value != unused and not exchange.streams and "exchange-plane" not in self.open:
                 raise ConfigError(
-                    f"{name} = {value} has no meaning on the round plane, which exchanges once per round: add "
-                    "exchange-plane = stream, or leave it out."
+                    f"{name} = {value} has no meaning on the round plane, which exchanges once per round: "
+                    "add exchange-plane = stream, or leave it out."
                 )
         if exchange.streams and exchange.every > steps:
             raise ConfigError(

@@ -29,6 +29,19 @@ def test_a_run_that_can_work_passes(task, options):
     check(task(**options))
 
 
+@pytest.mark.parametrize(
+    ("options", "kind", "parts"),
+    [
+        ({"every": 4}, ConfigError, ["every = 4", "exchange-plane = stream"]),
+        ({"recipe": "frugal", "mix": "shuffle"}, ConfigError, ["recipe = frugal has topology = all"]),
+        ({"optimizer": "adam", "exchange-optimizer": True}, LayoutError, ["exp_avg_sq", "dtype = int8"]),
+    ],
+)
+def test_what_does_not_go_with_the_runs_recipe_is_refused(task, refused, options, kind, parts):
+    with refused(kind, *parts):
+        check(task(**options), checks=HERE)
+
+
 def test_the_built_in_task_passes():
     check(RunConfig())
 

@@ -39,8 +39,8 @@ def make(
     if optimizer is SGD:
         options.setdefault("momentum", 0.9)
     made = optimizer(model.parameters(), lr=0.05, **options)  # type: ignore[call-arg]
-    schedule = Schedule(ExchangeConfig(p=p, mix="shuffle", schedule="constant"))
-    return Member(model, made, index=index, seed=11, schedule=schedule, exchange_optimizer=opt)
+    schedule = Schedule(ExchangeConfig(p=p, mix="shuffle", schedule="constant", exchange_optimizer=opt))
+    return Member(model, made, index=index, seed=11, schedule=schedule)
 
 
 def train(member: Member, steps: int, first: int = 0) -> None:

@@ -9,8 +9,10 @@ from torch import nn
 from torch.optim import SGD, Adam, AdamW, Optimizer, RMSprop
 from torch.optim.lr_scheduler import CosineAnnealingLR
 
+from wash_fl.config import ExchangeConfig
+from wash_fl.core.dtypes import DTYPES
 from wash_fl.errors import LayoutError
-from wash_fl.member.slots import optimizer_slots, slot_tensors
+from wash_fl.member.slots import optimizer_slots, slot_tensors, travelling_slots
 
 OPTIMIZERS: dict[str, tuple[type[Optimizer], dict[str, Any], tuple[str, ...]]] = {
     "sgd": (SGD, {}, ()),
@@ -28,6 +30,15 @@ OPTIMIZERS: dict[str, tuple[type[Optimizer], dict[str, Any], tuple[str, ...]]] =
     ),
 }
 each_optimizer = pytest.mark.parametrize("name", OPTIMIZERS)
+
+
+SIGNED = ("momentum_buffer", "exp_avg", "grad_avg")
+INEXACT = [
+    *({"dtype": dtype} for dtype in DTYPES if dtype != "float32"),
+    {"mix": "average", "reference": "anchor"},
+    {"mix": "average", "outer_momentum": 0.5},
+    {"exchange_plane": "stream", "overlap": True},
+]
 
 
 class _Scaled(nn.Module):
@@ -66,6 +77,24 @@ def test_the_state_shaped_like_its_parameter_is_found_before_the_first_step_and_
     assert optimizer_slots(optimizer) == OPTIMIZERS[name][2]
     train(model, optimizer, 2)
     assert optimizer_slots(optimizer) == OPTIMIZERS[name][2]
+
+
+@each_optimizer
+@pytest.mark.parametrize("options", INEXACT, ids=str)
+def test_what_is_never_negative_travels_only_where_it_stays_so(name, options):
+    _, optimizer = make(name)
+    found = OPTIMIZERS[name][2]
+    exact = [{"mix": "shuffle"}, {"mix": "average"}, {"exchange_plane": "stream"}]
+    for each in exact:
+        assert travelling_slots(optimizer, ExchangeConfig(exchange_optimizer=True, **each)) == found
+    exchange = ExchangeConfig(exchange_optimizer=True, **options)
+    positive = sorted(set(found).difference(SIGNED))
+    if positive:
+        with pytest.raises(LayoutError, match=f"{', '.join(positive)} of .* never below 0.*dtype = float32"):
+            travelling_slots(optimizer, exchange)
+    else:
+        assert travelling_slots(optimizer, exchange) == found
+    assert travelling_slots(optimizer, ExchangeConfig(**options)) == ()
 
 
 @each_optimizer

@@ -63,10 +63,8 @@ def make(
 ) -> Member:
     torch.manual_seed(seed)
     model = _Tied() if model is None else model
-    schedule = Schedule(ExchangeConfig(p=0.5, mix="shuffle", schedule="constant"))
-    return Member(
-        model, OPTIMIZERS[name](model), index=MEMBER, seed=1, schedule=schedule, exchange_optimizer=opt
-    )
+    schedule = Schedule(ExchangeConfig(p=0.5, mix="shuffle", schedule="constant", exchange_optimizer=opt))
+    return Member(model, OPTIMIZERS[name](model), index=MEMBER, seed=1, schedule=schedule)
 
 
 def train(member: Member, first: int, steps: int) -> None:

@@ -10,17 +10,18 @@ from wash_fl.checks.subject import Subject
 from wash_fl.errors import DataError, described
 from wash_fl.export.reference import are_probabilities, refuse_company
 from wash_fl.member.parameters import model_layout
-from wash_fl.member.slots import optimizer_slots
+from wash_fl.member.slots import travelling_slots
 from wash_fl.member.training import make_optimizer
+from wash_fl.runs.deciding import decided
 from wash_fl.tasks.models import build_model
 
 
 def parameters(subject: Subject) -> Iterator[Finding]:
-    """Refuse a model that cannot be exchanged or handed in."""
+    """Refuse a model that cannot be exchanged or handed in, and options of an exchange that do not fit it."""
     layout = model_layout(subject.model)
     layout.rules.marked(subject.task.averaged_buffers)
-    if subject.config.exchange.exchange_optimizer:
-        optimizer_slots(make_optimizer(subject.model, subject.config.training))
+    config = decided(subject.config, subject.task)
+    travelling_slots(make_optimizer(subject.model, config.training), config.exchange)
     tensors = len(subject.model.state_dict())
     yield Finding("model", "ok", f"{tensors} tensors, {layout.size:,} parameters that are trained")
 

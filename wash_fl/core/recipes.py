@@ -140,7 +140,7 @@ def resolve(config: RunConfig, *, divided: bool) -> RunConfig:
     try:
         exchange = ExchangeConfig(**{**given, **decided, "recipe": name})
     except ConfigError as error:
-        raise ConfigError(f"{error} (recipe = {name} has {_in_words(decided)}.)") from error
+        raise ConfigError(f"{error} Here recipe = {name} has {_in_words(decided)}.") from error
     return dataclasses.replace(config, exchange=exchange, open=frozenset())
 
 

@@ -441,7 +441,6 @@ class DurableMember:
                 index=self._index,
                 seed=terms.seed,
                 schedule=terms.schedule,
-                exchange_optimizer=terms.exchange.exchange_optimizer,
                 states=self._states,
             )
             self._made = terms, member

@@ -23,7 +23,7 @@ from wash_fl.member.parameters import (
     scatter,
     unflatten,
 )
-from wash_fl.member.slots import optimizer_slots, slot_tensors
+from wash_fl.member.slots import slot_tensors, travelling_slots
 from wash_fl.member.stateful import Stateful, States
 
 
@@ -41,9 +41,8 @@ class Member:
     seed : int
         The run seed.
     schedule : Schedule
-        How probable an exchange is.
-    exchange_optimizer : bool
-        WASH+Opt: optimizer state shaped like its parameter travels along.
+        How probable an exchange is, and of which options: with ``exchange_optimizer`` (WASH+Opt), optimizer
+        state shaped like its parameter travels along.
     states : mapping of str to Stateful, optional
         What else its training loop keeps, such as a learning-rate scheduler.
 
@@ -73,7 +72,6 @@ class Member:
         index: int,
         seed: int,
         schedule: Schedule,
-        exchange_optimizer: bool = False,
         states: Mapping[str, Stateful] | None = None,
     ) -> None:
         self.model = model
@@ -84,7 +82,7 @@ class Member:
         self.anchor: Anchor | None = None
         self._parameters = [each for _, each in exchanged_parameters(model)]
         self._views = FlatViews(self._parameters)
-        self.layout = model_layout(model, optimizer_slots(optimizer) if exchange_optimizer else ())
+        self.layout = model_layout(model, travelling_slots(optimizer, schedule.config))
         self.draw = Draw(seed, self.layout, schedule)
         self._kinds = _kinds_of(model)
 

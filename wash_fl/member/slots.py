@@ -9,7 +9,36 @@ import torch
 from torch import nn
 from torch.optim import Optimizer
 
+from wash_fl.config import ExchangeConfig
+from wash_fl.core.dtypes import FLOAT32
 from wash_fl.errors import LayoutError
+
+
+def travelling_slots(optimizer: Optimizer, exchange: ExchangeConfig) -> tuple[str, ...]:
+    """Return the names of the state tensors that an exchange moves with the values; without WASH+Opt, none.
+
+    Raises
+    ------
+    LayoutError
+        If the optimizer has none that could, or the exchange could take one below 0 that never is: what a
+        smaller dtype leaves out, an outer step and the steps of an overlap are added to what is received.
+    """
+    if not exchange.exchange_optimizer:
+        return ()
+    slots = optimizer_slots(optimizer)
+    adds = {
+        f"dtype = {exchange.dtype}": exchange.dtype != FLOAT32,
+        "reference = anchor": exchange.anchored,
+        "overlap": exchange.overlap,
+    }
+    named = ", ".join(name for name, does in adds.items() if does)
+    if named and (positive := _never_negative(optimizer).intersection(slots)):
+        raise LayoutError(
+            f"{', '.join(sorted(positive))} of {type(optimizer).__name__} are never below 0, and an exchange "
+            f"with {named} could take them there, where they have no square root: use dtype = float32 and "
+            "reference = values without overlap, an optimizer such as SGD, or leave exchange-optimizer off."
+        )
+    return slots
 
 
 def optimizer_slots(optimizer: Optimizer) -> tuple[str, ...]:
@@ -70,8 +99,17 @@ def slot_tensors(
 _PROBE_SHAPE = (2, 3)
 
 
-def _probe(optimizer: Optimizer, group: dict[str, Any]) -> dict[str, Any]:
-    """Return the state that an optimizer makes in one step for a parameter with a zero gradient.
+def _never_negative(optimizer: Optimizer) -> set[str]:
+    """Return the names of the state tensors that have the same sign whatever the gradient's is."""
+    found = set()
+    for group in optimizer.param_groups:
+        down, up = (_probe(optimizer, group, gradient) for gradient in (-1.0, 1.0))
+        found |= {key for key in _slots_of(up) if down[key].min() >= 0 and up[key].min() >= 0}
+    return found
+
+
+def _probe(optimizer: Optimizer, group: dict[str, Any], gradient: float = 0.0) -> dict[str, Any]:
+    """Return the state that an optimizer makes in one step for a parameter with such a gradient everywhere.
 
     Raises
     ------
@@ -79,7 +117,7 @@ def _probe(optimizer: Optimizer, group: dict[str, Any]) -> dict[str, Any]:
         If it cannot take such a step.
     """
     parameter = nn.Parameter(torch.zeros(_PROBE_SHAPE))
-    parameter.grad = torch.zeros(_PROBE_SHAPE)
+    parameter.grad = torch.full(_PROBE_SHAPE, gradient)
     twin = copy.copy(optimizer)
     # An optimizer copies its state alone: what a user's own class keeps besides is needed as well.
     twin.__dict__ = optimizer.__dict__ | twin.__dict__

@@ -53,5 +53,4 @@ def made_member(config: RunConfig, terms: Terms) -> Member:
         index=0,
         seed=terms.seed,
         schedule=terms.schedule,
-        exchange_optimizer=terms.exchange.exchange_optimizer,
     )

@@ -24,7 +24,7 @@ from wash_fl.flower.strategy import WashStrategy
 from wash_fl.flower.traffic import Traffic
 from wash_fl.flower.watching import Watcher
 from wash_fl.member.parameters import model_layout
-from wash_fl.member.slots import optimizer_slots
+from wash_fl.member.slots import travelling_slots
 from wash_fl.member.state_dict import batchnorm_layers, state_arrays
 from wash_fl.member.training import make_optimizer
 from wash_fl.protocol.commands import RoundEnded
@@ -89,7 +89,7 @@ def _train(grid: Grid, evaluator: Evaluator, folder: RunFolder) -> tuple[Outcome
     task, config = evaluator.task, evaluator.config
     training, fleet = config.training, config.fleet
     model = initial_model(config.task.model, task, training.seed)
-    slots = optimizer_slots(make_optimizer(model, training)) if config.exchange.exchange_optimizer else ()
+    slots = travelling_slots(make_optimizer(model, training), config.exchange)
     layout = model_layout(model, slots)
     del model
     cost = cost_of_run(layout, config.exchange, training.rounds, training.local_steps, seed=training.seed)

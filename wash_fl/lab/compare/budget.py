@@ -17,7 +17,7 @@ from wash_fl.core.packet import packet_size
 from wash_fl.core.recipes import resolve
 from wash_fl.errors import ConfigError, WashError
 from wash_fl.member.parameters import model_layout
-from wash_fl.member.slots import optimizer_slots
+from wash_fl.member.slots import travelling_slots
 from wash_fl.member.state_dict import state_arrays
 from wash_fl.member.training import make_optimizer
 from wash_fl.tasks.division import is_divided
@@ -58,11 +58,7 @@ class Run:
         task = load_task(config.task.task)
         config = resolve(config, divided=is_divided(task, config))
         model = initial_model(config.task.model, task, config.training.seed)
-        slots = (
-            optimizer_slots(make_optimizer(model, config.training))
-            if config.exchange.exchange_optimizer
-            else ()
-        )
+        slots = travelling_slots(make_optimizer(model, config.training), config.exchange)
         size = sum(each.nbytes for each in state_arrays(model).values())
         return cls(config, model_layout(model, slots), size)
 

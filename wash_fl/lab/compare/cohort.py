@@ -187,5 +187,4 @@ class Cohort(ABC):
             index=index,
             seed=training.seed,
             schedule=Schedule.of(self.config),
-            exchange_optimizer=self.config.exchange.exchange_optimizer,
         )
