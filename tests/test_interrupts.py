@@ -161,13 +161,13 @@ def says(process: psutil.Process, words: str) -> bool:
 @pytest.mark.parametrize(
     ("command", "started"),
     [
-        ("bench memory", "import torch"),
+        pytest.param("bench memory", "import torch", marks=pytest.mark.long),
         pytest.param("bench memory", "flower-supernode", marks=pytest.mark.long),
         pytest.param("bench memory", "flower-superexec", marks=pytest.mark.long),
-        ("bench stream --quick", "forkserver"),
+        pytest.param("bench stream --quick", "forkserver", marks=pytest.mark.long),
         ("bench faults --examples 1000 --workers 2", "spawn_main"),
         ("doctor", "wash_fl.doctor.probe"),
-        ("check digits", "wash_fl.checks.twin"),
+        pytest.param("check digits", "wash_fl.checks.twin", marks=pytest.mark.long),
     ],
 )
 def test_a_command_that_is_told_to_end_leaves_no_process(tmp_path: Path, command, started):

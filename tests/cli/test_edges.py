@@ -324,7 +324,7 @@ def test_a_server_that_comes_second_writes_nothing_and_the_first_goes_on(tmp_pat
     assert [event["event"] for event in folder.events()] == ["start", "finished"]
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_two_simulations_of_one_name_at_once_are_one_run(tmp_path):
     def start() -> "subprocess.Popen[str]":
         arguments = ["simulate", *SIMULATE, "--run-dir", tmp_path, "--run-name", "twin"]

@@ -89,6 +89,7 @@ def test_serverapp_and_members_killed_again_and_again_end_with_the_weights_of_th
     check_audit(rig, served)
 
 
+@pytest.mark.long
 def test_a_superlink_killed_in_the_middle_ends_with_the_weights_of_the_undisturbed_run(
     rig: Rig, undisturbed: str
 ) -> None:
@@ -104,6 +105,7 @@ def test_a_superlink_killed_in_the_middle_ends_with_the_weights_of_the_undisturb
 
 
 # Last, for the fleet is not what it was after it.
+@pytest.mark.long
 def test_when_a_supernode_is_killed_for_good_the_run_completes_with_the_others(rig: Rig) -> None:
     def kill() -> None:
         for role in ("supernode 2", "superexec 2", "clientapp 2"):

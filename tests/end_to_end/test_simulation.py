@@ -162,7 +162,7 @@ def test_the_finished_run_can_be_evaluated_exported_and_used(
 
 @pytest.mark.parametrize(
     ("after", "number"),
-    [("start", signal.SIGTERM), ("round 3", signal.SIGINT)],
+    [pytest.param("start", signal.SIGTERM, marks=pytest.mark.long), ("round 3", signal.SIGINT)],
 )
 def test_an_interrupted_run_leaves_no_process_and_no_half_written_file(
     tmp_path: Path, descendants: Descendants, after: str, number: signal.Signals
@@ -196,6 +196,7 @@ def test_an_interrupted_run_leaves_no_process_and_no_half_written_file(
         assert not (folder / "summary.json").exists()
 
 
+@pytest.mark.long
 def test_a_run_that_fails_says_why_on_one_line_and_stops_everything(
     tmp_path: Path, descendants: Descendants
 ) -> None:

@@ -61,6 +61,7 @@ def test_an_exchange_after_every_step_gives_the_weights_of_the_trainer(rig: Rig)
     assert sums["up_values"] < carried
 
 
+@pytest.mark.long
 def test_connections_cut_members_and_server_killed_and_the_run_completes(rig: Rig) -> None:
     # Members that are killed are missed at some exchanges: nobody is to wait long for them.
     rig.options = OPTIONS | {"exchange-deadline": 15.0}
