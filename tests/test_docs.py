@@ -247,6 +247,7 @@ def test_the_commands_under_use_it_in_the_readme_run_one_after_the_other(
             words += [*SHORT, "--run-name", f"RUN{len(ran) or ''}"]
         if words[0] == "compare":
             words += [*SHORT, "--seeds", "0", "--workers", "1"]
+            words += [] if "--methods" in words else ["--methods", "isolated,fedavg,wash"]
         if "--int8" in words:
             words += ["--int8-tolerance", "100"]  # of forty examples, one is 2.5 points
         if words[0] == "predict" and "--check" not in words:

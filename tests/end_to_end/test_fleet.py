@@ -25,7 +25,13 @@ from wash_fl.tasks import digits
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 
 WASH_FL = [sys.executable, "-m", "wash_fl"]
-OPTIONS: dict[str, Any] = {"members": 3, "rounds": 2, "learning-rate": 0.5, "p": 0.2, "evaluate-every": 0}
+OPTIONS: dict[str, Any] = {
+    "members": 3,
+    "rounds": 2,
+    "learning-rate": 0.5,
+    "recipe": "frugal",  # differences to an anchor in 4 bits, with an outer step
+    "evaluate-every": 0,
+}
 
 
 def wash_fl(folder: Path, *arguments: object) -> "subprocess.CompletedProcess[str]":

@@ -21,10 +21,9 @@ OPTIONS = {
     "train-examples": 200,
     "test-examples": 100,
     "p": 0.3,
-    "mix": "shuffle",
+    "recipe": "frugal",
     "exchange-plane": "stream",
     "every": 1,
-    "topology": "permutation",
     # Lock-step: nobody is so slow.
     "exchange-deadline": 300.0,
     "evaluate-every": 0,
@@ -64,7 +63,7 @@ def test_an_exchange_after_every_step_gives_the_weights_of_the_trainer(rig: Rig)
 @pytest.mark.long
 def test_connections_cut_members_and_server_killed_and_the_run_completes(rig: Rig) -> None:
     # Members that are killed are missed at some exchanges: nobody is to wait long for them.
-    rig.options = OPTIONS | {"exchange-deadline": 15.0}
+    rig.options = OPTIONS | {"exchange-deadline": 15.0, "recipe": "none", "topology": "permutation"}
     served = rig.serve(
         "faults",
         "cut member=0 exchange=2 at=offering; cut member=1 exchange=3 at=sent; "

@@ -9,8 +9,11 @@ from wash_fl.cli.main import app
 from wash_fl.lab.bench import compression
 
 FAST = compression.QUICK | {"rounds": 4, "members": 2, "train_examples": 100, "test_examples": 50, "p": 1.0}
-NAMES = ["float32", "bfloat16", "int8", "int4", "int3", "int2", "int8 without residual"]
-UP = [1.0, 0.5, 0.2539, 0.1328, 0.1016, 0.0703, 0.2539]
+NAMES = [
+    *("float32", "bfloat16", "int8", "int4", "int3", "int2"),
+    *("int8 without residual", "int4 without residual"),
+]
+UP = [1.0, 0.5, 0.2539, 0.1328, 0.1016, 0.0703, 0.2539, 0.1328]
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +38,7 @@ def test_every_variant_has_its_accuracies_and_the_bytes_of_its_dtype(figures, to
     assert ratios == pytest.approx(UP, abs=1e-3)
     down = [each["bytes_ratio_down"] for each in by_variant.values()]
     # A permutation's deliveries have no common scale.
-    assert down == ([1.0, 0.5, *[1.0] * 5] if topology == "permutation" else ratios)
+    assert down == ([1.0, 0.5, *[1.0] * 6] if topology == "permutation" else ratios)
     assert figures[f"verdict_{topology}"] == compression.verdict(by_variant)
 
 
@@ -52,9 +55,13 @@ def test_the_verdict_says_it_also_where_the_residual_is_worth_nothing(int8, with
     by_variant = {
         "int8": {"points_below_float32": int8, **bytes_ratios},
         "int8 without residual": {"points_below_float32": without, **bytes_ratios},
+        "int4": {"points_below_float32": 0.5, "bytes_ratio": 0.133, "bytes_ratio_down": 1.0},
+        "int4 without residual": {"points_below_float32": 9.5, **bytes_ratios},
     }
     assert compression.verdict(by_variant) == (
         f"int8 is {texts[0]}, at 0.254 of the bytes up and 1.000 down; without the residual it is {texts[1]}"
+        ". int4 is 0.50 points worse than float32, at 0.133 of the bytes up and 1.000 down; without the "
+        "residual it is 9.00 points worse than with it"
     )
 
 

@@ -15,6 +15,7 @@ from wash_fl.tasks.task import load_task
 SEEDS: Final = (0, 1, 2)
 
 OPTIONS: Final[dict[str, Any]] = {
+    "recipe": "none",
     "task": "fashion-mnist",
     "train_examples": 5000,
     "test_examples": 5000,
@@ -65,6 +66,7 @@ VARIANTS: Final = (
     Variant("int3", "int3"),
     Variant("int2", "int2"),
     Variant("int8 without residual", "int8", keep_residual=False),
+    Variant("int4 without residual", "int4", keep_residual=False),
 )
 TOPOLOGIES: Final = ("pairs", "permutation")
 
@@ -85,7 +87,7 @@ def run(quick: bool = False, *, progress: Callable[[str], None] = lambda line: N
         ``options`` and ``seeds``; by topology and variant ``accuracy`` (of the averaged model on the test
         data, mean over the seeds), ``accuracies`` (by seed), ``points_below_float32`` (percentage points of
         the mean), ``bytes_ratio`` (of the offers' values, relative to float32) and ``bytes_ratio_down`` (of
-        the deliveries'); by topology a ``verdict`` on int8.
+        the deliveries'); by topology a ``verdict`` on int8 and int4.
     """
     options, seeds = (QUICK, SEEDS[:1]) if quick else (OPTIONS, SEEDS)
     figures: dict[str, Any] = {"options": dict(options), "seeds": list(seeds)}
@@ -120,13 +122,17 @@ def run(quick: bool = False, *, progress: Callable[[str], None] = lambda line: N
 
 
 def verdict(by_variant: dict[str, dict[str, Any]]) -> str:
-    """Say what the figures of a topology show of int8 and its residual."""
-    int8, without_residual = by_variant["int8"], by_variant["int8 without residual"]
-    below = _compared(-int8["points_below_float32"], "float32")
-    worse = _compared(int8["points_below_float32"] - without_residual["points_below_float32"], "with it")
+    """Return what the figures of a topology show of int8 and int4, and of their residuals, in words."""
+    return ". ".join(_verdict(by_variant, dtype) for dtype in ("int8", "int4"))
+
+
+def _verdict(by_variant: dict[str, dict[str, Any]], dtype: str) -> str:
+    kept, without_residual = by_variant[dtype], by_variant[f"{dtype} without residual"]
+    below = _compared(-kept["points_below_float32"], "float32")
+    worse = _compared(kept["points_below_float32"] - without_residual["points_below_float32"], "with it")
     return (
-        f"int8 is {below}, at {int8['bytes_ratio']:.3f} of the bytes up and {int8['bytes_ratio_down']:.3f} "
-        f"down; without the residual it is {worse}"
+        f"{dtype} is {below}, at {kept['bytes_ratio']:.3f} of the bytes up and "
+        f"{kept['bytes_ratio_down']:.3f} down; without the residual it is {worse}"
     )
 
 
