@@ -272,3 +272,24 @@ def test_who_still_exchanges_when_the_server_is_back_and_is_not_asked_takes_part
         server.hello(member)
     assert server.offer(0) == {}
     assert server.offer(1) == dict.fromkeys((0, 1, 2), ServerStatus.DELIVERED)
+
+
+def test_who_is_ahead_of_the_journal_starts_anew_even_when_the_numbers_are_level():
+    """The journal was replaced by an older copy: what it holds is of a history that never was."""
+    first = Server(members=3, rounds=9)
+    first.join()
+    journal = first.journal
+
+    def meet(**of_the_third):
+        server = Server(members=3, rounds=9, journal=journal)
+        server.proceed()
+        for request in server.asked(Kind.JOIN):
+            server.reply(request, **(of_the_third if request.node == 2 else {}))
+        return server
+
+    server = meet(round=2, applied=1)
+    enrolled = server.coordinator.state.membership[2]
+    assert enrolled.standing is Standing.GIVEN_UP and "an older copy" in enrolled.reason
+    assert 2 not in server.coordinator.state.membership.nodes
+    again = meet(round=1, applied=0)
+    assert list(again.coordinator.joining.newcomers) == [2]

@@ -377,7 +377,8 @@ class Fleet:
             while self.late:
                 self.come_late(0)
             self.proceed()
-            self._let_all_arrive()
+            while self._let_all_arrive():
+                self.proceed()  # as the loop does: no time passes before the coordinator acts on what came
             if self.server is not None and self.server.done:
                 break
             self.wait(0.0 if self.server is None else None)
@@ -409,7 +410,9 @@ class Fleet:
                     device.go_on(Killed("at the end"))
         self.journal.close()
 
-    def _let_all_arrive(self) -> None:
+    def _let_all_arrive(self) -> bool:
+        """Let everything arrive that is on its way, and return whether there was anything."""
+        arrived = False
         while True:
             if places := self.can_arrive():
                 self.deliver(places[0])
@@ -418,7 +421,8 @@ class Fleet:
             elif members := self.can_hear():
                 self.hear(members[0])
             else:
-                return
+                return arrived
+            arrived = True
 
     # What the devices ask and tell: a Watch
 

@@ -98,6 +98,7 @@ class Oracle:
         self._live: dict[int, Held] = {}
         self._ahead: set[int] = set()
         self._of_before: dict[int, Life] = {}
+        self._strays: dict[int, Life] = {}
         self._restored: int | None = None
         self._undone: set[int] = set()
 
@@ -198,6 +199,8 @@ class Oracle:
         if member in self._live:
             self._live[member][:, places] = values
         self._now_holds(member)
+        if member in self._counted:
+            self._strays[member] = self._counted[member].life
 
     def saved(self, member: int) -> None:
         """Check what a member is saved as in the middle of a request on streams, and take note of it."""
@@ -236,12 +239,14 @@ class Oracle:
     def losing(self, member: int) -> None:
         """Take note that a member's newest state is about to be lost."""
         newest = self._devices[member].state()
-        if member in self._counted and member not in self._ghosts and newest is not None:
+        if self._is_sound(member) and newest is not None and not self._strayed(member):
             self._ghosts[member] = newest
 
     def lost(self, member: int) -> None:
         """Take note that it is lost."""
         now = self._seen[member] = self._devices[member].state()
+        if self._strayed(member):
+            self._now_holds(member)
         self._lay(member, now)
         self.check(f"member {member} has lost its state")
 
@@ -262,6 +267,7 @@ class Oracle:
         self._check_ahead()
         states = {member: self._devices[member].state() for member in self._ahead}
         self._of_before = {member: _life(state) for member, state in states.items() if state is not None}
+        self._strays |= self._of_before
         self.check("the journal is an older copy", starts=False)
 
     def _check_ahead(self) -> None:
@@ -398,6 +404,11 @@ class Oracle:
             return delivery.values
         mean = self._draw.schedule.options_at(delivery.exchange).members_average
         return taken_over(delivery.values, offered=state.offer, dtype=dtype, now=now, mean=mean)
+
+    def _strayed(self, member: int) -> bool:
+        """Return whether a member has gone on after what an older journal knows: to lose that is no loss."""
+        counted = self._counted.get(member)
+        return counted is not None and (member in self._ahead or self._strays.get(member) == counted.life)
 
     def _is_sound(self, member: int) -> bool:
         return member in self._counted and member not in self._ghosts
