@@ -377,11 +377,11 @@ class Fleet:
             while self.late:
                 self.come_late(0)
             self.proceed()
-            while self._let_all_arrive():
-                self.proceed()  # as the loop does: no time passes before the coordinator acts on what came
+            arrived = self._let_all_arrive()
             if self.server is not None and self.server.done:
                 break
-            self.wait(0.0 if self.server is None else None)
+            if not arrived:  # no time passes before the server acts on what came
+                self.wait(0.0 if self.server is None else None)
         self._check_the_end()
 
     def _check_the_end(self) -> None:
