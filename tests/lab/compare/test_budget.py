@@ -80,6 +80,7 @@ def test_who_cannot_meet_a_budget_says_why() -> None:
     able, unable = within(0.05, own, variants_of(list(METHODS), [], []), 0)
     assert {each.method for each in able} == {
         *("fedavg", "fedavg-outer-step", "top-k", "wash", "wash-opt", "sparta", "early", "late"),
+        *("recipe-frugal", "recipe-pairs", "recipe-wash"),
     }
     assert unable["isolated"] == "it sends nothing while it trains"
     assert unable["papa"] == "the nearest it can send is 0.0667 of FedAvg's bytes (every-rounds = 15)"

@@ -48,6 +48,7 @@ def test_the_methods_are_those_of_the_folders_files_each_with_a_source():
     assert METHODS.keys() == {
         *("isolated", "greedy-soup", "fedavg", "fedavg-outer-step", "top-k", "single-merge", "early", "late"),
         *("papa", "papa-0.9", "papa-all", "dart", "fedmr", "sparta", "wash", "wash-opt"),
+        *("recipe-frugal", "recipe-pairs", "recipe-wash"),
     }
     assert all(method.source and name == method.name for name, method in METHODS.items())
     # What is a method's own is no option of a run.

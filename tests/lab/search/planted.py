@@ -265,7 +265,9 @@ PLANTED = {
         "wash_fl.stream.calls:Calls.counts", "return self._newest.get(member) is call", "return True"
     ),
     "lets in who is ahead of the journal": Fault(
-        PROTOCOL + "over_streams:OverStreams._hello", "hello.applied > settled or", "False or"
+        PROTOCOL + "over_streams:OverStreams._hello",
+        "hello.applied > settled or hello.round > rounds + 1",
+        "False",
     ),
     "lets in who is in a round that the journal does not know": Fault(
         PROTOCOL + "over_streams:OverStreams._hello", "or hello.round > rounds + 1:", "or False:"

@@ -380,7 +380,8 @@ class Fleet:
             arrived = self._let_all_arrive()
             if self.server is not None and self.server.done:
                 break
-            if not arrived:  # no time passes before the server acts on what came
+            # A slow server acts too late on what came; where nothing comes of that, as soon as the loop.
+            if not arrived or self._process.in_vain < HOPELESS // 2:
                 self.wait(0.0 if self.server is None else None)
         self._check_the_end()
 

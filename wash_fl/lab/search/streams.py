@@ -1,12 +1,14 @@
 """The members' streams, without gRPC: calls that carry messages in order, until they break."""
 
+import sys
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 from wash_fl.lab.search.letters import flipped
-from wash_fl.lab.search.moments import Fuse
+from wash_fl.lab.search.moments import Fuse, Killed
+from wash_fl.lab.search.violation import Violation
 from wash_fl.member.exchanging import LineLostError
 from wash_fl.member.snapshot import Progress
 from wash_fl.protocol.events import CallLost, Farewell, Hello, Offered
@@ -211,6 +213,8 @@ class SimulatedLine:
 
     def close(self, applied: int) -> None:
         """Say farewell, and hang up."""
+        if isinstance(sys.exception(), Killed):
+            raise Violation(f"member {self._hello.member} says farewell, and was killed")
         if self._call is not None and self.connected:
             self._said(applied)
             self._call.up.append(Farewell(self._call.member, applied))
