@@ -127,12 +127,14 @@ def verdict(by_variant: dict[str, dict[str, Any]]) -> str:
 
 
 def _verdict(by_variant: dict[str, dict[str, Any]], dtype: str) -> str:
-    kept, without_residual = by_variant[dtype], by_variant[f"{dtype} without residual"]
-    below = _compared(-kept["points_below_float32"], "float32")
-    worse = _compared(kept["points_below_float32"] - without_residual["points_below_float32"], "with it")
+    with_residual, without_residual = by_variant[dtype], by_variant[f"{dtype} without residual"]
+    below = _compared(-with_residual["points_below_float32"], "float32")
+    worse = _compared(
+        with_residual["points_below_float32"] - without_residual["points_below_float32"], "with it"
+    )
     return (
-        f"{dtype} is {below}, at {kept['bytes_ratio']:.3f} of the bytes up and "
-        f"{kept['bytes_ratio_down']:.3f} down; without the residual it is {worse}"
+        f"{dtype} is {below}, at {with_residual['bytes_ratio']:.3f} of the bytes up and "
+        f"{with_residual['bytes_ratio_down']:.3f} down; without the residual it is {worse}"
     )
 
 
