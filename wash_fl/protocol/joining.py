@@ -98,7 +98,7 @@ class Joining:
         self._problems.pop(node, None)
         refused = answer.status is Status.REFUSED
         problem = answer.reason if refused else self._problem(node, answer)
-        if not problem and (problem := self._ahead(answer)) and self._is_active(answer.member):
+        if problem and problem == self._ahead(answer) and self._is_active(answer.member):
             # One day the numbers may be level, and what it holds never was: it is to start anew then.
             self._membership.drop(
                 answer.member, Standing.GIVEN_UP, "it is ahead of the journal, an older copy"
@@ -195,19 +195,19 @@ class Joining:
             return f"member {member} was set aside: {membership[member].reason}"
         if answer.status is Status.NOT_JOINED:
             return ""
+        if ahead := self._ahead(answer):
+            return ahead
         if member not in membership and answer.initial != self._state.options.initial:
             return f"member {member} started from other weights than the server's."
         return ""
 
     def _ahead(self, answer: Answer) -> str:
-        """Return how a member is ahead of the journal; empty if it is not."""
-        settled, rounds = self._escrow.settled, self._membership.rounds
-        if answer.applied <= settled and answer.round <= rounds + 1:
+        """Return what to do about a member that is ahead of the journal; empty if it is not."""
+        if not (ahead := self._membership.ahead(answer)):
             return ""
         return (
-            f"member {answer.member} is ahead of the server's journal (round {answer.round}, applied "
-            f"{answer.applied}; the journal ends at round {rounds}, exchange {settled}): the journal is an "
-            "older copy. Bring the newest one back, or start a run of another name."
+            f"member {answer.member} is ahead of the server's journal ({ahead}): the journal is an older "
+            "copy. Bring the newest one back, or start a run of another name."
         )
 
     def _is_active(self, member: int) -> bool:

@@ -27,6 +27,10 @@ class Claims(Protocol):
     def applied(self) -> int:
         """The last exchange whose delivery it applied."""
 
+    @property
+    def round(self) -> int:
+        """The last round that it trained, or is in."""
+
 
 class Membership:
     """The members of a run.
@@ -111,6 +115,16 @@ class Membership:
             return "it did not start from the weights that it was last given"
         if says.applied < known.applied:
             return "it fell back to a state before what it had acknowledged"
+        return ""
+
+    def ahead(self, says: Claims) -> str:
+        """Return how a member is further than the journal, an older copy then; empty if it is not."""
+        settled = self._escrow.settled
+        if says.applied > settled or says.round > self.rounds + 1:
+            return (
+                f"round {says.round}, applied {says.applied}; the journal ends at round {self.rounds}, "
+                f"exchange {settled}"
+            )
         return ""
 
     def missed(self, member: int, reason: str) -> None:

@@ -136,14 +136,10 @@ class OverStreams(Exchanges):
         member = hello.member
         if reason := self._membership.inconsistent(member, hello):
             return self._reply(ServerStatus.ANEW, reason=reason)
-        settled, rounds = self._escrow.settled, self._membership.rounds
         # A request of a server whose journal an older copy replaced may still be on its way.
-        if hello.applied > settled or hello.round > rounds + 1:
-            return self._reply(
-                ServerStatus.DENIED,
-                reason=f"it is ahead of the journal, an older copy (round {hello.round}, applied "
-                f"{hello.applied}; the journal ends at round {rounds}, exchange {settled}).",
-            )
+        if ahead := self._membership.ahead(hello):
+            reason = f"it is ahead of the journal, an older copy ({ahead})."
+            return self._reply(ServerStatus.DENIED, reason=reason)
         self._membership.acknowledge(member, hello.applied, sync=False)
         self._waiting.discard(member)  # what the call before waited for comes with the next offer
         self._quorum.called(member, now)

@@ -265,12 +265,10 @@ PLANTED = {
         "wash_fl.stream.calls:Calls.counts", "return self._newest.get(member) is call", "return True"
     ),
     "lets in who is ahead of the journal": Fault(
-        PROTOCOL + "over_streams:OverStreams._hello",
-        "hello.applied > settled or hello.round > rounds + 1",
-        "False",
+        PROTOCOL + "membership:Membership.ahead", "if says.applied > settled or", "if False or"
     ),
     "lets in who is in a round that the journal does not know": Fault(
-        PROTOCOL + "over_streams:OverStreams._hello", "or hello.round > rounds + 1:", "or False:"
+        PROTOCOL + "membership:Membership.ahead", "or says.round > self.rounds + 1:", "or False:"
     ),
     "takes a hello for an acknowledgement": Fault(
         PROTOCOL + "over_streams:OverStreams._hello",
