@@ -1,5 +1,6 @@
 """A fleet that exchanges over real streams, in one process: its clients run in threads."""
 
+import ast
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -24,6 +25,20 @@ from wash_fl.protocol.commands import RoundEnded
 from wash_fl.stream.reports import ExchangeReport
 
 from fleet import make_model, own_weights
+
+_parsing = threading.Lock()
+_literal_eval = ast.literal_eval
+
+
+def _literal_eval_alone(node_or_string: Any) -> Any:
+    with _parsing:
+        return _literal_eval(node_or_string)
+
+
+# NumPy reads an array's header with it, and Python 3.11 counts the depth of a tree that it parses once for
+# all threads: members that read arrays at once fail with "AST constructor recursion depth mismatch"
+# (python/cpython#106905). A real member is a process of its own.
+ast.literal_eval = _literal_eval_alone
 
 
 class ConcurrentGrid(InProcessGrid):
