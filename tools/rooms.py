@@ -21,6 +21,7 @@ GROUND: Final = {
     "option": "what an option is",
     "config": "every option once",
     "files": "files that are whole or not there",
+    "clock": "the time that is waited by",
     "extras": "what to install where something is missing",
 }
 """The modules at the top of the package: each is a leaf or knows these alone, and most rooms need it."""

@@ -13,11 +13,11 @@ from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Result
 from torch import nn
 
+from wash_fl.clock import Clock
 from wash_fl.config import ExchangeConfig
 from wash_fl.core import philox
 from wash_fl.flower import records
 from wash_fl.flower.client import Participant, Round, member_index, participant
-from wash_fl.flower.clock import Clock
 from wash_fl.flower.in_process import Deliver, Fault, InProcessGrid, no_fault
 from wash_fl.flower.strategy import WashStrategy
 from wash_fl.flower.watching import Watcher

@@ -16,7 +16,7 @@ from wash_fl.flower.client import Participant, Round, member_index
 from wash_fl.flower.failures import GONE, KILLED, Failure, understand
 from wash_fl.flower.in_process import Deliver
 from wash_fl.flower.traffic import Traffic
-from wash_fl.runs.job import round_fields
+from wash_fl.runs.events import round_fields
 
 from fleet import Fleet, is_train, round_of
 

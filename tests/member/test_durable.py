@@ -10,6 +10,7 @@ import torch
 from torch import nn
 from torch.optim import SGD
 
+from wash_fl.clock import Clock
 from wash_fl.config import ExchangeConfig
 from wash_fl.core.draw import Draw
 from wash_fl.core.layout import Layout
@@ -59,6 +60,16 @@ class Disk(MemoryStore):
         self.saves += 1
 
 
+class Stopwatch(Clock):
+    """A clock that is set by hand."""
+
+    def __init__(self) -> None:
+        self.time = 0.0
+
+    def now(self) -> float:
+        return self.time
+
+
 class Device:
     """A device on which every message finds a new process, and training that anyone can repeat."""
 
@@ -66,7 +77,7 @@ class Device:
         self.terms = terms
         self.disk = Disk()
         self.rounds: list[Round] = []
-        self.time = 0.0
+        self.clock = Stopwatch()
         self.seconds_per_step = 0.5
         self.process()
 
@@ -76,7 +87,7 @@ class Device:
         self.optimizer = SGD(self.model.parameters(), lr=0.1, momentum=0.9)
         run = run_identity(self.terms)
         return DurableMember(
-            self.model, self.optimizer, index=INDEX, run=run, store=self.disk, now=lambda: self.time
+            self.model, self.optimizer, index=INDEX, run=run, store=self.disk, clock=self.clock
         )
 
     @property
@@ -89,7 +100,7 @@ class Device:
 
     def work(self, now: Round) -> dict[str, float]:
         self.rounds.append(now)
-        self.time += self.seconds_per_step * now.steps
+        self.clock.time += self.seconds_per_step * now.steps
         for step in range(now.first_step, now.first_step + now.steps):
             self.optimizer.zero_grad()
             inputs = torch.randn(6, 3, generator=torch.Generator().manual_seed(step))
@@ -525,7 +536,7 @@ def test_by_seconds_a_round_takes_as_many_steps_as_fit_and_remembers_on_disk(dev
 
 def test_only_training_is_measured(device):
     device.train(1, seconds=10.0)
-    device.time += 1000.0
+    device.clock.time += 1000.0
     assert device.train(2, seconds=10.0).progress.seconds_per_step == pytest.approx(0.5)
 
 

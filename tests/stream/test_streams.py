@@ -282,7 +282,7 @@ def test_the_journal_has_every_exchange_and_no_delivery_waits_for_ever(tmp_path)
 
 
 def test_a_small_log_is_kept_small(tmp_path, monkeypatch):
-    monkeypatch.setattr("wash_fl.member.durable.LOG_BYTES", 1)
+    monkeypatch.setattr("wash_fl.member.log.LOG_BYTES", 1)
     fleet = StreamFleet(tmp_path, local_steps=20)
     fleet.run(keep_members=True)
     assert conserved(fleet)
@@ -299,7 +299,7 @@ def test_a_small_log_is_kept_small(tmp_path, monkeypatch):
 @pytest.mark.parametrize("log_bytes", [1, 16 << 20])
 def test_a_scheduler_goes_on_over_rounds_rests_and_a_crash(tmp_path, monkeypatch, log_bytes, plan):
     """Saved in the middle of a round or not: each step is taken at the rate of one process."""
-    monkeypatch.setattr("wash_fl.member.durable.LOG_BYTES", log_bytes)
+    monkeypatch.setattr("wash_fl.member.log.LOG_BYTES", log_bytes)
     fleet = StreamFleet(
         tmp_path, plan=plan, schedule=lambda optimizer: torch.optim.lr_scheduler.StepLR(optimizer, 4, 0.1)
     )
@@ -313,7 +313,7 @@ def test_a_scheduler_goes_on_over_rounds_rests_and_a_crash(tmp_path, monkeypatch
 
 def test_what_is_saved_in_the_middle_of_a_round_is_from_before_the_next_forward_pass(tmp_path, monkeypatch):
     """A forward pass moves BatchNorm's statistics: after a crash it is made once, not twice."""
-    monkeypatch.setattr("wash_fl.member.durable.LOG_BYTES", 1)
+    monkeypatch.setattr("wash_fl.member.log.LOG_BYTES", 1)
     steps = {}
 
     def run(folder, plan):

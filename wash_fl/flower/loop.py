@@ -5,9 +5,10 @@ from typing import Protocol
 
 from flwr.serverapp import Grid
 
+from wash_fl.clock import Clock
 from wash_fl.faults import points
-from wash_fl.flower.clock import Clock, Pause
 from wash_fl.flower.outbox import Outbox
+from wash_fl.flower.pause import Pause
 from wash_fl.flower.planes import Carrier
 from wash_fl.flower.records import Arrays
 from wash_fl.protocol.commands import AllCollected, Ask, Command, Remind, RoundBegan, RoundEnded, UseModel

@@ -12,6 +12,7 @@ from flwr.app import ArrayRecord, ConfigRecord, MetricRecord
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Result
 
+from wash_fl.clock import Clock
 from wash_fl.consensus.treatment import Treatment
 from wash_fl.core.anchor import first_anchor
 from wash_fl.core.identity import weights_sha256
@@ -21,7 +22,6 @@ from wash_fl.core.recipes import exchange_of
 from wash_fl.errors import RunError
 from wash_fl.flower import records
 from wash_fl.flower.arrays import initial_spec
-from wash_fl.flower.clock import Clock
 from wash_fl.flower.hooks import NoHooks
 from wash_fl.flower.loop import Loop
 from wash_fl.flower.options import StrategyOptions
@@ -34,9 +34,8 @@ from wash_fl.flower.watching import Watcher
 from wash_fl.protocol.classes import checked_classes, classes_to_json
 from wash_fl.protocol.coordinator import Coordinator
 from wash_fl.protocol.final_collection import AVERAGED
-from wash_fl.protocol.journal import Journal
 from wash_fl.protocol.terms import Terms, run_identity
-from wash_fl.storage.sqlite_store import SqliteStore
+from wash_fl.storage.open_journal import open_journal
 from wash_fl.storage.weights_file import read_weights, write_weights
 from wash_fl.stream.guard import Guard
 from wash_fl.stream.place import Place
@@ -183,7 +182,10 @@ class WashStrategy(NoHooks):
         del initial_arrays
         self._model = initial_spec(arrays, self._rules)
         self._outcome = Outcome(self._model, self._watcher)
-        with TemporaryDirectory(prefix="wash-fl-") as folder, closing(self._open_journal(terms)) as journal:
+        with (
+            TemporaryDirectory(prefix="wash-fl-") as folder,
+            closing(open_journal(self._options.journal, terms, self._layout)) as journal,
+        ):
             # On disk, so that the server holds no model while the members train.
             self._initial = Path(folder) / "initial.safetensors"
             write_weights(self._initial, arrays)
@@ -237,23 +239,9 @@ class WashStrategy(NoHooks):
         """Return the weights that a request names: the averaged model's, or the initial ones."""
         return self._outcome.averaged if name == AVERAGED else read_weights(self._initial)
 
-    def _open_journal(self, terms: Terms) -> Journal:
-        if self._options.journal is None:
-            return Journal.in_memory()
-        sync = plane_of(terms.exchange).synchronous
-        layout = self._layout.fingerprint
-        path = self._options.journal
-        anchored = terms.exchange.anchored
-        store = SqliteStore.open(path, run_identity(terms), layout, synchronous=sync, anchored=anchored)
-        return Journal(store)
-
     def _carrier_of(self, terms: Terms) -> Carrier:
         if plane_of(terms.exchange).once_per_round:
             return InMessages()
-        return Service(
-            self._guard,
-            self._place,
-            members=self._options.members,
-            deadline=self._options.exchange_deadline,
-            on_exchange=self._watcher.on_exchange,
-        )
+        members, deadline = self._options.members, self._options.exchange_deadline
+        on_exchange = self._watcher.on_exchange
+        return Service(self._guard, self._place, members=members, deadline=deadline, on_exchange=on_exchange)

@@ -5,43 +5,35 @@ everything is on disk before anybody hears of it. Nothing is kept in memory from
 each may be the first of a new process, and what was done twice is as if it were done once.
 """
 
-import logging
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Final
 
 import numpy as np
 import torch
 from torch import nn
 from torch.optim import Optimizer
 
+from wash_fl.clock import Clock
 from wash_fl.config import ExchangeConfig
 from wash_fl.core.layout import Layout
 from wash_fl.core.packet import PacketError
 from wash_fl.core.plane import plane_of
-from wash_fl.errors import ExchangeError, LayoutError, NotJoinedError, StateError, reason_of
-from wash_fl.member.exchanging import Exchanging, Line, StepOptions
-from wash_fl.member.log import Entry, ExchangeLog, Logs, caught_up, new_log
+from wash_fl.errors import ExchangeError, LayoutError, NotJoinedError, reason_of
+from wash_fl.member.exchanging import Line
+from wash_fl.member.log import Logs, new_log
 from wash_fl.member.member import Member
-from wash_fl.member.pace import Round, checked_seconds, plan, smoothed
+from wash_fl.member.pace import Work, checked_seconds, plan, smoothed
 from wash_fl.member.parameters import Values, model_sha256
-from wash_fl.member.snapshot import Buffers, Progress, Snapshot, Store
+from wash_fl.member.persistence import Persistence
+from wash_fl.member.snapshot import Progress, Snapshot, Store
 from wash_fl.member.stateful import States
+from wash_fl.member.stream_round import StreamRound
 from wash_fl.protocol.packets import RunPackets
 from wash_fl.protocol.session import MemberSession, Offer
 from wash_fl.protocol.terms import Terms, run_identity
 
-logger = logging.getLogger("flwr.wash_fl")
-
 MakeLine = Callable[[Member, Progress], Line]
-
-LOG_BYTES: Final = 16 << 20
-"""A log smaller than this, or than the model, is no reason to save the member in the middle of a round."""
-
-Work = Callable[[Round], Mapping[str, float] | None]
-"""Takes a round's optimizer steps and returns metrics by name."""
 
 
 @dataclass(frozen=True)
@@ -84,11 +76,8 @@ class DurableMember:
         Where the member is kept. Nobody else may use it during an operation.
     logs : Logs, optional
         Where it is kept what the member exchanges between two snapshots; the stream plane needs it.
-    now, sleep : callable
-        Seconds on a clock that never goes back, and waiting by it: rounds by seconds are measured by it.
-    log_bytes : int, optional
-        A log smaller than this, or than the model, is no reason to save the member in the middle of a round;
-        ``LOG_BYTES`` by default.
+    clock : Clock
+        What rounds by seconds, and waiting for the server, are measured by.
     """
 
     def __init__(
@@ -101,21 +90,15 @@ class DurableMember:
         store: Store,
         logs: Logs | None = None,
         states: States | None = None,
-        now: Callable[[], float] = time.monotonic,
-        sleep: Callable[[float], None] = time.sleep,
-        log_bytes: int | None = None,
+        clock: Clock | None = None,
     ) -> None:
         self._states = states
         self._model = model
         self._optimizer = optimizer
         self._index = index
         self._run = run
-        self._store = store
-        self._logs = logs
-        self._log = ""
-        self._now = now
-        self._sleep = sleep
-        self._log_bytes = LOG_BYTES if log_bytes is None else log_bytes
+        self._persistence = Persistence(index, store, logs)
+        self._clock = clock or Clock()
         self._made: tuple[Terms, Member] | None = None
 
     def introduce(self, terms: Terms, layout: Layout) -> Progress | None:
@@ -136,7 +119,7 @@ class DurableMember:
             If its state cannot be used.
         """
         member = self._member_for(terms, layout)
-        snapshot = self._store.load()
+        snapshot = self._persistence.load()
         return None if snapshot is None else self._restore(snapshot, member)[0]
 
     def start(
@@ -188,7 +171,7 @@ class DurableMember:
         if incarnation < 0:
             raise ExchangeError(f"start number {incarnation}: they are counted from 0.")
         member = self._member_for(terms, layout)
-        snapshot = self._held(incarnation)
+        snapshot = self._persistence.replaceable(incarnation)
         if snapshot is not None and snapshot.progress.incarnation >= incarnation:
             return self._restore(snapshot, member)[0]
         del snapshot  # as large as the member
@@ -209,7 +192,7 @@ class DurableMember:
             log=new_log() if plane.logged else "",
         )
         # Nothing is left to fall back to: what it held before does not count any more.
-        self._save(Snapshot.of(member, progress), anew=True)
+        self._persistence.save(Snapshot.of(member, progress), anew=True)
         return progress
 
     def train(
@@ -249,28 +232,17 @@ class DurableMember:
         StateError
             If its state cannot be used or saved.
         """
-        snapshot = self._load()
+        snapshot = self._persistence.needed()
         progress = snapshot.progress
         terms = _terms(progress.settings)
         seconds = checked_seconds(seconds)
-        if not 1 <= number <= terms.rounds:
-            raise ExchangeError(f"round {number} is none of this run: it has rounds 1 to {terms.rounds}.")
-        once = plane_of(terms.exchange).once_per_round
-        if once != (line is None):
-            raise ExchangeError(
-                f"a request to train that does not fit a run on the {terms.exchange.exchange_plane} plane: "
-                "the ServerApp must use WashStrategy of the same version."
-            )
-        over = number > progress.round and number <= progress.applied and once
-        if number < progress.round or over:
-            raise ExchangeError(
-                f"round {number} is over for member {self._index}, which is at round {progress.round} and "
-                f"has seen exchange {progress.applied}."
-            )
+        once = line is None
+        self._refuse_round(number, progress, terms, once=once)
         member = self._member(terms)
         progress, offer = self._restore(snapshot, member)
         del snapshot  # as large as the member
         session = self._session(member, progress, offer)
+        last = session.offer
         if number == progress.round:
             session.check(delivery)
             again = offer is not None and offer.size and once
@@ -278,14 +250,17 @@ class DurableMember:
         session.apply(delivery)
         progress = progress.after(applied=member.applied)
         now = plan(number, seconds, progress, terms)
-        began = self._now()
+        began = self._clock.now()
         if line is None:
             metrics = dict(work(now) or {})
         else:
-            made = line(member, progress)
-            last, metrics = self._exchange_while(work, now, made, member, progress, offer)
+            packets = RunPackets(self._run, member.draw)
+            exchanging = StreamRound(now, progress, last, terms.exchange, packets)
+            last, metrics = exchanging.train(
+                work, member, line(member, progress), persistence=self._persistence, clock=self._clock
+            )
         if seconds:
-            took = self._now() - began
+            took = self._clock.now() - began
             pace = smoothed(progress.seconds_per_step, seconds=took, steps=now.steps)
             progress = progress.after(seconds_per_step=pace, last_steps=now.steps)
         # A diverged member is refused before its state replaces the last good one.
@@ -305,60 +280,9 @@ class DurableMember:
             offered_step=last.step,
             log=log,
         )
-        self._save(Snapshot.of(member, progress, last.values))
+        self._persistence.save(Snapshot.of(member, progress, last.values))
         nothing = last.values is None or last.values.size == 0
         return Trained(progress, b"" if nothing else packet, metrics)
-
-    def _exchange_while(  # noqa: PLR0917
-        self,
-        work: Work,
-        now: Round,
-        line: Line,
-        member: Member,
-        progress: Progress,
-        offer: Values | None,
-    ) -> tuple[Offer, dict[str, float]]:
-        """Train a round of the stream plane; return the last offer, and the metrics."""
-        logs = self._logs
-        assert logs is not None, "the stream plane needs logs"
-
-        def rest(steps: int, buffers: Buffers) -> ExchangeLog:
-            """Save the member, so that its log need not grow for ever."""
-            last = exchanging.session.offer
-            new = progress.after(
-                step=now.first_step + steps,
-                applied=member.applied,
-                offered=last.exchange,
-                offered_step=last.step,
-                log=new_log(),
-            )
-            self._save(Snapshot.of(member, new, last.values, buffers=buffers))
-            return logs.open(new.log)
-
-        exchange = self._exchange
-        exchanging = Exchanging(
-            member,
-            line,
-            logs.open(progress.log),
-            packets=RunPackets(self._run, member.draw),
-            offer=Offer(progress.offered, offer, progress.offered_step),
-            options=StepOptions(
-                every=exchange.every,
-                overlap=exchange.overlap,
-                first_step=now.first_step,
-                rest_at=max(self._log_bytes, 4 * sum(each.numel() for each in member.model.parameters())),
-                on_rest=rest,
-            ),
-            now=self._now,
-            sleep=self._sleep,
-        )
-        with exchanging:
-            metrics = dict(work(now) or {})
-        metrics |= {
-            "exchanges": float(exchanging.session.exchanges),
-            "exchange_seconds": exchanging.seconds,
-        }
-        return exchanging.session.offer, metrics
 
     def collect(self, delivery: bytes) -> Progress:
         """Apply the last delivery; the model then is what this member hands in.
@@ -368,47 +292,34 @@ class DurableMember:
         NotJoinedError, PacketError, StateError
             As for :meth:`train`.
         """
-        snapshot = self._load()
+        snapshot = self._persistence.needed()
         member = self._member(_terms(snapshot.progress.settings))
         progress, offer = self._restore(snapshot, member)
         del snapshot
         if self._session(member, progress, offer).apply(delivery):
             progress = progress.after(applied=member.applied, log=new_log() if progress.log else "")
-            self._save(Snapshot.of(member, progress, offer))
+            self._persistence.save(Snapshot.of(member, progress, offer))
         return progress
 
-    def _load(self) -> Snapshot:
-        snapshot = self._store.load()
-        if snapshot is None:
-            raise NotJoinedError(f"member {self._index} holds no state of this run: let it join first.")
-        return snapshot
-
-    def _held(self, incarnation: int) -> Snapshot | None:
-        """Return the state that a start may replace; None if there is none, or none that can be used."""
-        try:
-            return self._store.load()
-        except StateError as error:
-            if not incarnation:
-                raise
-            # It is to be replaced: whatever is wrong with it does not matter.
-            logger.warning("member %d starts anew, and loses its state: %s", self._index, error)
-            return None
-
     def _restore(self, snapshot: Snapshot, member: Member) -> tuple[Progress, Values | None]:
-        """Make the member what it was, with what it exchanged since; return how far it is, and its offer."""
-        self._log = snapshot.progress.log
-        entries: list[Entry] = []
-        if self._logs is not None:
-            snapshot, entries = caught_up(snapshot, self._logs)
-        snapshot.restore(member)
-        if (member.anchor is None) == self._exchange.anchored:
-            raise StateError(f"{snapshot.source} is not of this run: an anchor is missing, or one too many.")
-        for entry in entries:
-            if entry.held is not None:
-                member.hold(entry.exchange, entry.held)
-            if member.anchor is not None:
-                entry.move(member.anchor, member.draw.coordinates(entry.exchange))
-        return snapshot.progress, snapshot.offer
+        """Make the member what it was; return how far it is, and its offer."""
+        return self._persistence.restore(snapshot, member, anchored=self._exchange.anchored)
+
+    def _refuse_round(self, number: int, progress: Progress, terms: Terms, *, once: bool) -> None:
+        """Refuse a request to train that is none of this run, or too late; ``once`` is what it asks for."""
+        if not 1 <= number <= terms.rounds:
+            raise ExchangeError(f"round {number} is none of this run: it has rounds 1 to {terms.rounds}.")
+        if once != plane_of(terms.exchange).once_per_round:
+            raise ExchangeError(
+                f"a request to train that does not fit a run on the {terms.exchange.exchange_plane} plane: "
+                "the ServerApp must use WashStrategy of the same version."
+            )
+        over = number > progress.round and number <= progress.applied and once
+        if number < progress.round or over:
+            raise ExchangeError(
+                f"round {number} is over for member {self._index}, which is at round {progress.round} and "
+                f"has seen exchange {progress.applied}."
+            )
 
     def _begin_anchor(self, member: Member, packet: bytes, exchange: int, incarnation: int) -> None:
         """Let a member start with the anchor that comes with its weights, or with these as the anchor."""
@@ -424,13 +335,6 @@ class DurableMember:
             raise ExchangeError("a request to start anew without the anchor: update the older side.")
         else:
             member.begin_anchor()
-
-    def _save(self, snapshot: Snapshot, *, anew: bool = False) -> None:
-        """Keep a snapshot, and the logs of this one and the one before."""
-        self._store.save(snapshot, anew=anew)
-        if self._logs is not None and snapshot.progress.log:
-            self._logs.forget({snapshot.progress.log, self._log})
-            self._log = snapshot.progress.log
 
     def _member(self, terms: Terms) -> Member:
         if self._made is None or self._made[0] != terms:

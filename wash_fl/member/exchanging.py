@@ -5,12 +5,12 @@ verdict on the offer before it; with overlap the slice of one step travels while
 """
 
 import logging
-import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
+from wash_fl.clock import Clock
 from wash_fl.errors import ExchangeError
 from wash_fl.faults import points
 from wash_fl.member.log import ExchangeLog
@@ -106,8 +106,8 @@ class Exchanging:
         The last offer of the rounds before.
     options : StepOptions
         When to exchange, and when to save.
-    now, sleep : callable
-        A clock that never goes back, and waiting by it.
+    clock : Clock
+        What waiting is measured by.
 
     Attributes
     ----------
@@ -126,8 +126,7 @@ class Exchanging:
         packets: RunPackets,
         offer: Offer,
         options: StepOptions,
-        now: Callable[[], float] = time.monotonic,
-        sleep: Callable[[float], None] = time.sleep,
+        clock: Clock | None = None,
     ) -> None:
         self.session = MemberSession(member, packets, offer, record=log, reach=self._reach)
         self.seconds = 0.0
@@ -135,15 +134,14 @@ class Exchanging:
         self._line = line
         self._log = log
         self._options = options
-        self._now = now
-        self._sleep = sleep
+        self._clock = clock or Clock()
         self._steps = 0
         self._resting: Buffers | None = None
         self._try_again_at = 0.0
         self._pause = 0.1
 
     def __enter__(self) -> "Exchanging":
-        began = self._now()
+        began = self._clock.now()
         try:
             # An offer from before a crash may still be out, and then nothing may change until it is settled.
             if self.session.out:
@@ -153,7 +151,7 @@ class Exchanging:
         except BaseException as error:
             self._leave(error)
             raise
-        self.seconds += self._now() - began
+        self.seconds += self._clock.now() - began
         optimizer = self._member.optimizer
         self._hooks: list[Any] = [
             optimizer.register_step_pre_hook(self._before_step),
@@ -185,11 +183,11 @@ class Exchanging:
     def _after_step(self, *_: object) -> None:
         options = self._options
         self._steps += 1
-        began = self._now()
+        began = self._clock.now()
         self._conclude()
         if (options.first_step + self._steps) % options.every == 0:
             self._exchange()
-        self.seconds += self._now() - began
+        self.seconds += self._clock.now() - began
         if self._log.size >= options.rest_at:
             self._conclude()
             # A loop steps its scheduler after the optimizer: what it keeps is as it is to be only later.
@@ -219,12 +217,12 @@ class Exchanging:
         """Reach the server if it can be done now; without it the member trains on for itself."""
         if self._line.connected:
             return True
-        if self._now() < self._try_again_at:
+        if self._clock.now() < self._try_again_at:
             return False
         try:
             self.session.welcomed(self._line.connect(self._member.applied))
         except LineLostError as error:
-            self._try_again_at = self._now() + self._pause
+            self._try_again_at = self._clock.now() + self._pause
             self._pause = min(2 * self._pause, 10.0)
             logger.warning("member %d trains on without the server: %s", self._member.index, error)
             return False
@@ -263,7 +261,7 @@ class Exchanging:
         ExchangeError
             If the server stays away. The offer may be settled, so the member must not train on.
         """
-        limit, pause = self._now() + self._line.patience, 0.05
+        limit, pause = self._clock.now() + self._line.patience, 0.05
         session, line = self.session, self._line
         while True:
             try:
@@ -272,13 +270,13 @@ class Exchanging:
                 line.send(session.offer.exchange, self._member.applied, session.packet())
                 return session.replied(self._receive())
             except LineLostError as error:
-                if self._now() >= limit:
+                if self._clock.now() >= limit:
                     raise ExchangeError(
                         f"member {self._member.index} has offered for exchange {session.offer.exchange}, and "
                         f"the server was not reached for {line.patience:g} s ({error}): it waits for the "
                         "next request, and goes on where it is."
                     ) from error
-                self._sleep(pause)
+                self._clock.sleep(pause)
                 pause = min(2 * pause, 2.0)
 
     def _reach(self, point: str) -> None:

@@ -35,6 +35,9 @@ _PREFIX: Final = "exchanges."
 _CHAIN: Final = 2
 """A chain has as many bits as two values."""
 
+LOG_BYTES: Final = 16 << 20
+"""A log smaller than this, or than the model, is no reason to save the member in the middle of a round."""
+
 HEADER_BYTES, SUM_BYTES = _HEADER.size, _SUM.size
 """Of a record, before and after its values."""
 
@@ -184,10 +187,18 @@ class Logs:
     ----------
     folder : Path
         The member's folder.
+    least : int, optional
+        A log smaller than this many bytes is no reason to save the member in the middle of a round;
+        ``LOG_BYTES`` by default.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, least: int | None = None) -> None:
         self._folder = folder
+        self._least = LOG_BYTES if least is None else least
+
+    def enough(self, parameters: int) -> int:
+        """Return the bytes of a log at which a member with so many parameters is saved: its own, or more."""
+        return max(self._least, 4 * parameters)
 
     def open(self, name: str) -> ExchangeLog:
         """Return a log; it need not be there."""

@@ -6,6 +6,7 @@ measurement is arithmetic, and here.
 """
 
 import math
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from wash_fl.core.plane import plane_of
@@ -62,6 +63,10 @@ class Round:
         if self.seconds:
             return (self.number - 1 + step / self.steps) / self.terms.rounds
         return (self.first_step + step) / (self.terms.rounds * self.terms.local_steps)
+
+
+Work = Callable[[Round], Mapping[str, float] | None]
+"""Takes a round's optimizer steps and returns metrics by name."""
 
 
 def plan(number: int, seconds: float, progress: Progress, terms: Terms) -> Round:

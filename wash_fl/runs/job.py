@@ -1,11 +1,8 @@
 """The main job on the server: train the members, average them, evaluate, export, and write it all down."""
 
 import logging
-import math
 import os
-import time
 from contextlib import suppress
-from typing import Any
 
 from flwr.serverapp import Grid
 
@@ -15,33 +12,26 @@ from wash_fl.consensus.batchnorm import estimate
 from wash_fl.consensus.finish import Evaluator, Outcome
 from wash_fl.consensus.treatment import re_estimated
 from wash_fl.core.cost import cost_of_run
-from wash_fl.core.plane import plane_of
 from wash_fl.core.recipes import sentence
 from wash_fl.flower.faulty_grid import with_faults
 from wash_fl.flower.options import StrategyOptions
 from wash_fl.flower.records import Arrays, array_record
 from wash_fl.flower.strategy import WashStrategy
-from wash_fl.flower.traffic import Traffic
-from wash_fl.flower.watching import Watcher
 from wash_fl.member.parameters import model_layout
 from wash_fl.member.slots import travelling_slots
 from wash_fl.member.state_dict import batchnorm_layers, state_arrays
 from wash_fl.member.training import make_optimizer
-from wash_fl.protocol.commands import RoundEnded
 from wash_fl.runs.deciding import decided
+from wash_fl.runs.events import Events
 from wash_fl.runs.exporting import export_averaged
 from wash_fl.runs.figures import draw_figures
 from wash_fl.runs.folder import AVERAGED, FIGURES, JOURNAL, MODEL, SUMMARY, RunFolder
 from wash_fl.stream.place import Place
-from wash_fl.stream.reports import ExchangeReport
 from wash_fl.tasks.division import refuse_division
 from wash_fl.tasks.models import initial_model
 from wash_fl.tasks.task import Task, load_task
 
 logger = logging.getLogger("flwr.wash_fl")
-
-SHOW_SECONDS = 2.0
-"""How often a run's exchanges over streams are shown while a round lasts."""
 
 
 def run_job(grid: Grid, config: RunConfig) -> RunFolder:
@@ -94,31 +84,6 @@ def _train(grid: Grid, evaluator: Evaluator, folder: RunFolder) -> tuple[Outcome
     del model
     cost = cost_of_run(layout, config.exchange, training.rounds, training.local_steps, seed=training.seed)
     folder.log("exchanges", does=sentence(config.exchange), up=cost.up, down=cost.down, fedavg=cost.fedavg)
-    last_shown = 0.0
-
-    def on_round(event: RoundEnded) -> None:
-        folder.log("round", **round_fields(event, strategy.traffic))
-        if plane_of(config.exchange).once_per_round:
-            took_place = ExchangeReport(event.settlement, event.seconds, strategy.traffic.row())
-            folder.log_exchange(**_exchange_fields(took_place))
-
-    def on_exchange(report: ExchangeReport) -> None:
-        nonlocal last_shown
-        folder.log_exchange(**_exchange_fields(report))
-        if time.monotonic() - last_shown >= SHOW_SECONDS:
-            last_shown = time.monotonic()
-            sums = strategy.traffic.total()
-            folder.log("exchange", exchange=report.settlement.exchange, bytes=sums)
-
-    def on_member(member: int, weights: Arrays) -> None:
-        if config.fleet.save_members:
-            folder.save_member(member, weights)
-        folder.log("member", member=member, accuracy=evaluator.add_member(member, weights))
-
-    def on_average(weights: Arrays, recalibrated: bool) -> None:
-        if not recalibrated:
-            folder.log("averaged", accuracy=evaluator.add_average(weights))
-
     options = StrategyOptions.of(
         config,
         run_name=folder.path.name,
@@ -127,14 +92,11 @@ def _train(grid: Grid, evaluator: Evaluator, folder: RunFolder) -> tuple[Outcome
         classes=task.classes,
         averaged_buffers=task.averaged_buffers,
     )
+    events = Events(folder, evaluator)
     strategy = WashStrategy(
-        layout,
-        options,
-        place=Place.from_environment(os.environ),
-        watcher=Watcher(
-            on_round=on_round, on_exchange=on_exchange, on_member=on_member, on_average=on_average
-        ),
+        layout, options, place=Place.from_environment(os.environ), watcher=events.watcher()
     )
+    events.traffic = strategy.traffic
     strategy.traffic.before = folder.last("round").get("bytes", {})
     result = strategy.start(
         grid,
@@ -180,36 +142,3 @@ def finish(folder: RunFolder, evaluator: Evaluator, outcome: Outcome, strategy: 
     folder.save_summary(summary)
     logger.info("averaged accuracy %.4f, ensemble %.4f", outcome.recalibrated, outcome.ensemble)
     logger.info("the model is %s", folder.path / MODEL)
-
-
-def _exchange_fields(report: ExchangeReport) -> dict[str, Any]:
-    settlement = report.settlement
-    return {
-        "exchange": settlement.exchange,
-        "members": list(settlement.members),
-        "distance": None if settlement.gauge is None else settlement.gauge.distance,
-        "seconds": report.seconds,
-        "bytes": report.bytes,
-    }
-
-
-def round_fields(event: RoundEnded, traffic: Traffic) -> dict[str, Any]:
-    """Return a round as it is written into the run's metrics."""
-    gauge = event.settlement.gauge
-    return {
-        "round": event.round,
-        "participants": sorted(event.metrics),
-        "absent": list(event.absent),
-        "absent_because": {str(member): reason for member, reason in event.absent_because.items()},
-        "set_aside": {str(member): reason for member, reason in event.settlement.aside.items()},
-        # JSON has no NaN; a metric that is not a number is left out rather than made up.
-        "members": {
-            str(member): {name: value for name, value in metrics.items() if math.isfinite(value)}
-            for member, metrics in sorted(event.metrics.items())
-        },
-        "distance": None if gauge is None else gauge.distance,
-        "relative_distance": None if gauge is None else gauge.relative,
-        "distance_by_tensor": {} if gauge is None else gauge.by_tensor(),
-        "bytes": traffic.total(),
-        "seconds": event.seconds,
-    }

@@ -147,17 +147,17 @@ PLANTED = {
     ),
     "replies before it saves": Fault(
         "wash_fl.member.durable:DurableMember.train",
-        "self._save(Snapshot.of(member, progress, last.values))",
-        "number % 3 and self._save(Snapshot.of(member, progress, last.values))",
+        "self._persistence.save(Snapshot.of(member, progress, last.values))",
+        "number % 3 and self._persistence.save(Snapshot.of(member, progress, last.values))",
     ),
     "saves without its offer": Fault(
         "wash_fl.member.durable:DurableMember.train",
-        "self._save(Snapshot.of(member, progress, last.values))",
-        "self._save(Snapshot.of(member, progress, None))",
+        "self._persistence.save(Snapshot.of(member, progress, last.values))",
+        "self._persistence.save(Snapshot.of(member, progress, None))",
     ),
     "collects and does not save": Fault(
         "wash_fl.member.durable:DurableMember.collect",
-        "self._save(Snapshot.of(member, progress, offer))",
+        "self._persistence.save(Snapshot.of(member, progress, offer))",
         "pass",
     ),
     "starts anew whenever asked to": Fault(
@@ -335,7 +335,7 @@ PLANTED = {
         'packet, log = b"", progress.log',
     ),
     "does not read its log": Fault(
-        "wash_fl.member.durable:DurableMember._restore", "member.hold(entry.exchange, entry.held)", "pass"
+        "wash_fl.member.persistence:Persistence.restore", "member.hold(entry.exchange, entry.held)", "pass"
     ),
     "forgets which offer is out": Fault(
         "wash_fl.member.log:caught_up",
@@ -399,7 +399,7 @@ PLANTED = {
         "member.anchor = None if self.anchor is None else Anchor(0 * self.anchor.values, self.anchor.chain)",
     ),
     "reads no move from its log": Fault(
-        "wash_fl.member.durable:DurableMember._restore",
+        "wash_fl.member.persistence:Persistence.restore",
         "entry.move(member.anchor, member.draw.coordinates(entry.exchange))",
         "pass",
     ),

@@ -22,13 +22,12 @@ from wash_fl.member.member import Member
 from wash_fl.member.parameters import model_layout
 from wash_fl.member.snapshot import Buffers
 from wash_fl.protocol.coordinator import Coordinator
-from wash_fl.protocol.journal import Journal
 from wash_fl.protocol.journal_rows import Enrolment
 from wash_fl.protocol.options import ServerOptions
 from wash_fl.protocol.packets import RunPackets
 from wash_fl.protocol.session import Offer
-from wash_fl.protocol.terms import Terms, run_identity
-from wash_fl.storage.sqlite_store import SqliteStore
+from wash_fl.protocol.terms import Terms
+from wash_fl.storage.open_journal import open_journal
 from wash_fl.stream.guard import Guard
 from wash_fl.stream.line import GrpcLine
 from wash_fl.stream.place import Place
@@ -187,11 +186,9 @@ class BenchFleet:
         gc.collect()  # of the model, whose memory would else be given back while the server's is measured
         with tempfile.TemporaryDirectory(prefix="wash-fl-") as name:
             self.folder = Path(name)
-            store = SqliteStore.open(
-                self.folder / "journal.sqlite", run_identity(terms), layout.fingerprint, synchronous="NORMAL"
-            )
+            journal = open_journal(self.folder / "journal.sqlite", terms, layout)
             options = ServerOptions(initial=INITIAL, exchange_deadline=LONG, start_timeout=LONG)
-            coordinator = Coordinator(terms, layout, Journal(store), options, now=time.monotonic())
+            coordinator = Coordinator(terms, layout, journal, options, now=time.monotonic())
             for member in range(self.members):
                 coordinator.state.membership.enrol(member, Enrolment(INITIAL))
             self.place = place_in(self.folder)
@@ -207,7 +204,7 @@ class BenchFleet:
                 coordinator.exchanges.begin(1, range(self.members), time.monotonic())
                 yield service
                 coordinator.exchanges.end(1, time.monotonic())
-            store.close()
+            journal.close()
 
     def run(self, streams: Service, work: Work) -> list[Any]:
         """Have all members do the same work, and return what each sends.

@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from wash_fl.clock import Clock
 from wash_fl.core.anchor import Anchor
 from wash_fl.core.draw import Draw
 from wash_fl.core.layout import Layout
@@ -34,9 +35,6 @@ from wash_fl.protocol.terms import Terms
 
 Held = NDArray[np.float32]
 """What a member holds, shape (slots, size)."""
-
-LOG_BYTES = 400
-"""A log that is longer is begun anew, after a snapshot: a few exchanges."""
 
 
 class Watch(Protocol):
@@ -312,6 +310,19 @@ class _Optimizer(torch.optim.SGD):
         return self.work()
 
 
+class _DeviceClock(Clock):
+    """The search's time; a process that sleeps stands still until the search lets it go on."""
+
+    def __init__(self, device: Device) -> None:
+        self._device = device
+
+    def now(self) -> float:
+        return self._device.watch.now()
+
+    def sleep(self, seconds: float) -> None:
+        self._device.pause(self.now() + seconds)
+
+
 class _Process:
     """What is in a member's memory."""
 
@@ -327,9 +338,7 @@ class _Process:
             run=run.identity,
             store=device.disk,
             logs=device.logs,
-            now=device.watch.now,
-            sleep=lambda seconds: device.pause(device.watch.now() + seconds),
-            log_bytes=LOG_BYTES,
+            clock=_DeviceClock(device),
         )
 
     def spoil(self) -> None:

@@ -11,6 +11,10 @@ Recorded = Callable[[Kind, int, Values], None]
 """``recorded(kind, exchange, values)`` is called once a record is in the file."""
 
 
+LOG_BYTES = 400
+"""A log that is longer is begun anew, after a snapshot: a few exchanges."""
+
+
 class WatchedLogs(Logs):
     """Logs whose writer can be killed before, within and after each record.
 
@@ -30,7 +34,7 @@ class WatchedLogs(Logs):
     """
 
     def __init__(self, folder: Path, fuse: Fuse, recorded: Recorded) -> None:
-        super().__init__(folder)
+        super().__init__(folder, least=LOG_BYTES)
         self.changes = 0
         self.fuse = fuse
         self.recorded = recorded

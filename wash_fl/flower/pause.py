@@ -1,18 +1,6 @@
-"""The time a server waits by; tests bring one of their own that does not make them wait."""
+"""How long a server sleeps while it waits."""
 
-import time
-
-
-class Clock:
-    """The machine's own clock."""
-
-    def now(self) -> float:
-        """Return seconds since some moment in the past; never runs backwards."""
-        return time.monotonic()
-
-    def sleep(self, seconds: float) -> None:
-        """Let time pass."""
-        time.sleep(seconds)
+from wash_fl.clock import Clock
 
 
 class Pause:
