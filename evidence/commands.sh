@@ -109,6 +109,31 @@ rare() { # the same steps and bytes in fewer and larger exchanges; 60 rounds are
     done
 }
 
+recipes_in() { # a folder, then options of the task: what has the bytes of FedAvg, a fifth, a twentieth, a fiftieth
+    folder=recipes/$1
+    shift
+    recipes=recipe-frugal,recipe-pairs,recipe-wash
+    wash-fl compare -o "$folder/1" "$@" --methods fedavg,fedavg-outer-step
+    wash-fl compare -o "$folder/20" "$@" --budget 0.05 --methods $recipes,fedavg,fedavg-outer-step,top-k
+    wash-fl compare -o "$folder/5" "$@" --budget 0.2 --methods $recipes,fedavg,fedavg-outer-step
+    wash-fl compare -o "$folder/50" "$@" --budget 0.02 --methods recipe-frugal,recipe-pairs,fedavg,fedavg-outer-step,top-k
+    # Three of the six seeds for the others.
+    wash-fl compare -o "$folder/20-others" "$@" --seeds 0,1,2 --budget 0.05 --methods sparta,single-merge,papa-all,late,early
+}
+
+recipes() { # the same number of steps in all four settings
+    recipes_in digits --seeds 0,1,2,3,4,5
+    set -- --task fashion-mnist --train-examples 10000 --calibration-examples 512 --memory-format channels-last \
+        --rounds 60 --seeds 0,1,2,3,4,5
+    recipes_in shared "$@" --division shared
+    recipes_in iid "$@" --division iid
+    recipes_in dirichlet-0.5 "$@" --division dirichlet --alpha 0.5
+    recipes_in dirichlet-0.1 "$@" --division dirichlet --alpha 0.1
+    for two in 1_2 3_4 5_6 7_8 9_10; do
+        recipes_in "people/without-$two" --task "people/without_$two.py" --members 8 --seeds 0
+    done
+}
+
 people() { # two others left out each time
     for two in 1_2 3_4 5_6 7_8 9_10; do
         wash-fl compare -o "smartwatch/without-$two" --task "people/without_$two.py" --members 8 \
@@ -118,6 +143,6 @@ people() { # two others left out each time
     done
 }
 
-for part in ${*:-digits sweeps search rare fashion more contiguous people}; do
+for part in ${*:-digits sweeps search rare fashion more contiguous people recipes}; do
     "$part"
 done

@@ -3,16 +3,18 @@
 import gc
 import json
 import sqlite3
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from flwr.clientapp import ClientApp
 
 from wash_fl.config import RunConfig
-from wash_fl.core.anchor import Anchor
-from wash_fl.core.codec import rounded
+from wash_fl.core.anchor import Anchor, Move, ServerAnchor
+from wash_fl.core.codec import decode_values, encode_values, rounded
 from wash_fl.errors import RunError, StateError
 from wash_fl.faults import points
 from wash_fl.faults.plan import FaultPlan
@@ -294,3 +296,32 @@ def test_a_difference_that_changed_is_found(tmp_path: Path) -> None:
     assert offer is not None
     rewrite(path, offer=offer + 1)
     assert problem(folder, states) == "member 2 offered other values in exchange 3"
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        lambda move: {"data": encode_values(2 * move.delta, "int8")},
+        lambda move: {"error": 0 * move.error},
+        lambda move: {"momentum": np.nextafter(move.momentum, np.float32(9))},
+    ],
+    ids=["what is delivered", "error", "momentum"],
+)
+@pytest.mark.parametrize("plan", ["", "kill server exchange=3 at=settled"])
+def test_a_server_that_reckoned_otherwise_is_found(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, plan: str, changes: Callable[[Move], dict[str, Any]]
+) -> None:
+    outcome = ServerAnchor.outcome
+
+    def wrong(self: ServerAnchor, *arguments: Any) -> Move | None:
+        move = outcome(self, *arguments)
+        assert move is not None
+        changed = replace(move, **changes(move))
+        delta = decode_values(changed.data, self._dtype, *move.delta.shape)
+        return replace(changed, delta=delta)
+
+    with monkeypatch.context() as planted:
+        planted.setattr(ServerAnchor, "outcome", wrong)
+        folder, states = run(tmp_path, plan, **ANCHORED)
+    last = 3 if plan else 4
+    assert problem(folder, states) == f"exchange {last} moved the anchor by other values than the offers make"

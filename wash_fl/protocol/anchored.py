@@ -65,6 +65,8 @@ class Anchored:
         From where it is restored.
     first : ndarray of float32, shape (slots, size)
         The anchor that the run begins with.
+    before : int, optional
+        An exchange: it and those after it are as if they had not been settled, for who looks at it again.
 
     Attributes
     ----------
@@ -72,7 +74,15 @@ class Anchored:
         As it is after the last settled exchange.
     """
 
-    def __init__(self, draw: Draw, config: ExchangeConfig, journal: Journal, first: Values) -> None:
+    def __init__(
+        self,
+        draw: Draw,
+        config: ExchangeConfig,
+        journal: Journal,
+        first: Values,
+        *,
+        before: int | None = None,
+    ) -> None:
         self.anchor = ServerAnchor(first.copy(), config)
         self._draw = draw
         self._dtype = config.dtype
@@ -81,7 +91,7 @@ class Anchored:
         self._moves: dict[int, Moved] = {}
         self._written = 0  # the exchange after which the journal has all of the anchor
         self._since = 0  # coordinates of the moves since
-        self._restore()
+        self._restore(before)
 
     def applied(self, member: int) -> int:
         """Return the last exchange whose D a member has, as far as it has acknowledged it."""
@@ -199,7 +209,7 @@ class Anchored:
                 needless.append(exchange)
         return tuple(needless)
 
-    def _restore(self) -> None:
+    def _restore(self, before: int | None) -> None:
         vectors = dict(self._journal.vectors())
         if not vectors:
             if self._journal.lasts:
@@ -210,6 +220,8 @@ class Anchored:
             slot, kind = divmod(key, len(_KINDS))
             getattr(self.anchor, _KINDS[kind])[slot] = np.frombuffer(vector.values, dtype="<f4")
         for moved in self._journal.moves():
+            if before is not None and moved.exchange >= before:
+                continue
             self._keep(moved)
             coordinates = self._draw.coordinates(moved.exchange)
             shape = len(self._draw.layout.slots), coordinates.size
