@@ -1,5 +1,6 @@
 """What more than one room of tests uses."""
 
+import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
@@ -25,6 +26,13 @@ with suppress(ModuleNotFoundError):  # where tools/arm64.py runs the tests of wh
     import torch
 
     torch.set_num_threads(1)
+    if not torch.accelerator.is_available():
+        # Where there is no such device torch.manual_seed notes down at every call, with three stack traces,
+        # how they are to be seeded if one comes: most of what a small fleet's members would take.
+        torch.manual_seed = torch.default_generator.manual_seed
+
+# Nothing here cuts the power: that files are synced is asked of the calls, which these tests watch.
+os.fsync = lambda descriptor: None
 
 # The same examples in every run: a failure is a failure for everybody, and a slow machine is no failure.
 settings.register_profile("wash_fl", derandomize=True, deadline=None, database=None)
@@ -177,6 +185,18 @@ def wash(monkeypatch, capsys) -> Command:
         return CommandResult(exit_info.value.code or 0, printed.out, printed.err)  # type: ignore[arg-type]
 
     return run
+
+
+@pytest.fixture
+def only_trained(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A job ends with the averaged weights and the summary: no file is exported, and no figure drawn."""
+    from types import SimpleNamespace
+
+    from wash_fl.runs import job
+
+    parity = SimpleNamespace(largest_difference=0.0, agreement=1.0)
+    monkeypatch.setattr(job, "export_averaged", lambda *arguments: parity)
+    monkeypatch.setattr(job, "draw_figures", lambda *arguments: None)
 
 
 @pytest.fixture

@@ -20,6 +20,8 @@ from wash_fl.core.mix import mix
 from wash_fl.core.wire import exchange_pb2 as wire
 
 ALWAYS_THE_SAME = settings(derandomize=True, deadline=None, database=None, max_examples=150)
+# Random values are as good as random seeds: 600 of them for each member.
+SEEDS_ALONE = settings(ALWAYS_THE_SAME, max_examples=25)
 
 BLOCK = Int8.block
 FLOATS = st.floats(width=32, allow_nan=False, allow_infinity=False)
@@ -133,7 +135,7 @@ def test_values_are_rounded_to_the_nearest(dtype, bits):
 
 @EVERY
 @CONFIGS
-@ALWAYS_THE_SAME
+@SEEDS_ALONE
 @given(seed=st.integers(0, 2**32), members=st.integers(2, 7), trained=st.booleans())
 def test_the_sum_over_the_members_is_conserved(dtype, config, *, seed, members, trained):
     exchange = ExchangeConfig(dtype=dtype, **config)

@@ -1,5 +1,6 @@
 """Tests of the coordinates of an exchange: what they are, how probable each is, and what drawing costs."""
 
+import functools
 import tracemalloc
 
 import numpy as np
@@ -257,6 +258,7 @@ def test_names_and_slots_do_not_matter_but_sizes_do():
 LIMIT = 4.8  # standard errors: by chance one in 600,000 checks is beyond
 
 
+@functools.cache
 def drawn_rows(size, p, rows):
     """Return what wash_fl draws from ``rows`` tensors of a size, shape (rows, size), True where selected."""
     tensors = min(rows, 2500)
@@ -264,6 +266,7 @@ def drawn_rows(size, p, rows):
     chosen = np.zeros((rows // tensors, tensors * size), dtype=bool)
     for exchange, row in enumerate(chosen, start=1):
         row[draw.coordinates(exchange)] = True
+    chosen.flags.writeable = False
     return chosen.reshape(-1, size)
 
 

@@ -70,6 +70,24 @@ def check_audit(rig: Rig, served: Served) -> None:
     assert found.values > 0
 
 
+def test_serverapp_and_members_that_are_killed_end_with_the_weights_of_the_undisturbed_run(
+    rig: Rig, undisturbed: str
+) -> None:
+    served = rig.serve(
+        "killed",
+        "kill server exchange=2 at=settled; kill member=1 exchange=3 at=trained; "
+        "kill member=2 exchange=3 at=saved",
+    )
+    print(f"\n{served.sha256} after {len(served.restarts)} restarts, undisturbed {undisturbed}")
+    assert served.injected == {"kill": 3}
+    assert len(served.restarts) == 1
+    # Of round 2 nobody is told: the server was killed after it had settled the exchange.
+    assert served.participants == [[0, 1, 2]] * (ROUNDS - 1)
+    assert served.sha256 == undisturbed
+    check_audit(rig, served)
+
+
+@pytest.mark.long
 def test_serverapp_and_members_killed_again_and_again_end_with_the_weights_of_the_undisturbed_run(
     rig: Rig, undisturbed: str
 ) -> None:

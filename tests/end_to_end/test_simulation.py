@@ -121,42 +121,26 @@ def test_nothing_runs_on_after_the_run(of_digits: Descendants) -> None:
 
 
 def test_the_finished_run_can_be_evaluated_exported_and_used(
-    digits: tuple[str, RunFolder], tmp_path: Path
+    digits: tuple[str, RunFolder], tmp_path: Path, wash: Any
 ) -> None:
     import numpy as np
 
     from wash_fl.tasks import digits as task
 
     run = digits[1]
-    found = json.loads(
-        subprocess.run(
-            [*WASH_FL, "evaluate", str(run.path), "--json"], capture_output=True, text=True, check=True
-        ).stdout
-    )
+    found = json.loads(wash("evaluate", run.path, "--json").out)
     assert found["averaged"] == found["onnx"] == run.summary()["accuracy"]["averaged"]
     before = (run.path / "model.onnx").read_bytes()
-    subprocess.run([*WASH_FL, "export", str(run.path), "-o", str(tmp_path / "again.onnx")], check=True)
+    assert wash("export", run.path, "-o", tmp_path / "again.onnx").status == 0
     assert (tmp_path / "again.onnx").read_bytes() == before
-    refused = subprocess.run(
-        [*WASH_FL, "export", str(run.path), "--tolerance", "1e-12"],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert refused.returncode == 1
-    assert "above the tolerance of 1e-12" in refused.stderr
+    refused = wash("export", run.path, "--tolerance", "1e-12")
+    assert refused.status == 1
+    assert "above the tolerance of 1e-12" in refused.err
     assert (run.path / "model.onnx").read_bytes() == before
     (run.path / "model.refused.onnx").unlink()
     image, label = task.test_data()[0]
     np.save(tmp_path / "image.npy", image.numpy())
-    predicted = json.loads(
-        subprocess.run(
-            [*WASH_FL, "predict", str(run.path / "model.onnx"), str(tmp_path / "image.npy"), "--json"],
-            capture_output=True,
-            text=True,
-            check=True,
-        ).stdout
-    )
+    predicted = json.loads(wash("predict", run.path / "model.onnx", tmp_path / "image.npy", "--json").out)
     assert predicted["predictions"][0]["label"] == str(int(label))
 
 

@@ -93,6 +93,7 @@ def test_both_directions_have_the_bytes_of_the_dtype(tmp_path: Path, dtype: str)
     ],
     ids=lambda options: "-".join(map(str, options.values())),
 )
+@pytest.mark.usefixtures("only_trained")
 def test_a_fleet_gives_the_weights_of_the_trainer(tmp_path: Path, options: dict[str, Any]) -> None:
     config = RunConfig.from_mapping(
         {

@@ -20,7 +20,7 @@ from wash_fl.runs.job import run_job
 
 from fleet import Fleet, make_model, random_faults
 
-ROUNDS = 8
+ROUNDS = 5
 EVERY = pytest.mark.parametrize("dtype", list(DTYPES))
 MIXES: dict[str, dict[str, Any]] = {
     "pairs": {"mix": "shuffle"},
@@ -101,6 +101,7 @@ def test_the_bytes_that_travel_are_those_of_the_dtype(tmp_path: Path, dtype: str
     ],
     ids=lambda options: "-".join(map(str, options.values())),
 )
+@pytest.mark.usefixtures("only_trained")
 def test_a_fleet_gives_the_weights_of_the_trainer_in_about_the_bytes_of_the_dtype(
     tmp_path: Path, options: dict[str, Any]
 ) -> None:

@@ -30,6 +30,8 @@ from wash_fl.runs.folder import JOURNAL, RunFolder
 from wash_fl.runs.job import run_job
 from wash_fl.storage.sqlite_store import SqliteStore
 
+pytestmark = pytest.mark.usefixtures("only_trained")
+
 OPTIONS = {
     "recipe": "none",
     "members": 3,

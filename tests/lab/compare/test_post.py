@@ -28,6 +28,7 @@ OPTIONS = {
 @pytest.mark.parametrize(
     "options", [{}, {"dtype": "int8", "topology": "permutation"}, {"exchange-optimizer": True}]
 )
+@pytest.mark.usefixtures("only_trained")
 def test_slices_are_counted_as_in_a_run(tmp_path: Path, options: dict[str, object]) -> None:
     from clients.client_app import app
 
