@@ -34,6 +34,7 @@ def test_it_is_one_page_and_needs_neither_flower_nor_wash_fl():
     assert {name.split(".")[0] for name in imported} == {"copy", "torch", "sklearn"}
 
 
+@pytest.mark.long
 def test_the_average_of_shuffled_members_is_near_their_ensemble_and_that_of_isolated_ones_is_not():
     printed = subprocess.run(
         [sys.executable, PAGE], capture_output=True, text=True, check=True, timeout=580
