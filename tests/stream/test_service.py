@@ -126,6 +126,12 @@ def test_who_is_not_let_in(server, caplog, changes, reason):
     assert server.escrow.settled == 0
 
 
+@pytest.mark.parametrize("wrong", [{"version": 2}, {"run": bytes(16)}, {"layout": bytes(32)}, {"applied": 1}])
+def test_who_proves_nothing_is_told_nothing(server, wrong):
+    right = server.say(server.hello(0, token=bytes(32)))
+    assert server.say(server.hello(0, **({"token": bytes(32)} | wrong))) == right
+
+
 def test_a_token_is_of_one_member_and_run(server):
     other = Server()
     tokens = {server.token(member) for member in range(MEMBERS)}

@@ -16,6 +16,7 @@ from wash_fl.deploy.control import Control
 from wash_fl.deploy.description import FILE, LARGEST, Description
 from wash_fl.deploy.parts import SUPERLINK, Parts, Say, node_role, pids, send
 from wash_fl.errors import RunError
+from wash_fl.files import private_folder
 from wash_fl.system.locks import locked
 
 CONNECTION = "fleet"
@@ -230,8 +231,9 @@ class Fleet:
         for member in range(self.description.members):
             if not parts.key(member).exists():
                 node_keys.make_node_key(parts.credentials, parts.key(member).name)
-            parts.state(member).mkdir(parents=True, exist_ok=True)
-        parts.server.mkdir(exist_ok=True)
+            private_folder(parts.node(member))
+            private_folder(parts.state(member))
+        private_folder(parts.server)
         (parts.server / "config.toml").write_text(
             f'[superlink]\ndefault = "{CONNECTION}"\n\n[superlink.{CONNECTION}]\naddress = "{self.address}"\n'
             f"root-certificates = {_toml(parts.credentials / certificates.AUTHORITY)}\n"

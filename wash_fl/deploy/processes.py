@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from wash_fl.errors import RunError
+from wash_fl.files import private_opener
 
 MARK = "WASH_FL_STARTED_BY"
 """Environment variable that every process of ours inherits, so that none is left behind."""
@@ -70,7 +71,7 @@ def start(command: Sequence[str], environment: Mapping[str, str], log: Path) -> 
     It gets a session of its own: Ctrl-C in the terminal reaches this process alone, which then stops it, and
     it outlives the terminal.
     """
-    with log.open("ab") as file:
+    with open(log, "ab", opener=private_opener) as file:
         return subprocess.Popen(
             [str(Path(sys.executable).with_name(command[0])), *command[1:]],
             env=dict(environment),

@@ -12,6 +12,7 @@ import wash_fl
 from wash_fl.config import RunConfig
 from wash_fl.core.recipes import resolve
 from wash_fl.errors import RunError
+from wash_fl.files import private_opener
 from wash_fl.option import AUTO
 from wash_fl.runs.deciding import as_begun
 from wash_fl.runs.folder import LOG, RunFolder, default_name
@@ -78,7 +79,11 @@ def keep_log(log: Path, folder: Path) -> None:
     """Append what Flower said to the log in the run's folder, where there is room for it."""
     if folder.is_dir() and log.is_file():
         # A full disk may be why the run has failed, and that is what has to be said.
-        with suppress(OSError), log.open("rb") as source, (folder / LOG).open("ab") as target:
+        with (
+            suppress(OSError),
+            log.open("rb") as source,
+            open(folder / LOG, "ab", opener=private_opener) as target,
+        ):
             shutil.copyfileobj(source, target)
 
 

@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 
 from wash_fl.core.anchor import Anchor
 from wash_fl.errors import StateError
+from wash_fl.files import private_opener
 from wash_fl.member.parameters import Values
 from wash_fl.member.snapshot import Snapshot
 
@@ -174,7 +175,7 @@ class ExchangeLog:
         for _ in self.read():
             pass
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        file = self.path.open("ab", buffering=0)
+        file = open(self.path, "ab", buffering=0, opener=private_opener)  # noqa: SIM115 (closed by close)
         # Behind half a record nothing would be found.
         file.truncate(self.size)
         return file

@@ -20,7 +20,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from wash_fl.errors import StateError
-from wash_fl.files import replacing
+from wash_fl.files import private_folder, replacing
 from wash_fl.member.encoding import Damage, encode, read
 from wash_fl.member.log import Logs
 from wash_fl.member.snapshot import Snapshot
@@ -149,7 +149,9 @@ class FileStore:
         try:
             for leftover in self.path.parent.glob(f".{FILE}.*.part"):
                 leftover.unlink()  # of a writer that was killed; it may fill the disk
-            with replacing(self.path) as scratch:
+            for folder in (self.path.parent.parent, self.path.parent):
+                private_folder(folder)
+            with replacing(self.path, private=True) as scratch:
                 _write(scratch, content)
                 if anew:
                     self.previous.unlink(missing_ok=True)

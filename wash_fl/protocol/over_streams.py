@@ -148,12 +148,13 @@ class OverStreams(Exchanges):
     def _refusal(self, hello: Hello) -> ServerReply | None:
         """Return why a caller is not let in; None if it is."""
         proven = hmac.compare_digest(hello.token, self.token(hello.member))
-        if hello.version != VERSION:
+        if not proven:
+            # Nothing else is said to who may be anybody: not even which run this is, or of which version.
+            reason = "its token is not that of this run and member: it comes with the train message."
+        elif hello.version != VERSION:
             reason = f"version {hello.version}, and this server has {VERSION}: update the older side."
         elif hello.run != self._packets.run:
             reason = "it is of another run."
-        elif not proven:
-            reason = "its token is not that of this run and member: it comes with the train message."
         elif hello.layout != self._packets.draw.layout.fingerprint:
             reason = "its model is another."
         elif hello.member not in self._membership.active():

@@ -12,7 +12,7 @@ from safetensors import SafetensorError
 
 from wash_fl.config import RunConfig, read_options
 from wash_fl.errors import RunError
-from wash_fl.files import write_text
+from wash_fl.files import private_folder, write_text
 from wash_fl.option import AUTO
 from wash_fl.runs.json_lines import append_line, json_lines
 from wash_fl.storage.weights_file import read_weights, write_weights
@@ -131,11 +131,12 @@ class RunFolder:
         for attempt in range(1, 1000):
             folder = cls(root / (name or default_name(config, attempt)))
             try:
-                folder.path.mkdir(parents=True)
+                private_folder(folder.path, new=True)
             except FileExistsError:
                 if not name:
                     continue
                 folder.check_is_runs()
+                private_folder(folder.path)  # of an older version
             except OSError as error:
                 raise RunError(f"cannot make the run's folder {folder.path}: {error.strerror}.") from error
             return folder

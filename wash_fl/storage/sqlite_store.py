@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any, Final, Self, cast
 
 from wash_fl.errors import RunError, StateError
-from wash_fl.files import replacing
+from wash_fl.files import make_private, replacing
 from wash_fl.protocol.journal_rows import DELIVERIES, ENROLMENTS, HEAD, MOVES, VECTORS, Head
 from wash_fl.protocol.store import Row, Table
 from wash_fl.storage.columns import FORMS, META, SCHEMA, TABLES, WITHOUT_ANCHOR, Columns, insert, seal, xor
@@ -88,6 +88,7 @@ class SqliteStore:
         """
         if not path.exists():
             _create(path, run, layout, WITH_ANCHOR if anchored else FORMAT)
+        make_private(path)  # one of an older version
         with explained(path, "read"):
             database = _connect(f"{path.absolute().as_uri()}?mode=rw")
         try:
@@ -258,7 +259,7 @@ def _create(path: Path, run: bytes, layout: bytes, kind: str) -> None:
     _remove_log(path)
     with (
         explained(path, "written"),
-        replacing(path) as scratch,
+        replacing(path, private=True) as scratch,  # the members' tokens follow from what is in it
         _without_log(scratch),
         closing(_connect(scratch.absolute().as_uri())) as database,
     ):
