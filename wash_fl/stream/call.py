@@ -16,6 +16,7 @@ from wash_fl.stream.counting import Counted, connection_of
 from wash_fl.stream.wire import read, reply_messages
 
 _NEWER: Final = "a newer call of this member took its place"
+_ROOM: Final = "too many calls have not said whose they are: call again"
 
 
 class Call:
@@ -27,6 +28,8 @@ class Call:
         Whose it is, once that is proven.
     who : str
         Whose it says it is, for the log.
+    peer : str
+        From where it comes, in gRPC's words.
     """
 
     def __init__(self, loop: asyncio.AbstractEventLoop, context: Any, counted: Counted) -> None:
@@ -36,7 +39,8 @@ class Call:
         self._thread = threading.get_ident()
         self._context = context
         self.counted = counted
-        self._connection = connection_of(context.peer())
+        self.peer: str = context.peer()
+        self._connection = connection_of(self.peer)
         self._told: asyncio.Future[ServerReply] | None = None
         self._task = asyncio.current_task()
         self._ending: asyncio.Task[None] | None = None
@@ -107,13 +111,17 @@ class Call:
         if self._told is not None and not self._told.done():
             self._resolve(ServerReply(ServerStatus.REPLACED, 0, reason=_NEWER))
         else:
-            self._ending = self._loop.create_task(self._end())
+            self._ending = self._loop.create_task(self._end(grpc.StatusCode.ABORTED, _NEWER))
 
-    async def _end(self) -> None:
+    def make_room(self) -> None:
+        """End this call: it has not said whose it is, and others wait."""
+        self._ending = self._loop.create_task(self._end(grpc.StatusCode.RESOURCE_EXHAUSTED, _ROOM))
+
+    async def _end(self, status: grpc.StatusCode, reason: str) -> None:
         """End the call while it waits to be spoken to: cancelling alone would not tell the other side."""
         try:
             with suppress(grpc.aio.AbortError):
-                await self._context.abort(grpc.StatusCode.ABORTED, _NEWER)
+                await self._context.abort(status, reason)
         finally:
             if self._task is not None:
                 self._task.cancel()

@@ -18,15 +18,16 @@ from wash_fl.protocol.events import CallLost, Farewell, Hello, Offered, TimeUp
 from wash_fl.protocol.messages import ServerReply, ServerStatus
 from wash_fl.protocol.over_streams import OverStreams
 from wash_fl.protocol.text import printable
+from wash_fl.stream import limits
 from wash_fl.stream.call import Call
 from wash_fl.stream.calls import Calls
 from wash_fl.stream.counting import Counted
+from wash_fl.stream.door import Door, address_of
 from wash_fl.stream.guard import Guard
 from wash_fl.stream.place import LISTEN, Place, split
 from wash_fl.stream.reports import ExchangeReport, OnExchange
 from wash_fl.stream.ticket import Ticket
 from wash_fl.stream.wire import (
-    CHANNEL,
     METHOD,
     SERVICE,
     Assembly,
@@ -36,23 +37,14 @@ from wash_fl.stream.wire import (
 
 logger = logging.getLogger("flwr.wash_fl")
 
-HELLO_SECONDS: Final = 20.0
-"""How long a call may be open before it has said who it is."""
 RESTART_SECONDS: Final = 120.0
 """How long a member with an offer out waits for a server that is started again."""
 SAMPLE_SECONDS: Final = 1.0
 """How often the kernel is asked what the connections have carried."""
+WARN_SECONDS: Final = 60.0
+"""How often it is said that strangers wait."""
 _STOP_SECONDS: Final = 2.0
 _START_SECONDS: Final = 20.0
-
-OPTIONS: Final = (
-    *CHANNEL,
-    # Two servers on one port would each see half of the members.
-    ("grpc.so_reuseport", 0),
-    ("grpc.keepalive_permit_without_calls", 0),
-    ("grpc.http2.max_pings_without_data", 0),
-    ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
-)
 
 
 class Service:
@@ -91,11 +83,13 @@ class Service:
         self.counted = Counted()
         self._guard = guard
         self._place = place
-        self._most = 4 * members + 8
+        self._members = members
         self._patience = deadline + RESTART_SECONDS
         self._on_exchange = on_exchange
         self._sampled = 0.0
+        self._warn_again_at = 0.0
         self._calls: Calls[Call] = Calls()
+        self._door: Door[Call] = Door(members)
         self._timer: asyncio.TimerHandle | None = None
         self._started: threading.Event = threading.Event()
         self._failure: BaseException | None = None
@@ -176,7 +170,10 @@ class Service:
     async def _serve(self) -> None:
         self._loop = asyncio.get_running_loop()
         self._end = asyncio.Event()
-        server = grpc.aio.server(options=OPTIONS, maximum_concurrent_rpcs=self._most)
+        # Room for who is on its way out, too: who is one too many is ended by the door, which knows why.
+        calls = 2 * (self._members + self._door.most)
+        options = limits.server_options(self._members)
+        server = grpc.aio.server(options=options, maximum_concurrent_rpcs=calls)
         handler = grpc.stream_stream_rpc_method_handler(self._exchange)
         server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, {METHOD: handler}),))
         place = self._place
@@ -198,11 +195,13 @@ class Service:
         del requests
         call = Call(self._loop, context, self.counted)
         try:
-            hello = await asyncio.wait_for(call.hello(), HELLO_SECONDS)
+            self._let_wait(call)
+            hello = await asyncio.wait_for(call.hello(), limits.HELLO_SECONDS)
             if hello is None:
                 return
             reply = self._greet(hello)
             if reply.status is ServerStatus.WELCOME:
+                self._door.leave(call)
                 self._replace(hello.member, call)
             await call.say(reply)
             if reply.status is ServerStatus.WELCOME:
@@ -213,9 +212,26 @@ class Service:
             )
             await call.say(ServerReply(ServerStatus.DENIED, 0, reason=printable(str(error))))
         finally:
+            self._door.leave(call)
             if call.member is not None and self._calls.end(call.member, call):
                 self._handle(CallLost(call.member))
             self.counted.sample()
+
+    def _let_wait(self, call: Call) -> None:
+        """Let a call say whose it is, in place of another that does not if there are too many."""
+        other = self._door.enter(call, call.peer)
+        if other is None:
+            return
+        other.make_room()
+        if time.monotonic() >= self._warn_again_at:
+            self._warn_again_at = time.monotonic() + WARN_SECONDS
+            logger.warning(
+                "%d calls of the stream port wait and do not say whose they are, the last from %s; so far %d "
+                "made room for others. Let only the devices' network reach the port.",
+                len(self._door),
+                address_of(call.peer),
+                self._door.turned_away,
+            )
 
     def _greet(self, hello: Hello) -> ServerReply:
         """Return what the coordinator says to who calls: its call is not known as the member's yet."""
