@@ -10,6 +10,7 @@ from wash_fl.member.member import Member
 from wash_fl.member.pace import Round, Work
 from wash_fl.member.persistence import Persistence
 from wash_fl.member.snapshot import Buffers, Progress, Snapshot
+from wash_fl.protocol.messages import EXCHANGES
 from wash_fl.protocol.packets import RunPackets
 from wash_fl.protocol.session import Offer
 
@@ -93,7 +94,7 @@ class StreamRound:
         with exchanging:
             metrics = dict(work(self.now) or {})
         metrics |= {
-            "exchanges": float(exchanging.session.exchanges),
+            EXCHANGES: float(exchanging.session.exchanges),
             "exchange_seconds": exchanging.seconds,
         }
         return exchanging.session.offer, metrics

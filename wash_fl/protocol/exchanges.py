@@ -42,6 +42,9 @@ class Exchanges(Protocol):
     def handle(self, event: StreamEvent, now: float) -> list[Command]:
         """Take what a member says on its stream."""
 
+    def unreached(self, members: Collection[int]) -> tuple[int, ...]:
+        """Return those of a round's members that had no way to its exchanges, in order."""
+
     def due(self) -> float | None:
         """Return when something is to be settled though nothing more comes; None if nothing is."""
 

@@ -5,6 +5,10 @@ Arrays are named by hash: who carries the messages has them.
 
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Final
+
+EXCHANGES: Final = "exchanges"
+"""The metric of a member that trained a round on the stream plane: in how many exchanges it took part."""
 
 
 class Kind(StrEnum):

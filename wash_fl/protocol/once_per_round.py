@@ -55,6 +55,11 @@ class OncePerRound(Exchanges):
         reply = ServerReply(ServerStatus.DENIED, self._escrow.settled, reason=reason)
         return [Tell(event.member, reply)]
 
+    def unreached(self, members: Collection[int]) -> tuple[int, ...]:
+        """Return nobody: offers come in replies."""
+        del members
+        return ()
+
     def due(self) -> float | None:
         """Return None: the round's end settles."""
         return None

@@ -41,6 +41,7 @@ class OverStreams(Exchanges):
         self._journal = state.journal
         self._quorum = Quorum(state.options.exchange_deadline, state.options.start_timeout)
         self._waiting: set[int] = set()
+        self._called: set[int] = set()
         self._open = False
         self._first = 0.0
         self._took_part: dict[int, None] = {}
@@ -79,6 +80,7 @@ class OverStreams(Exchanges):
         """Let the members of the round exchange."""
         del number
         self._took_part.clear()
+        self._called.clear()
         self._aside.clear()
         self._gauge = None
         self._quorum.begin(asked, now)
@@ -107,6 +109,10 @@ class OverStreams(Exchanges):
         self._waiting.discard(member)
         self._quorum.lost(member)
         return []
+
+    def unreached(self, members: Collection[int]) -> tuple[int, ...]:
+        """Return those of a round's members whose calls never came, in order."""
+        return tuple(sorted(set(members) - self._called))
 
     def due(self) -> float | None:
         """Return when the open exchange is to be settled, by the clock; None if none is open."""
@@ -141,6 +147,7 @@ class OverStreams(Exchanges):
             reason = f"it is ahead of the journal, an older copy ({ahead})."
             return self._reply(ServerStatus.DENIED, reason=reason)
         self._membership.acknowledge(member, hello.applied, sync=False)
+        self._called.add(member)
         self._waiting.discard(member)  # what the call before waited for comes with the next offer
         self._quorum.called(member, now)
         return self._reply(ServerStatus.WELCOME, member)

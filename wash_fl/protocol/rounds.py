@@ -13,8 +13,8 @@ from wash_fl.protocol.escrow import Settlement
 from wash_fl.protocol.events import Replied
 from wash_fl.protocol.exchanges import Exchanges
 from wash_fl.protocol.joining import Joining
-from wash_fl.protocol.messages import SILENT, Failure, Kind, Request, Status
-from wash_fl.protocol.presence import Presence
+from wash_fl.protocol.messages import EXCHANGES, SILENT, Failure, Kind, Request, Status
+from wash_fl.protocol.presence import FEWEST, Presence
 from wash_fl.protocol.reasons import in_words
 from wash_fl.protocol.state import ServerState
 from wash_fl.protocol.text import printable
@@ -26,7 +26,7 @@ PATIENCE: Final = 3
 """How many times a round's deadline a request is kept for a member that is late."""
 
 EMPTY_ROUNDS: Final = 3
-"""Rounds in a row without any member after which a run is given up."""
+"""Rounds in a row without any member, or without two that could exchange, after which a run is given up."""
 
 MOST_METRICS: Final = 100
 """Metrics of a member and round that are kept: they are written to the run's log for good."""
@@ -73,6 +73,7 @@ class Rounds:
         self._options = options
         self._trained = state.membership.rounds > 0
         self._empty = 0
+        self._apart = 0
         self._began = 0.0
         self._asked: dict[int, Request] = {}
         self._metrics: dict[int, dict[str, float]] = {}
@@ -106,6 +107,7 @@ class Rounds:
             logger.warning("member %d: no reply in round %d; it is not part of the exchange", member, number)
         self._note_absent()
         self._check_alive(number)
+        self._check_together(number)
         settlement, commands = self._exchanges.end(number, self._turn.now)
         self._turn.commands += commands
         self.number = 0
@@ -222,6 +224,24 @@ class Rounds:
             before = f" and the {self._empty - 1} before it" if self._empty > 1 else ""
             why = "; ".join(in_words(self._membership.reasons)) or "no reason is known"
             raise RunError(f"no member took part in round {number}{before}: {why}; see the log.")
+
+    def _check_together(self, number: int) -> None:
+        """Say who had no way to the round's exchanges; end a run in which members train for themselves."""
+        # Who repeats what it did before need not call.
+        trained = [member for member, metrics in self._metrics.items() if EXCHANGES in metrics]
+        unreached = self._exchanges.unreached(trained)
+        if not unreached:
+            self._apart = 0
+            return
+        what = (
+            f"members {list(unreached)} trained round {number} for themselves: they did not reach the stream "
+            "port. Let the devices reach it (a firewall?), or choose exchange-plane = round"
+        )
+        alone = len(trained) >= FEWEST and len(trained) - len(unreached) < FEWEST
+        self._apart = self._apart + 1 if alone else 0
+        if self._apart >= min(EMPTY_ROUNDS, self._terms.rounds):
+            raise RunError(f"nobody has exchanged for {self._apart} rounds; {what}.")
+        logger.warning("%s", what)
 
     def _report(self, number: int, settlement: Settlement) -> RoundEnded:
         membership = self._membership

@@ -1,0 +1,64 @@
+"""A stream port that members do not reach: the run says so at once, and does not end as a success."""
+
+import logging
+
+import pytest
+from stream_fleet import StreamFleet
+
+from wash_fl.deploy.processes import free_port
+from wash_fl.errors import RunError
+from wash_fl.stream.place import Place
+from wash_fl.stream.service import Service
+
+
+@pytest.fixture(autouse=True)
+def _flower_log_reaches_pytest(caplog: pytest.LogCaptureFixture) -> None:
+    # Flower's logger does not hand its records up.
+    logging.getLogger("flwr").propagate = True
+    caplog.set_level(logging.INFO, logger="flwr")
+
+
+def closed_for(monkeypatch, *members):
+    """Send these members to a port at which nobody listens, as a firewall would leave them."""
+    fields, nobody = Service.fields, f"127.0.0.1:{free_port()}"
+
+    def changed(self, member):
+        return fields(self, member) | ({"stream-address": nobody} if member in members else {})
+
+    monkeypatch.setattr(Service, "fields", changed)
+
+
+@pytest.mark.parametrize(("rounds", "after"), [(1, 1), (5, 3)])
+def test_a_run_whose_members_only_train_for_themselves_is_ended(tmp_path, caplog, rounds, after):
+    fleet = StreamFleet(tmp_path, rounds=rounds)
+    with pytest.raises(RunError) as ended:
+        fleet.run(place=Place(address=f"127.0.0.1:{free_port()}"))
+    assert f"nobody has exchanged for {after} rounds" in str(ended.value)
+    assert "a firewall?" in str(ended.value) and "exchange-plane = round" in str(ended.value)
+    said = [line for line in caplog.messages if "for themselves" in line]
+    assert len(said) == after - 1, "at the end of each round before"
+    assert fleet.exchanges == []
+
+
+def test_nor_is_it_a_success_if_one_alone_reaches_it(tmp_path, monkeypatch):
+    closed_for(monkeypatch, 0, 1, 3)
+    with pytest.raises(RunError) as ended:
+        StreamFleet(tmp_path, rounds=2).run(exchange_deadline=1.0)
+    assert "members [0, 1, 3] trained round 2 for themselves" in str(ended.value)
+
+
+def test_the_others_exchange_without_those_that_do_not_reach_it(tmp_path, caplog, monkeypatch):
+    closed_for(monkeypatch, 2)
+    fleet = StreamFleet(tmp_path)
+    fleet.run(exchange_deadline=1.0)
+    said = [line for line in caplog.messages if "for themselves" in line]
+    assert [line.split(":")[0] for line in said] == [
+        f"members [2] trained round {number} for themselves" for number in (1, 2)
+    ]
+    assert {each.settlement.members for each in fleet.exchanges} == {(0, 1, 3)}
+    assert sorted(fleet.collected) == [0, 1, 2, 3]
+
+
+def test_of_members_that_exchange_nothing_is_said(tmp_path, caplog):
+    StreamFleet(tmp_path).run()
+    assert "for themselves" not in caplog.text
