@@ -51,8 +51,8 @@ def test_a_run_leaves_nothing_that_others_can_look_into(tmp_path: Path) -> None:
     (of_run,) = states.iterdir()
     assert mode(of_run) == 0o700
     assert {mode(path) for path in of_run.iterdir()} == {0o700}
-    kept = list(of_run.rglob("*.safetensors"))
-    assert len(kept) >= 2 and {mode(path) for path in kept} == {0o600}
+    files = list(of_run.rglob("*.safetensors"))
+    assert len(files) >= 2 and {mode(path) for path in files} == {0o600}
 
 
 @pytest.mark.usefixtures("umask")
@@ -97,7 +97,7 @@ def test_a_folder_of_an_older_version_is_closed(tmp_path: Path) -> None:
 
 
 def test_a_disk_without_permissions_is_good_enough(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def no_permissions(self: Path, wanted: int) -> None:
+    def no_permissions(self: Path, mode: int) -> None:
         raise PermissionError(1, "Operation not permitted", str(self))
 
     monkeypatch.setattr(Path, "chmod", no_permissions)

@@ -79,7 +79,7 @@ def check_anchors(
     if offers is not None:
         before = Anchored(draw, terms.exchange, journal, first, before=record.exchange).anchor
         move = before.outcome(draw.coordinates(record.exchange), offers)
-        if _written(moved) != _made(move):
+        if _row_of(moved) != _outcome_of(move):
             result.problems.append(
                 f"exchange {record.exchange} moved the anchor by other values than the offers make"
             )
@@ -121,11 +121,11 @@ def _offers(
     return None if missing or wrong or not offers else offers
 
 
-def _written(moved: Moved | None) -> tuple[bytes, ...] | None:
+def _row_of(moved: Moved | None) -> tuple[bytes, ...] | None:
     return None if moved is None else (moved.delta, moved.error, moved.momentum)
 
 
-def _made(move: Move | None) -> tuple[bytes, ...] | None:
+def _outcome_of(move: Move | None) -> tuple[bytes, ...] | None:
     if move is None:
         return None
     error, momentum = (b"" if each is None else each.tobytes() for each in (move.error, move.momentum))
