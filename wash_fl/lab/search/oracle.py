@@ -232,9 +232,22 @@ class Oracle:
             life = _life(now)
             round_, applied = self._said.get((member, life), (0, 0))
             self._said[member, life] = max(round_, answer.round), max(applied, answer.applied)
+        if member in self._undone and now is not None and now is not before:
+            self._did_what_is_undone(member, now)
         self._lay(member, now)
         what = "gone on" if letter is None else f"handled a {letter.request.kind} request"
         self.check(f"member {member} has {what}")
+
+    def _did_what_is_undone(self, member: int, now: State) -> None:
+        """Take note that a member did what a server asked of it before an older journal was put in place.
+
+        What it then holds is of a history that is not; it is met ahead, or its anchor is another, and it
+        starts anew.
+        """
+        if now.progress.applied <= (self._restored or 0):
+            return
+        self._now_holds(member)
+        self._of_before[member] = self._strays[member] = _life(now)
 
     def losing(self, member: int) -> None:
         """Take note that a member's newest state is about to be lost."""
