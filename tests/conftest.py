@@ -1,5 +1,6 @@
 """What more than one room of tests uses."""
 
+import logging
 import os
 import sys
 from collections.abc import Callable, Iterator
@@ -185,6 +186,13 @@ def wash(monkeypatch, capsys) -> Command:
         return CommandResult(exit_info.value.code or 0, printed.out, printed.err)  # type: ignore[arg-type]
 
     return run
+
+
+@pytest.fixture
+def flower_log(caplog: pytest.LogCaptureFixture) -> None:
+    """What Flower's logger is told reaches ``caplog``: by itself it does not hand its records up."""
+    logging.getLogger("flwr").propagate = True
+    caplog.set_level(logging.INFO, logger="flwr")
 
 
 @pytest.fixture

@@ -88,9 +88,9 @@ def replacing(path: Path, *, private: bool = False) -> Iterator[Path]:
         scratch.unlink(missing_ok=True)
 
 
-def write_bytes(path: Path, content: bytes, *, private: bool = False) -> None:
-    """Write a whole file, atomically and durably; ``private`` as for :func:`replacing`."""
-    with replacing(path, private=private) as scratch:
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write a whole file, atomically and durably."""
+    with replacing(path) as scratch:
         scratch.write_bytes(content)
 
 

@@ -1,6 +1,5 @@
 """Replies that are wrong in ways in which none of Flower's own would be: none of them ends a run."""
 
-import logging
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,11 +18,7 @@ HOSTILE = 1
 REQUESTS = (records.JOIN, records.TRAIN, records.COLLECT, records.RECALIBRATE, records.LEAVE)
 
 
-@pytest.fixture(autouse=True)
-def _flower_log_reaches_pytest(caplog: pytest.LogCaptureFixture) -> None:
-    # Flower's logger does not hand its records up.
-    logging.getLogger("flwr").propagate = True
-    caplog.set_level(logging.INFO, logger="flwr")
+pytestmark = pytest.mark.usefixtures("flower_log")
 
 
 def altering(kind: str, alter: Callable[[Message], object], hostile: int = HOSTILE) -> Any:

@@ -13,7 +13,7 @@ from wash_fl.config import RunConfig
 from wash_fl.core.layout import layout_of
 from wash_fl.deploy import processes
 from wash_fl.deploy.submitting import keep_log
-from wash_fl.files import private_folder, write_bytes
+from wash_fl.files import private_folder, replacing
 from wash_fl.flower.in_process import InProcessGrid
 from wash_fl.member.log import Logs
 from wash_fl.member.state import FileStore
@@ -101,7 +101,8 @@ def test_a_disk_without_permissions_is_good_enough(tmp_path: Path, monkeypatch: 
         raise PermissionError(1, "Operation not permitted", str(self))
 
     monkeypatch.setattr(Path, "chmod", no_permissions)
-    write_bytes(private_folder(tmp_path / "usb") / "file", b"x", private=True)
+    with replacing(private_folder(tmp_path / "usb") / "file", private=True) as scratch:
+        scratch.write_bytes(b"x")
     assert FileStore(tmp_path / "usb", bytes(16), 0).load() is None
 
 

@@ -3,7 +3,6 @@
 ``docs/security.md`` says what each of these is a case of.
 """
 
-import logging
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -29,11 +28,7 @@ Replies = list[Message]
 HOSTILE = 1
 
 
-@pytest.fixture(autouse=True)
-def _flower_log_reaches_pytest(caplog: pytest.LogCaptureFixture) -> None:
-    # Flower's logger does not hand its records up.
-    logging.getLogger("flwr").propagate = True
-    caplog.set_level(logging.INFO, logger="flwr")
+pytestmark = pytest.mark.usefixtures("flower_log")
 
 
 def record_of(message: Message) -> Any:

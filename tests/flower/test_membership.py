@@ -33,10 +33,7 @@ from fleet import FastClock, Fleet, is_train, round_of
 Replies = list[Message]
 
 
-@pytest.fixture(autouse=True)
-def _flower_log_reaches_pytest(caplog: pytest.LogCaptureFixture) -> None:
-    logging.getLogger("flwr").propagate = True
-    caplog.set_level(logging.INFO, logger="flwr")
+pytestmark = pytest.mark.usefixtures("flower_log")
 
 
 def sorted_values(values: np.ndarray) -> np.ndarray:

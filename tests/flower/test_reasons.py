@@ -1,7 +1,6 @@
 """Why a member is missing is heard by whoever watches: in the error, the round's report, the client's log."""
 
 import json
-import logging
 import types
 from collections.abc import Callable
 from pathlib import Path
@@ -23,10 +22,7 @@ from fleet import Fleet, is_train, round_of
 SAID = "ValueError: Target 10 is out of bounds (my_task.py:2)"
 
 
-@pytest.fixture(autouse=True)
-def _flower_log_reaches_pytest(caplog: pytest.LogCaptureFixture) -> None:
-    logging.getLogger("flwr").propagate = True
-    caplog.set_level(logging.INFO, logger="flwr")
+pytestmark = pytest.mark.usefixtures("flower_log")
 
 
 def users(

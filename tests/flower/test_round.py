@@ -1,6 +1,5 @@
 """The member's handlers: Flower messages in, Flower messages out, and a member on the disk in between."""
 
-import logging
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -40,10 +39,7 @@ RUN = run_identity(TERMS)
 MEMBER = 1
 
 
-@pytest.fixture(autouse=True)
-def _log_reaches_pytest(caplog: pytest.LogCaptureFixture) -> None:
-    logging.getLogger("flwr").propagate = True
-    caplog.set_level(logging.INFO, logger="flwr")
+pytestmark = pytest.mark.usefixtures("flower_log")
 
 
 def make_model(seed: int = 0) -> nn.Module:

@@ -28,11 +28,7 @@ from fleet import Fleet, is_train, make_model, random_faults, round_of
 Replies = list[Message]
 
 
-@pytest.fixture(autouse=True)
-def _flower_log_reaches_pytest(caplog: pytest.LogCaptureFixture) -> None:
-    # Flower's logger does not hand its records up.
-    logging.getLogger("flwr").propagate = True
-    caplog.set_level(logging.INFO, logger="flwr")
+pytestmark = pytest.mark.usefixtures("flower_log")
 
 
 def sorted_values(values: np.ndarray) -> np.ndarray:

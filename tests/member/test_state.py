@@ -1,7 +1,6 @@
 """A member on disk is the member: the same bits, whole or refused, and never lost to a broken file."""
 
 import json
-import logging
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -126,10 +125,7 @@ def saved(folder: Path, name: str = "sgd momentum") -> tuple[Member, Progress, n
     return member, progress, offer
 
 
-@pytest.fixture(autouse=True)
-def _log_reaches_pytest(caplog):
-    logging.getLogger("flwr").propagate = True
-    caplog.set_level(logging.INFO, logger="flwr")
+pytestmark = pytest.mark.usefixtures("flower_log")
 
 
 # Round trip

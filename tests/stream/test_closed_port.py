@@ -1,7 +1,5 @@
 """A stream port that members do not reach: the run says so at once, and does not end as a success."""
 
-import logging
-
 import pytest
 from stream_fleet import StreamFleet
 
@@ -10,12 +8,7 @@ from wash_fl.errors import RunError
 from wash_fl.stream.place import Place
 from wash_fl.stream.service import Service
 
-
-@pytest.fixture(autouse=True)
-def _flower_log_reaches_pytest(caplog: pytest.LogCaptureFixture) -> None:
-    # Flower's logger does not hand its records up.
-    logging.getLogger("flwr").propagate = True
-    caplog.set_level(logging.INFO, logger="flwr")
+pytestmark = pytest.mark.usefixtures("flower_log")
 
 
 def closed_for(monkeypatch, *members):

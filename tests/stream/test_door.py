@@ -17,6 +17,8 @@ from wash_fl.stream.door import IN_ALL, SPARE, Door, address_of
 from wash_fl.stream.service import Service
 from wash_fl.stream.wire import PATH
 
+pytestmark = pytest.mark.usefixtures("flower_log")
+
 
 def wait_until(condition, seconds=10.0):
     deadline = time.monotonic() + seconds

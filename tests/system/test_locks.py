@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from tests.holding import end, hold_in_child
+from wash_fl.clock import Clock
 from wash_fl.errors import StateError
 from wash_fl.system import locks
 from wash_fl.system.locks import is_locked, locked
@@ -23,7 +24,7 @@ def exclusive(path: Path, *, wait: float, **more: Any) -> AbstractContextManager
     return locked(path, busy=BUSY, wait=wait, place="state-dir", kind=StateError, **{"keep": True} | more)
 
 
-class Clock:
+class Turning(Clock):
     """Moves when somebody sleeps; at a given time something happens."""
 
     def __init__(self) -> None:
@@ -44,11 +45,11 @@ class Clock:
 def test_a_lock_that_another_process_holds_is_refused_after_the_wait(tmp_path, refused):
     path = tmp_path / "deep" / "lock"
     child = hold_in_child(lambda: exclusive(path, wait=0))
-    clock = Clock()
+    clock = Turning()
     try:
         with (
             refused(StateError, BUSY),
-            exclusive(path, wait=600.0, now=clock.now, sleep=clock.sleep),
+            exclusive(path, wait=600.0, clock=clock),
         ):
             raise AssertionError("both hold it")
     finally:
@@ -59,9 +60,9 @@ def test_a_lock_that_another_process_holds_is_refused_after_the_wait(tmp_path, r
 def test_a_lock_is_free_as_soon_as_the_process_that_held_it_is_killed(tmp_path):
     path = tmp_path / "lock"
     child = hold_in_child(lambda: exclusive(path, wait=0))
-    clock = Clock()
+    clock = Turning()
     clock.at[3] = lambda: end(child)
-    with exclusive(path, wait=600.0, now=clock.now, sleep=clock.sleep):
+    with exclusive(path, wait=600.0, clock=clock):
         assert clock.slept == 3
 
 
@@ -110,7 +111,7 @@ def test_a_child_that_inherited_the_lock_does_not_keep_it(tmp_path, keep):
 def test_who_waits_for_a_lock_whose_file_is_removed_gets_that_of_the_new_file(tmp_path, refused):
     # As when a member leaves while another message for it waits: a lock on the removed file locks nothing.
     path = tmp_path / "member-0" / "lock"
-    clock = Clock()
+    clock = Turning()
     holder = exclusive(path, wait=0)
     holder.__enter__()
 
@@ -120,7 +121,7 @@ def test_who_waits_for_a_lock_whose_file_is_removed_gets_that_of_the_new_file(tm
         holder.__exit__(None, None, None)
 
     clock.at[2] = leave
-    with exclusive(path, wait=600.0, now=clock.now, sleep=clock.sleep):
+    with exclusive(path, wait=600.0, clock=clock):
         assert path.exists()
         with refused(StateError, BUSY), exclusive(path, wait=0):
             raise AssertionError("both hold it")

@@ -5,6 +5,7 @@ import secrets
 from pathlib import Path
 
 from wash_fl.errors import WashError
+from wash_fl.files import PRIVATE
 
 
 class CredentialsError(WashError):
@@ -46,7 +47,7 @@ def write_new(path: Path, content: bytes, *, private: bool) -> None:
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     scratch = path.with_name(f".{path.name}.{secrets.token_hex(8)}.part")
-    descriptor = os.open(scratch, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600 if private else 0o644)
+    descriptor = os.open(scratch, os.O_CREAT | os.O_EXCL | os.O_WRONLY, PRIVATE if private else 0o644)
     try:
         with os.fdopen(descriptor, "wb") as file:
             file.write(content)

@@ -113,10 +113,15 @@ class Counted:
         return sums
 
 
-def connection_of(peer: str) -> str:
-    """Return the name of the connection to a peer, which gRPC calls ``ipv4:127.0.0.1:4711``, say."""
+def host_and_port(peer: str) -> tuple[str, str]:
+    """Return where a peer is that gRPC calls ``ipv4:127.0.0.1:4711``, say; empty host if it says none."""
     host, _, port = unquote(peer.partition(":")[2]).rpartition(":")
-    return f"{host.strip('[]')} {port}"
+    return host.strip("[]"), port
+
+
+def connection_of(peer: str) -> str:
+    """Return the name of the connection to a peer, in gRPC's words."""
+    return " ".join(host_and_port(peer))
 
 
 def _connections(port: int) -> dict[str, tuple[int, int]]:

@@ -8,6 +8,8 @@ longest, first of its own address.
 from ipaddress import IPv6Address, ip_address
 from typing import Final, Generic, TypeVar
 
+from wash_fl.stream.counting import host_and_port
+
 AnyCall = TypeVar("AnyCall")
 
 SPARE: Final = 8
@@ -73,12 +75,11 @@ class Door(Generic[AnyCall]):
 
 def address_of(peer: str) -> str:
     """Return the address of a peer, without its port; of IPv6 the network."""
-    kind, _, rest = peer.partition(":")
-    host = rest.rpartition(":")[0].replace("%5B", "[").replace("%5D", "]").strip("[]")
+    host, _ = host_and_port(peer)
     try:
         address = ip_address(host.partition("%")[0])
     except ValueError:
-        return peer if kind not in ("ipv4", "ipv6") else host
+        return host or peer
     if isinstance(address, IPv6Address):
         if address.ipv4_mapped is not None:
             return str(address.ipv4_mapped)

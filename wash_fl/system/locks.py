@@ -4,12 +4,12 @@ import importlib
 import importlib.util
 import logging
 import os
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Final
 
+from wash_fl.clock import Clock
 from wash_fl.errors import RunError, WashError
 
 # Not on Windows, where whoever asks for a lock goes without one.
@@ -30,8 +30,7 @@ def locked(
     place: str = "run-dir",
     kind: type[WashError] = RunError,
     keep: bool = False,
-    now: Callable[[], float] = time.monotonic,
-    sleep: Callable[[float], None] = time.sleep,
+    clock: Clock | None = None,
 ) -> Iterator[None]:
     """Hold the lock on a file, which is made with its folder if it is not there.
 
@@ -49,7 +48,7 @@ def locked(
         Of the errors.
     keep : bool
         Whether the file stays afterwards. Its holder may remove it.
-    now, sleep : callable
+    clock : Clock
         What the waiting is measured by.
 
     Raises
@@ -60,16 +59,17 @@ def locked(
     if _fcntl is None:
         yield
         return
-    deadline = now() + wait
+    clock = clock or Clock()
+    deadline = clock.now() + wait
     announced = False
     try:
         while (descriptor := _try(path)) is None:
-            if now() >= deadline:
+            if clock.now() >= deadline:
                 raise kind(busy)
             if not announced:
                 logger.info("waiting for another process that uses %s", path.parent)
                 announced = True
-            sleep(PAUSE)
+            clock.sleep(PAUSE)
     except OSError as error:
         # A lock that is made up where there are none would outlive its holder, or keep nobody out.
         raise kind(
