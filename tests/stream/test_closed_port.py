@@ -1,5 +1,7 @@
 """A stream port that members do not reach: the run says so at once, and does not end as a success."""
 
+from collections import Counter
+
 import pytest
 from stream_fleet import StreamFleet
 
@@ -11,12 +13,15 @@ from wash_fl.stream.service import Service
 pytestmark = pytest.mark.usefixtures("flower_log")
 
 
-def closed_for(monkeypatch, *members):
-    """Send these members to a port at which nobody listens, as a firewall would leave them."""
+def closed_for(monkeypatch, *members, after=0):
+    """Send these members, after so many rounds, to a port at which nobody listens, as a firewall would."""
     fields, nobody = Service.fields, f"127.0.0.1:{free_port()}"
+    asked = Counter()
 
     def changed(self, member):
-        return fields(self, member) | ({"stream-address": nobody} if member in members else {})
+        asked[member] += 1
+        away = member in members and asked[member] > after
+        return fields(self, member) | ({"stream-address": nobody} if away else {})
 
     monkeypatch.setattr(Service, "fields", changed)
 
@@ -50,6 +55,13 @@ def test_the_others_exchange_without_those_that_do_not_reach_it(tmp_path, caplog
     ]
     assert {each.settlement.members for each in fleet.exchanges} == {(0, 1, 3)}
     assert sorted(fleet.collected) == [0, 1, 2, 3]
+
+
+def test_who_reached_it_in_the_round_before_is_named_all_the_same(tmp_path, caplog, monkeypatch):
+    closed_for(monkeypatch, 2, after=1)
+    StreamFleet(tmp_path).run(exchange_deadline=1.0)
+    said = [line.split(":")[0] for line in caplog.messages if "for themselves" in line]
+    assert said == ["members [2] trained round 2 for themselves"]
 
 
 def test_of_members_that_exchange_nothing_is_said(tmp_path, caplog):
