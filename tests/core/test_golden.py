@@ -331,13 +331,14 @@ def varint(number):
     return encoded + bytes([number])
 
 
-def packet(*, direction, run, layout, exchange, member, values, dtype="float32"):
+def packet(*, direction, run, layout, exchange, member, values, dtype="float32", chain=0):
     """Return the bytes of a wash.v1.Slice with float32 values given as bits, by slot and coordinate."""
     run, layout = bytes.fromhex(run), bytes.fromhex(layout)
     body = b"".join(encoded([float32(bits) for bits in row], dtype) for row in values)
     kind = DTYPES.index(dtype) + 1
     hashed = struct.pack("<IiQIi", 1, direction, exchange, member, kind)
     hashed += b"".join(struct.pack("<Q", len(part)) + part for part in (run, layout, body))
+    hashed += struct.pack("<Q", chain) if chain else b""
     fields = b"\x08" + varint(1) + b"\x10" + varint(direction)
     fields += b"\x1a" + varint(len(run)) + run + b"\x22" + varint(len(layout)) + layout
     fields += b"\x28" + varint(exchange)
@@ -346,7 +347,8 @@ def packet(*, direction, run, layout, exchange, member, values, dtype="float32")
     fields += b"\x38" + varint(kind)
     if body:
         fields += b"\x42" + varint(len(body)) + body
-    return fields + b"\x49" + hashlib.blake2b(hashed, digest_size=8).digest()
+    fields += b"\x49" + hashlib.blake2b(hashed, digest_size=8).digest()
+    return fields + (b"\x51" + struct.pack("<Q", chain) if chain else b"")
 
 
 def number(text):
@@ -546,6 +548,12 @@ def test_plain_python_gives_the_golden_run_identities_of_every_run_length(case):
     text = case["terms"].encode("utf-8")
     assert hashlib.sha256(b"wash-fl run 1" + text).hexdigest()[:32] == case["identity"]
     assert json.loads(text)["exchange"].get("run_length") != 1
+
+
+@cases("anchor", "offers")
+def test_plain_python_gives_the_golden_offers_of_differences(case):
+    fields = {name: each for name, each in case.items() if name != "packet"}
+    assert packet(**(fields | {"chain": number(case["chain"])})).hex() == case["packet"]
 
 
 @cases("anchor", "runs")

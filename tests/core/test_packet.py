@@ -65,6 +65,8 @@ def packed(message, *, checksum=True):
         )
         for part in (message.run, message.layout, message.values):
             hashed += struct.pack("<Q", len(part)) + part
+        if message.chain:
+            hashed += struct.pack("<Q", message.chain)
         message.checksum = int.from_bytes(hashlib.blake2b(hashed, digest_size=8).digest(), "little")
     return message.SerializeToString()
 
@@ -162,6 +164,7 @@ FAULTS = {
     Refusal.EXCHANGE: [planted(exchange=0), planted(exchange=11), planted(exchange=2**64 - 1)],
     Refusal.MEMBER: [planted(member=0), planted(member=4), planted(member=2**32 - 1)],
     Refusal.DTYPE: [planted(dtype=0), planted(dtype=2), planted(dtype=-1)],
+    Refusal.CHAIN: [planted(chain=1), planted(chain=2**64 - 1)],
     Refusal.LENGTH: [
         planted(values=b""),
         planted(values=bytes(8 * COUNT - 1)),
@@ -228,6 +231,7 @@ def test_faults_are_looked_for_in_the_order_of_the_page():
         ("exchange", 77, Refusal.EXCHANGE),
         ("member", 9, Refusal.MEMBER),
         ("dtype", 5, Refusal.DTYPE),
+        ("chain", 5, Refusal.CHAIN),
         ("values", b"odd", Refusal.LENGTH),
     ]
     for first, (_, _, refusal) in enumerate(order):

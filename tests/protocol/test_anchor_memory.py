@@ -53,7 +53,7 @@ def server_bytes(members: int, momentum: float) -> int:
             escrow.open(exchange, range(members))
             for member in range(members):
                 offer = np.full((1, draw.count(exchange)), 0.01 * (member + 1), F)
-                assert escrow.offer(member, exchange, offer) is None
+                assert escrow.offer(member, exchange, offer, escrow.missed(member).chain) is None
             escrow.settle()
             for member in range(members):
                 escrow.acknowledge(member, exchange, sync=False)

@@ -83,11 +83,16 @@ class Fleet:
         self.escrow.open(number, range(MEMBERS))
         for member in members:
             packet = self.sessions[member].make_offer(number, 0)
-            assert self.escrow.offer(member, number, self.packets.read_offer(packet, member, number)) is None
+            assert self.offer(packet, member, number) is None
         self.escrow.settle()
         if deliver:
             for member in members:
                 self.deliver(member)
+
+    def offer(self, packet, member, number):
+        """Hand the packet of an offer to the escrow."""
+        offer = self.packets.read_offer(packet, member, number)
+        return self.escrow.offer(member, number, offer.values, offer.chain)
 
     def deliver(self, member, packet=None):
         packet = self.escrow.packet(self.packets, member) if packet is None else packet
@@ -129,10 +134,10 @@ def test_who_lacks_a_move_cannot_offer():
     fleet.exchange(0, 1)
     fleet.escrow.open(2, range(MEMBERS))
     packet = fleet.sessions[2].make_offer(2, 0)
-    values = fleet.packets.read_offer(packet, 2, 2)
-    assert fleet.escrow.offer(2, 2, values) is ServerStatus.UNDELIVERED
+    assert fleet.offer(packet, 2, 2) is ServerStatus.UNDELIVERED
     fleet.deliver(2)
-    assert fleet.escrow.offer(2, 2, values) is None
+    assert fleet.offer(packet, 2, 2) is ServerStatus.ANEW, "they are differences to the anchor before"
+    assert fleet.offer(fleet.sessions[2].make_offer(2, 0), 2, 2) is None
 
 
 @pytest.mark.parametrize("taking_part", [(), (1,)])
@@ -394,6 +399,31 @@ def test_a_member_whose_anchor_went_another_way_starts_anew():
         other.sessions[2].apply(one.escrow.packet(one.packets, 2))
     with pytest.raises(NotJoinedError, match="is not the server's"):
         other.sessions[2].check(one.escrow.packet(one.packets, 2))
+
+
+def test_an_offer_of_differences_to_another_anchor_is_in_no_exchange():
+    """Its numbers are right: it has applied what an older journal does not know, and as many since."""
+    one, other = Fleet(p=0.5), Fleet(p=0.5)
+    other.members[0].held[:] += 1
+    for fleet in (one, other):
+        fleet.exchange(0, 1, 2)
+        fleet.escrow.open(2, range(MEMBERS))
+    of_another = other.sessions[2].make_offer(2, 0)
+    assert one.offer(of_another, 2, 2) is ServerStatus.ANEW
+    assert other.offer(of_another, 2, 2) is None
+    assert one.offer(one.sessions[2].make_offer(2, 0), 2, 2) is None, "and the exchange is open to its own"
+
+
+def test_an_offer_says_which_anchor_and_nothing_else_may():
+    fleet = Fleet()
+    fleet.exchange(0, 1, 2)
+    packet = fleet.sessions[0].make_offer(2, 0)
+    assert fleet.packets.read_offer(packet, 0, 2).chain == fleet.anchor.chain != 0
+    schedule = Schedule(ExchangeConfig(p=0.5, mix="average", schedule="constant", dtype="int8"))
+    values = RunPackets(RUN, Draw(3, fleet.draw.layout, schedule))
+    with pytest.raises(PacketError) as raised:
+        values.read_offer(packet, 0, 2)
+    assert raised.value.refusal is Refusal.CHAIN
 
 
 def test_a_member_that_starts_gets_the_anchor_as_it_is():

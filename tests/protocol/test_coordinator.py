@@ -22,18 +22,20 @@ INITIAL, DONATED = "0" * 64, "d" * 64
 class Server:
     """A coordinator, members that answer as they are told to, and a clock that is set by hand."""
 
-    def __init__(self, members=3, rounds=4, journal=None, plane="round", p=0.0, **options):
+    def __init__(self, members=3, rounds=4, journal=None, plane="round", p=0.0, *, anchored=False, **options):
+        kind = {"mix": "average", "reference": "anchor"} if anchored else {"mix": "shuffle"}
         terms = Terms(
             run_name="t",
             seed=1,
             members=members,
             rounds=rounds,
             local_steps=1,
-            exchange=ExchangeConfig(p=p, mix="shuffle", schedule="constant", exchange_plane=plane),
+            exchange=ExchangeConfig(p=p, schedule="constant", exchange_plane=plane, **kind),
         )
         self.journal = Journal.in_memory() if journal is None else journal
         given = {"initial": INITIAL, "timeout": 100.0, "start_timeout": 10.0, "min_members": 2, **options}
-        self.coordinator = Coordinator(terms, layout_of([("a", (9,))]), self.journal, ServerOptions(**given))
+        layout, first = layout_of([("a", (9,))]), np.zeros((1, 9), np.float32) if anchored else None
+        self.coordinator = Coordinator(terms, layout, self.journal, ServerOptions(**given), first=first)
         self.now = 0.0
         self.nodes = set(range(members))
         self.commands = []
@@ -93,13 +95,17 @@ class Server:
         (told,) = coordinator.handle(hello, now=self.now)
         return told.reply
 
-    def offer(self, member, exchange=1, applied=0, *, damaged=False):
-        packets = self.coordinator.state.packets
-        values = np.full((1, packets.draw.count(exchange)), 1 + member, np.float32)
-        packet = packets.offer(member, exchange, values)
+    def offer(self, member, exchange=1, applied=0, *, damaged=False, chain=0):
+        packet = self.packet(member, exchange, chain)
         event = Offered(member, exchange, applied, packet[:-1] if damaged else packet)
         commands = self.coordinator.handle(event, now=self.now)
         return {each.member: each.reply.status for each in commands if isinstance(each, Tell)}
+
+    def packet(self, member, exchange=1, chain=0):
+        """Return the packet of an offer."""
+        packets = self.coordinator.state.packets
+        values = np.full((1, packets.draw.count(exchange)), 1 + member, np.float32)
+        return packets.offer(member, exchange, values, chain)
 
     def _keep(self, commands):
         self.commands += commands
@@ -230,7 +236,28 @@ def test_who_is_away_is_given_up_and_comes_back_from_another_start():
     assert server.journal.enrolments()[0].standing is Standing.GIVEN_UP
 
 
+def test_who_offers_differences_to_another_anchor_starts_anew_and_the_others_exchange():
+    server = Server(members=3, p=1.0, anchored=True)
+    server.join()
+    for request in server.asked(Kind.TRAIN):
+        server.reply(request, offer=server.packet(request.node, chain=5 if request.node == 2 else 0))
+    (ended,) = [each for each in server.proceed() if isinstance(each, RoundEnded)]
+    assert ended.settlement.members == (0, 1)
+    assert "its anchor is not the server's" in ended.absent_because[2]
+    assert list(server.coordinator.joining.newcomers) == [2]
+
+
 # On streams
+
+
+def test_who_offers_differences_to_another_anchor_on_a_stream_is_told_to_start_anew():
+    server = Server(members=2, plane="stream", p=1.0, anchored=True)
+    server.join()
+    for member in (0, 1):
+        server.hello(member)
+    assert server.offer(0, chain=5) == {0: ServerStatus.ANEW}
+    assert server.offer(0) == {}
+    assert server.offer(1) == {0: ServerStatus.DELIVERED, 1: ServerStatus.DELIVERED}
 
 
 def test_an_offer_that_comes_once_more_and_damaged_is_still_the_one_that_is_out():

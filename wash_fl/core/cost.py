@@ -66,7 +66,7 @@ def cost_of_run(
     for number in numbers:
         if count := draw.count(number):
             dtype = delivery_dtype(draw.schedule.options_at(number))
-            up += packet_size(layout, encoded_size(exchange.dtype, slots, count))
+            up += packet_size(layout, encoded_size(exchange.dtype, slots, count), chained=exchange.anchored)
             down += packet_size(layout, encoded_size(dtype, slots, count))
     scale = exchanges / max(1, len(numbers))
     return Cost(up * scale, down * scale, float(rounds * layout.size * _FLOAT32_BYTES))

@@ -46,6 +46,7 @@ class Refusal(StrEnum):
     CHECKSUM = "checksum"  # altered on the way
     NON_FINITE = "non-finite"  # a value is infinite or not a number
     ENCODING = "encoding"  # bytes that encoding these values does not give
+    CHAIN = "chain"  # it names an anchor, and is no offer of differences to one
 
 
 class PacketError(WashError):
@@ -91,6 +92,9 @@ class Slice:
         In the order of the exchange's coordinates.
     dtype : str
         How they are encoded (:mod:`wash_fl.core.dtypes`); they may lose something by it.
+    chain : int
+        In an offer of differences: that of the anchor they are differences to
+        (:func:`wash_fl.core.anchor.chained`); 0 in all else.
     """
 
     direction: Direction
@@ -100,6 +104,7 @@ class Slice:
     member: int
     values: Values
     dtype: str = FLOAT32
+    chain: int = 0
 
 
 def encode(slice_: Slice) -> bytes:
@@ -125,13 +130,17 @@ def pack(slice_: Slice, values: bytes) -> bytes:
         member=slice_.member,
         dtype=DTYPES[slice_.dtype].number,
         values=values,
+        chain=slice_.chain,
     )
     message.checksum = _checksum(message, values)
     return message.SerializeToString(deterministic=True)
 
 
-def packet_size(layout: Layout, payload: int) -> int:
-    """Return the bytes of a packet that carries so many, whatever they stand for: those of a slice."""
+def packet_size(layout: Layout, payload: int, *, chained: bool = False) -> int:
+    """Return the bytes of a packet that carries so many, whatever they stand for: those of a slice.
+
+    ``chained`` says that it is an offer of differences, which names its anchor.
+    """
     # What the frame takes does not depend on what is in it, but for numbers: these are of the usual size.
     slice_ = wire.Slice(
         version=VERSION,
@@ -143,6 +152,7 @@ def packet_size(layout: Layout, payload: int) -> int:
         dtype=wire.DTYPE_FLOAT32,
         values=bytes(payload),
         checksum=2**64 - 1,
+        chain=2**64 - 1 if chained else 0,
     )
     return slice_.ByteSize()
 
@@ -157,6 +167,7 @@ def decode(
     count: Callable[[int], int],
     exchange: int | None = None,
     dtype: str | Callable[[int], str] = FLOAT32,
+    chained: bool = False,
 ) -> Slice:
     """Return the slice of a packet, if it is what the receiver expects in every respect.
 
@@ -172,6 +183,8 @@ def decode(
         The exchange that is expected; None takes any from 1.
     dtype : str or callable
         The encoding that is expected; if it is not always the same, by exchange.
+    chained : bool
+        It is an offer of differences, and says to which anchor.
 
     Returns
     -------
@@ -210,6 +223,8 @@ def decode(
     dtype = dtype if isinstance(dtype, str) else dtype(message.exchange)
     if message.dtype != DTYPES[dtype].number:
         _refuse(Refusal.DTYPE, f"its dtype is {message.dtype}, expected {DTYPES[dtype].number} ({dtype}).")
+    if message.chain and not chained:
+        _refuse(Refusal.CHAIN, "it names an anchor, and is no offer of differences to one.")
     slots, columns = len(layout.slots), count(message.exchange)
     expected = encoded_size(dtype, slots, columns)
     data = message.values  # a copy, whenever it is asked for
@@ -221,7 +236,7 @@ def decode(
     if message.checksum != _checksum(message, data):
         _refuse(Refusal.CHECKSUM, "its contents do not match its checksum; it was altered on the way.")
     values = decode_values(data, dtype, slots, columns)
-    decoded = Slice(direction, run, layout, message.exchange, member, values, dtype)
+    decoded = Slice(direction, run, layout, message.exchange, member, values, dtype, message.chain)
     _check_finite(values, decoded)
     # Any bytes are those of some values of float32.
     if dtype != FLOAT32 and encode_values(values, dtype) != data:
@@ -336,6 +351,8 @@ def _checksum(message: wire.Slice, values: bytes) -> int:
     for part in (message.run, message.layout, values):
         digest.update(struct.pack("<Q", len(part)))
         digest.update(part)
+    if message.chain:
+        digest.update(struct.pack("<Q", message.chain))
     return int.from_bytes(digest.digest(), "little")
 
 

@@ -128,15 +128,18 @@ class Escrow:
             raise ExchangeError(f"exchange {exchange} cannot be opened: the next is {self.settled + 1}.")
         self._open, self._expected = exchange, frozenset(members)
 
-    def offer(self, member: int, exchange: int, values: Values) -> ServerStatus | None:
+    def offer(self, member: int, exchange: int, values: Values, chain: int = 0) -> ServerStatus | None:
         """Take a member's values, shape (slots, count), at the coordinates of an exchange.
+
+        ``chain`` is that of the anchor to which they are differences; without an anchor nobody looks at it.
 
         Returns
         -------
         ServerStatus or None
             Why the offer is not in the exchange: it is ``LATE``, ``EARLY``, of a member that was not asked
-            (``ASIDE``), or of one that has not applied its last delivery (``UNDELIVERED``). None if it is in,
-            or if the member's offer was in before: of two the first counts.
+            (``ASIDE``), of one that has not applied its last delivery (``UNDELIVERED``), or of one whose
+            anchor is another, so that it has to start ``ANEW``. None if it is in, or if the member's offer
+            was in before: of two the first counts.
 
         Raises
         ------
@@ -153,6 +156,8 @@ class Escrow:
             return None
         if self.owes(member):
             return ServerStatus.UNDELIVERED
+        if self._anchored is not None and chain != self._anchored.anchor.chain:
+            return ServerStatus.ANEW
         expected = (len(self._draw.layout.slots), self._draw.count(exchange))
         if values.shape != expected:
             raise ExchangeError(

@@ -1,13 +1,16 @@
 """How the exchanges of a run's rounds come about: one at the end of each, or many while it lasts."""
 
 from collections.abc import Callable, Collection
-from typing import Protocol
+from typing import Final, Protocol
 
 from wash_fl.protocol.commands import Command
 from wash_fl.protocol.escrow import Escrow, Settlement
 from wash_fl.protocol.events import CallLost, Farewell, Hello, Offered
 from wash_fl.protocol.journal import Journal
 from wash_fl.protocol.state import ServerState
+
+OTHER_ANCHOR: Final = "its anchor is not the server's: one of the two goes on from an older copy"
+"""Why a member has to start anew that offers differences to another anchor."""
 
 StreamEvent = Hello | Offered | Farewell | CallLost
 
@@ -30,8 +33,8 @@ class Exchanges(Protocol):
     def begin(self, number: int, asked: Collection[int], now: float) -> None:
         """Begin a round in which these members are asked to train."""
 
-    def offered(self, member: int, number: int, packet: bytes) -> None:
-        """Take the offer in a member's reply to a round.
+    def offered(self, member: int, number: int, packet: bytes) -> str:
+        """Take the offer in a member's reply to a round; return why the member has to start anew, or nothing.
 
         Raises
         ------

@@ -5,7 +5,7 @@ from collections.abc import Callable, Collection
 
 from wash_fl.protocol.commands import Command, Settled, Tell
 from wash_fl.protocol.escrow import Escrow, Settlement
-from wash_fl.protocol.exchanges import Exchanges, StreamEvent
+from wash_fl.protocol.exchanges import OTHER_ANCHOR, Exchanges, StreamEvent
 from wash_fl.protocol.journal import Journal
 from wash_fl.protocol.journal_rows import Standing
 from wash_fl.protocol.messages import ServerReply, ServerStatus
@@ -41,12 +41,15 @@ class OncePerRound(Exchanges):
         del asked, now
         self._escrow.open(number, self._membership.active())
 
-    def offered(self, member: int, number: int, packet: bytes) -> None:
-        """Hand a member's offer to the escrow."""
-        values = self._packets.read_offer(packet, member, number)
-        refusal = self._escrow.offer(member, number, values)
+    def offered(self, member: int, number: int, packet: bytes) -> str:
+        """Hand a member's offer to the escrow; return why the member has to start anew, or nothing."""
+        offer = self._packets.read_offer(packet, member, number)
+        refusal = self._escrow.offer(member, number, offer.values, offer.chain)
+        if refusal is ServerStatus.ANEW:
+            return OTHER_ANCHOR
         if refusal is not None:
             logger.warning("member %d: its offer in round %d is %s", member, number, refusal)
+        return ""
 
     def handle(self, event: StreamEvent, now: float) -> list[Command]:
         """Let nobody in: there are no streams."""

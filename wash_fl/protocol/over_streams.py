@@ -11,7 +11,7 @@ from wash_fl.core.packet import PacketError
 from wash_fl.protocol.commands import Command, OfferTaken, Settled, Tell
 from wash_fl.protocol.escrow import Escrow, Settlement
 from wash_fl.protocol.events import Farewell, Hello, Offered
-from wash_fl.protocol.exchanges import Exchanges, StreamEvent
+from wash_fl.protocol.exchanges import OTHER_ANCHOR, Exchanges, StreamEvent
 from wash_fl.protocol.journal import Journal
 from wash_fl.protocol.journal_rows import Standing
 from wash_fl.protocol.messages import ServerReply, ServerStatus
@@ -85,10 +85,11 @@ class OverStreams(Exchanges):
         self._gauge = None
         self._quorum.begin(asked, now)
 
-    def offered(self, member: int, number: int, packet: bytes) -> None:
+    def offered(self, member: int, number: int, packet: bytes) -> str:
         """Leave an offer in a reply alone: offers come on the stream."""
         del packet
         logger.warning("member %d: its reply to round %d brings an offer; it is ignored", member, number)
+        return ""
 
     def handle(self, event: StreamEvent, now: float) -> list[Command]:
         """Take what a member says on its stream."""
@@ -180,7 +181,7 @@ class OverStreams(Exchanges):
             status = ServerStatus.LATE if exchange <= settled else ServerStatus.EARLY
             return self._reply(status, member)
         try:
-            values = self._packets.read_offer(event.packet, member, exchange)
+            offer = self._packets.read_offer(event.packet, member, exchange)
         except PacketError as error:
             if member in self._escrow.offered:
                 return None  # sent twice, and the first one was whole: that is out, and is answered
@@ -189,10 +190,12 @@ class OverStreams(Exchanges):
         if not self._open:
             self._escrow.open(exchange, self._membership.active())
             self._open, self._first = True, now
-        refusal = self._escrow.offer(member, exchange, values)
+        refusal = self._escrow.offer(member, exchange, offer.values, offer.chain)
         if refusal is ServerStatus.ASIDE:
             reason = self._membership.left_out().get(member, "it was not asked")
             return self._reply(refusal, reason=reason)
+        if refusal is ServerStatus.ANEW:
+            return self._reply(refusal, reason=f"{OTHER_ANCHOR}.")
         if refusal is not None:
             return self._reply(refusal, member)
         self._quorum.offered(member, now)

@@ -82,13 +82,17 @@ class RunPackets:
     run: bytes
     draw: Draw
 
-    def offer(self, member: int, exchange: int, values: Values) -> bytes:
-        """Return the packet of a member's offer; its values are encoded in the run's dtype."""
-        dtype = self.draw.schedule.config.dtype
-        return encode(Slice(Direction.OFFER, self.run, self.draw.layout, exchange, member, values, dtype))
+    def offer(self, member: int, exchange: int, values: Values, chain: int = 0) -> bytes:
+        """Return the packet of a member's offer; its values are encoded in the run's dtype.
 
-    def read_offer(self, packet: bytes, member: int, exchange: int) -> Values:
-        """Return the values of a member's offer for an exchange, shape (slots, count), as they travelled."""
+        ``chain`` is that of the anchor to which they are differences, if they are.
+        """
+        dtype, layout = self.draw.schedule.config.dtype, self.draw.layout
+        return encode(Slice(Direction.OFFER, self.run, layout, exchange, member, values, dtype, chain))
+
+    def read_offer(self, packet: bytes, member: int, exchange: int) -> Slice:
+        """Return a member's offer for an exchange, its values as they travelled."""
+        config = self.draw.schedule.config
         return decode(
             packet,
             direction=Direction.OFFER,
@@ -97,8 +101,9 @@ class RunPackets:
             member=member,
             exchange=exchange,
             count=self.draw.count,
-            dtype=self.draw.schedule.config.dtype,
-        ).values
+            dtype=config.dtype,
+            chained=config.anchored,
+        )
 
     def delivery(self, member: int, waiting: Delivery | None) -> bytes:
         """Return the packet of what waits for a member; empty if nothing does."""

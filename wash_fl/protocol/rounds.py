@@ -156,8 +156,7 @@ class Rounds:
         if answer.status is Status.NOT_JOINED:
             reason = answer.reason or "it has lost its state"
         if reason:
-            self._joining.reset(member, reason)
-            return Failure(f"{reason}; it is to start anew", its_own=False)
+            return self._start_anew(member, reason)
         if answer.applied > self._escrow.settled:
             problem = f"it acknowledges exchange {answer.applied}, which is not settled"
             logger.warning("member %d: %s", member, problem)
@@ -165,11 +164,17 @@ class Rounds:
         self._membership.acknowledge(member, answer.applied)
         if answer.offer:
             try:
-                self._exchanges.offered(member, request.round, answer.offer)
+                reason = self._exchanges.offered(member, request.round, answer.offer)
             except PacketError as error:
                 logger.warning("member %d: %s It keeps its own values", member, error)
                 return Failure(printable(str(error)), its_own=True)
+            if reason:
+                return self._start_anew(member, reason)
         return _checked_metrics(event.metrics)
+
+    def _start_anew(self, member: int, reason: str) -> Failure:
+        self._joining.reset(member, reason)
+        return Failure(f"{reason}; it is to start anew", its_own=False)
 
     def _took(self, request: Request) -> None:
         """Take note of how long a member took, as far as its answer tells."""

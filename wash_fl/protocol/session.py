@@ -177,10 +177,11 @@ class MemberSession:
     def packet(self) -> bytes:
         """Return the packet of the last offer, the same each time."""
         assert self.offer.values is not None, "nothing was offered yet"
-        values = self.offer.values
+        values, chain = self.offer.values, 0
         if self._config.anchored:
             values = difference(values, self._anchor_at(self.offer.exchange))
-        return self._packets.offer(self._member.index, self.offer.exchange, values)
+            chain = self._anchor.chain
+        return self._packets.offer(self._member.index, self.offer.exchange, values, chain)
 
     def apply(self, packet: bytes) -> bool:
         """Apply a delivery, once; it answers the offer that is out, if there is one.

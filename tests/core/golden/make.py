@@ -438,9 +438,11 @@ def dtype_vectors():
 
 def few_bits_values():
     """Return values that need every candidate for a scale, and blocks at the limits of scales."""
-    words = np.frombuffer(philox.words(2, "values", 300).tobytes(), "<i2").astype(np.float32)
-    # Cubes: a few large values among small ones, of which each block clips as many as are worth it.
-    drawn = (words[:840] / np.float32(2**15)) ** 3 * np.float32(0.01)
+    words = np.frombuffer(philox.words(2, "values", 300).tobytes(), "<i2").astype(np.float64)
+    # Cubes: a few large values among small ones, of which each block clips as many as are worth it. They are
+    # exact before they are rounded: the power of a float32 has another last bit on some processors.
+    drawn = words[:840] / 2**15
+    drawn = (drawn * drawn * drawn).astype(np.float32) * np.float32(0.01)
     small = np.zeros((1, 330), dtype=np.float32)
     # From block to block 7, 3 and 1 times about 2**-21, the smallest scale; the rest are halves of levels.
     for block, largest in enumerate([7.0, 6.99, 3.0, 2.99, 1.0]):
@@ -574,8 +576,36 @@ def anchor_vectors():
             mix="average", topology="all", reference="anchor", outer_learning_rate=0.7, outer_momentum=0.5
         ),
     )
+    layout = layout_of([("weight", (2, 3)), ("bias", (2,))])
+    differences = np.array([[0.5, -0.25, 1e-38, 7]], dtype=np.float32)
+    offers = [(0, 1, 0, "float32"), (2**64 - 1, 2, 1, "float32"), (5, 2**40, 2, "int4")]
     return {
         "runs": runs,
+        "offers": [
+            {
+                "direction": Direction.OFFER.value,
+                "run": run_identity(terms).hex(),
+                "layout": layout.fingerprint.hex(),
+                "exchange": exchange,
+                "member": member,
+                "dtype": dtype,
+                "values": hex32(differences),
+                "chain": hex64(chain),
+                "packet": encode(
+                    Slice(
+                        Direction.OFFER,
+                        run_identity(terms),
+                        layout,
+                        exchange,
+                        member,
+                        differences,
+                        dtype,
+                        chain,
+                    )
+                ).hex(),
+            }
+            for chain, exchange, member, dtype in offers
+        ],
         "deliveries": [
             {
                 "after": each.after,

@@ -8,7 +8,6 @@ from tests.lab.search.planted import FOUND, PLANTED, WITHIN, planted
 from wash_fl.lab.bench import faults
 
 EXAMPLES = json.loads(FOUND.read_text())
-SEED = 3
 
 
 def test_every_planted_fault_has_an_example_that_finds_it():
@@ -19,11 +18,11 @@ def test_every_planted_fault_has_an_example_that_finds_it():
 @pytest.mark.parametrize("name", PLANTED)
 def test_a_planted_fault_is_found(name):
     with planted(name):
-        figures = faults.run(1, seed=SEED, first=EXAMPLES[name], workers=1)
+        figures = faults.run(1, seed=PLANTED[name].seed, first=EXAMPLES[name], workers=1)
     assert figures["violations"] == 1
 
 
 def test_the_same_examples_find_nothing_where_nothing_is_planted():
-    for example in sorted(set(EXAMPLES.values())):
-        figures = faults.run(1, seed=SEED, first=example, workers=1)
+    for seed, example in sorted({(PLANTED[name].seed, example) for name, example in EXAMPLES.items()}):
+        figures = faults.run(1, seed=seed, first=example, workers=1)
         assert figures["violations"] == 0, figures["violated"]

@@ -66,7 +66,7 @@ STATUS_REPLACED: Status
 STATUS_ANEW: Status
 
 class Slice(_message.Message):
-    __slots__ = ("version", "direction", "run", "layout", "exchange", "member", "dtype", "values", "checksum")
+    __slots__ = ("version", "direction", "run", "layout", "exchange", "member", "dtype", "values", "checksum", "chain")
     VERSION_FIELD_NUMBER: _ClassVar[int]
     DIRECTION_FIELD_NUMBER: _ClassVar[int]
     RUN_FIELD_NUMBER: _ClassVar[int]
@@ -76,6 +76,7 @@ class Slice(_message.Message):
     DTYPE_FIELD_NUMBER: _ClassVar[int]
     VALUES_FIELD_NUMBER: _ClassVar[int]
     CHECKSUM_FIELD_NUMBER: _ClassVar[int]
+    CHAIN_FIELD_NUMBER: _ClassVar[int]
     version: int
     direction: Direction
     run: bytes
@@ -85,7 +86,8 @@ class Slice(_message.Message):
     dtype: DType
     values: bytes
     checksum: int
-    def __init__(self, version: _Optional[int] = ..., direction: _Optional[_Union[Direction, str]] = ..., run: _Optional[bytes] = ..., layout: _Optional[bytes] = ..., exchange: _Optional[int] = ..., member: _Optional[int] = ..., dtype: _Optional[_Union[DType, str]] = ..., values: _Optional[bytes] = ..., checksum: _Optional[int] = ...) -> None: ...
+    chain: int
+    def __init__(self, version: _Optional[int] = ..., direction: _Optional[_Union[Direction, str]] = ..., run: _Optional[bytes] = ..., layout: _Optional[bytes] = ..., exchange: _Optional[int] = ..., member: _Optional[int] = ..., dtype: _Optional[_Union[DType, str]] = ..., values: _Optional[bytes] = ..., checksum: _Optional[int] = ..., chain: _Optional[int] = ...) -> None: ...
 
 class Deliveries(_message.Message):
     __slots__ = ("after", "chain", "slices", "whole", "checksum")

@@ -16,6 +16,7 @@ from wash_fl.lab.search.mutation import MUTATIONS, Dice
 SIZES = (0, 1, 2, 31, 128, 300)
 MEMBERS = (0, 1, 127, 128, 2**32 - 1)
 EXCHANGES = (1, 2, 127, 128, 2**32, 2**63)
+CHAINS = (0, 2**63 + 5)
 RUNS = (bytes(range(16)), bytes(16))
 LAYOUTS = tuple(
     layout_of([("weight", (300,))], slots) for slots in (["parameter"], ["parameter", "momentum"])
@@ -35,11 +36,14 @@ class Case:
     valid : frozenset of bytes
         All packets of this bench that may be accepted there: for an offer this one, for a delivery those of
         other exchanges, too.
+    chain : int
+        That of the anchor there.
     """
 
     packet: bytes
     expected: dict[str, Any]
     valid: frozenset[bytes]
+    chain: int
 
 
 def run(examples: int, seed: int = 0) -> dict[str, Any]:
@@ -93,6 +97,8 @@ def _outcome(mutated: bytes, case: Case) -> str:
     """Return the refusal, how it was accepted, or in other words what is wrong."""
     try:
         accepted = decode(mutated, **case.expected)
+        if accepted.chain != case.chain:
+            return Refusal.CHAIN.value  # by the escrow: such a member starts anew
         packet = encode(accepted)
     except PacketError as error:
         return error.refusal.value if isinstance(error.refusal, Refusal) else f"refusal {error.refusal!r}"
@@ -123,6 +129,7 @@ def _cases(seed: int) -> list[Case]:
                 # As they are once they have travelled, so that they stay what they are.
                 rounded(draw.normal(0, 0.1, (len(layout.slots), size)).astype(np.float32), dtype),
                 dtype,
+                CHAINS[number % len(CHAINS)] if direction is Direction.OFFER else 0,
             )
             for direction in Direction
             for later in (0, 1)
@@ -148,5 +155,6 @@ def _case(slice_: Slice, siblings: list[Slice]) -> Case:
         "exchange": slice_.exchange if offer else None,
         "count": lambda exchange: size,
         "dtype": slice_.dtype,
+        "chained": slice_.chain != 0,
     }
-    return Case(encode(slice_), expected, frozenset(map(encode, welcome)))
+    return Case(encode(slice_), expected, frozenset(map(encode, welcome)), slice_.chain)

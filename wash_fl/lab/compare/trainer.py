@@ -124,14 +124,15 @@ class Trainer(Cohort):
         for index in self.here:
             session = self._sessions[index]
             packet = session.make_offer(number, 0)
-            values = session.offer.values
+            values, chain = session.offer.values, 0
             if values is not None and values.size:
                 self._post.offered(self.members[index], number, packet)
                 if self.config.exchange.anchored:
-                    values = self._packets.read_offer(packet, index, number)
+                    offer = self._packets.read_offer(packet, index, number)
+                    values, chain = offer.values, offer.chain
                 else:
                     values = rounded(values, self._dtype)
-                self.escrow.offer(index, number, values)
+                self.escrow.offer(index, number, values, chain)
         self.settlement = self.escrow.settle()
         self.aside |= self.settlement.aside
         self._underway = True

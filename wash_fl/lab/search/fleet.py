@@ -275,6 +275,8 @@ class Fleet:
         old = [each for each in self._offers if (each.member != request.member) == of_another]
         if not old:
             return
+        if self._is_of_nobody(old[pick % len(old)]):
+            return
         reply = replace(old[pick % len(old)], number=request.number, server=self._process.number)
         if of_another and pick % 2:
             # Sent by the member that was asked, in its own name.
@@ -283,6 +285,16 @@ class Fleet:
             reply = replace(reply, member=request.member, answer=answer)
         self.in_flight.insert(0, reply)
         self.faults["offer of another member" if of_another else "old offer replayed"] += 1
+
+    def _is_of_nobody(self, offer: Reply) -> bool:
+        """Return whether an offer is of a history that an older journal undid, and its member lost it since.
+
+        What all hold when the journal is put in place is what is conserved from then on: that was not among
+        it. Only who keeps others' messages could still send it.
+        """
+        state = self.devices[offer.member].state()
+        holds = state is not None and state.progress.offered == offer.answer.round
+        return offer.server <= self._undone and not holds
 
     # The members
 

@@ -196,7 +196,7 @@ _STRANGE: Final[Mapping[int, tuple[bytes, bytes, bytes]]] = {
 def reseal(packet: bytes, other: bytes, dice: Dice) -> bytes:
     """Lie in one field, or send values that are none, under a checksum that fits."""
     message = wire.Slice.FromString(packet)
-    kind = dice.below(7)
+    kind = dice.below(8)
     if kind == 0:
         message.version += 1 + dice.below(9)
     elif kind == 1:
@@ -210,6 +210,8 @@ def reseal(packet: bytes, other: bytes, dice: Dice) -> bytes:
         message.member = message.member ^ 1
     elif kind == 5:
         message.dtype = wire.DTYPE_UNSPECIFIED
+    elif kind == 6:
+        message.chain ^= 1 << dice.below(64)
     else:
         strange = _STRANGE[message.dtype][dice.below(3)]
         whole = len(message.values) // len(strange)
@@ -224,6 +226,7 @@ def seal(message: wire.Slice) -> bytes:
     digest = hashlib.blake2b(struct.pack("<IiQIi", *head), digest_size=8)
     for part in (message.run, message.layout, message.values):
         digest.update(struct.pack("<Q", len(part)) + part)
+    digest.update(struct.pack("<Q", message.chain) if message.chain else b"")
     message.checksum = int.from_bytes(digest.digest(), "little")
     return message.SerializeToString(deterministic=True)
 
