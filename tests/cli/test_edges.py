@@ -13,12 +13,15 @@ from pathlib import Path
 import click
 import numpy as np
 import pytest
+from typer.testing import CliRunner
 
 from wash_fl import __main__, errors
 from wash_fl.cli import terminal as cli_terminal
+from wash_fl.cli.main import app
 from wash_fl.config import RunConfig
 from wash_fl.deploy import simulation
 from wash_fl.deploy.submitting import with_absolute_paths
+from wash_fl.errors import RunError
 from wash_fl.export.metadata import ModelCard
 from wash_fl.runs.folder import AVERAGED, CONFIG, JOURNAL, METRICS, MODEL, SUMMARY, RunFolder
 
@@ -194,6 +197,13 @@ def test_a_terminal_without_our_letters_gets_them_as_escapes(tmp_path, write_mod
 def test_the_help_fits_a_terminal_without_boxes(wash):
     process = command("simulate", "--help", **ASCII)
     assert (process.returncode, process.stderr) == (0, b"") and process.stdout.isascii()
+
+
+def test_a_run_that_cannot_be_written_is_refused_before_its_task_is_looked_at(tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("")
+    monkeypatch.setattr("wash_fl.checks.run.check", None)
+    result = CliRunner().invoke(app, ["simulate", "--run-dir", str(tmp_path / "file")])
+    assert isinstance(result.exception, RunError) and "cannot make the run's folder" in str(result.exception)
 
 
 def test_a_locale_that_cannot_name_a_file_is_one_line(tmp_path):

@@ -218,6 +218,19 @@ def test_only_a_runs_folder_is_opened(tmp_path, refused):
             RunFolder.open(other)
 
 
+def test_whether_a_run_can_begin_is_seen_beforehand_and_nothing_is_left(tmp_path, refused):
+    RunFolder.check_free(config(tmp_path / "new" / "deeper", **{"run-name": "mine"}))
+    assert names(tmp_path) == []
+    other = config(tmp_path, **{"run-name": "other"})
+    RunFolder.create(other)
+    before = names(tmp_path / "other")
+    RunFolder.check_free(other)
+    assert names(tmp_path / "other") == before
+    (tmp_path / "file").write_text("")
+    with refused(RunError, "cannot make the run's folder"):
+        RunFolder.check_free(config(tmp_path / "file"))
+
+
 # One at a time
 
 

@@ -61,7 +61,7 @@ def serve(
     from wash_fl.deploy.serving import serve as run_on_fleet
     from wash_fl.deploy.submitting import with_absolute_paths
     from wash_fl.report.progress import Progress
-    from wash_fl.runs.folder import CONFIG
+    from wash_fl.runs.folder import CONFIG, RunFolder
 
     if (fleet_dir is None) == (connection is None):
         raise ConfigError("give one of --fleet DIR (after `wash-fl fleet up`) and --connection NAME.")
@@ -85,6 +85,7 @@ def serve(
             f"{fleet_dir}: lower members, or start a larger fleet."
         )
     settings = with_absolute_paths(settings)
+    RunFolder.check_free(settings)
     refuse_bad_task(settings)
     try:
         with Progress(out, settings.training.rounds, "submitting the run") as progress:

@@ -27,8 +27,10 @@ def simulate(
     from wash_fl.deploy.simulation import simulate as run_simulation
     from wash_fl.deploy.submitting import with_absolute_paths
     from wash_fl.report.progress import Progress
+    from wash_fl.runs.folder import RunFolder
 
     settings = with_absolute_paths(settings)
+    RunFolder.check_free(settings)
     refuse_bad_task(settings)
     try:
         with Progress(out, settings.training.rounds) as progress:

@@ -109,6 +109,22 @@ class RunFolder:
                 folder.path.rmdir()
 
     @classmethod
+    def check_free(cls, config: RunConfig) -> None:
+        """Raise what :meth:`claimed` would, before anything that takes time is done for the run.
+
+        Nothing is left behind.
+        """
+        root = cls._root(config)
+        made = [each for each in (root, *root.parents) if not each.exists()]
+        try:
+            with cls.claimed(config):
+                pass
+        finally:
+            for each in made:
+                with suppress(OSError):
+                    each.rmdir()
+
+    @classmethod
     @contextmanager
     def at_work(cls, config: RunConfig) -> Iterator["RunFolder"]:
         """Do what :meth:`create` does, and keep other servers from the run meanwhile.
@@ -123,11 +139,14 @@ class RunFolder:
             folder._begin(config)
             yield folder
 
+    @staticmethod
+    def _root(config: RunConfig) -> Path:
+        return Path(config.fleet.run_dir).expanduser().resolve()
+
     @classmethod
     def _place(cls, config: RunConfig) -> "RunFolder":
         """Make the folder if it is not there; of a run without a name it is a new one."""
-        root = Path(config.fleet.run_dir).expanduser().resolve()
-        name = config.fleet.run_name
+        root, name = cls._root(config), config.fleet.run_name
         for attempt in range(1, 1000):
             folder = cls(root / (name or default_name(config, attempt)))
             try:
