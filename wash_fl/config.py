@@ -306,9 +306,9 @@ class FleetConfig(Checked):
         20, "Rounds in a row that a member may be away before the run goes on without it; 0 never", low=0
     )
     outlier_factor: float = option(
-        10.0,
-        "Set a member aside whose values are so many times farther from the others' than these spread; "
-        "0 never does",
+        3.0,
+        "Set a member aside whose values, in all or in one tensor, are so many times farther from the "
+        "others' than these spread; 0 never does",
         low=0,
     )
     keep_members: bool = option(False, "Leave the members' state on the clients after the run")

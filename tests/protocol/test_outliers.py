@@ -1,12 +1,15 @@
 """Broken and hostile members stand out; honest ones do not."""
 
+import itertools
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from wash_fl.protocol import outliers
-from wash_fl.protocol.outliers import EXACT, FEW, FLOOR, SAMPLE, find_outliers, ratios, suspicious
+from wash_fl.protocol.outliers import EXACT, FLOOR, SAMPLE, find_outliers, ratios, suspicious
+from wash_fl.protocol.parts import FEW, Parts
 
 FACTOR = 10.0
 LARGEST = float(np.finfo(np.float32).max)
@@ -92,7 +95,7 @@ def test_the_worst_goes_first():
 def test_the_reason_gives_the_figure_and_the_limit_on_one_line():
     reason = find_outliers(break_(honest(), 3, "shifted by 100"), FACTOR)[3]
     assert len(reason.splitlines()) == 1
-    ratio = ratios(list(break_(honest(), 3, "shifted by 100").values()))[3, 0]
+    ratio = ratios(list(break_(honest(), 3, "shifted by 100").values()))[3, 0, 0]
     for part in (
         f"{ratio:.3g} times",
         "outlier-factor = 10",
@@ -100,6 +103,37 @@ def test_the_reason_gives_the_figure_and_the_limit_on_one_line():
         "200 coord",
     ):
         assert part in reason, reason
+
+
+LAYERS = Parts(("features", "bias", "head"), np.array([0, 4_000, 4_010, 4_100]))
+
+
+def test_a_layer_that_is_broken_is_seen_among_all_that_is_not():
+    offers = honest(5, 1, 4_100)
+    turned = offers[2].copy()
+    turned[:, 4_010:] *= -20
+    assert find_outliers(offers | {2: turned}, 3.0) == {}
+    found = find_outliers(offers | {2: turned}, 3.0, parts=LAYERS)
+    assert list(found) == [2] and "at these 90 coordinates of head;" in found[2]
+    assert find_outliers(offers, 1.5, parts=LAYERS) == {}
+
+
+def test_a_part_has_the_ratio_that_it_has_alone_and_all_together_that_of_all():
+    offers = list(honest(4, 2, 4_100, apart=0.7).values())
+    found = ratios(offers, LAYERS)
+    bounds = LAYERS.bounds
+    for part, (begin, end) in enumerate(itertools.pairwise(bounds)):
+        alone = ratios([offer[:, begin:end] for offer in offers])
+        assert found[..., part] == pytest.approx(alone[..., 0], rel=1e-12)
+    assert found[..., -1] == pytest.approx(ratios(offers)[..., -1], rel=1e-12)
+
+
+@pytest.mark.parametrize("piece", [1, 7, 4_005, 10_000])
+def test_a_part_that_is_looked_at_piece_by_piece_is_the_same(monkeypatch, piece):
+    offers = list(honest(3, 2, 4_100).values())
+    whole = ratios(offers, LAYERS)
+    monkeypatch.setattr(outliers, "_COLUMNS", piece)
+    assert ratios(offers, LAYERS) == pytest.approx(whole, rel=1e-12)
 
 
 # Who is not
@@ -131,7 +165,7 @@ def test_a_ratio_grows_with_the_distance_and_the_limit_is_the_factor():
     offers = honest(5, 1, 10_000, apart=0.1)
     away = np.random.Generator(np.random.Philox(9)).normal(size=(1, 10_000)).astype(np.float32)
     found = [
-        ratios([*list(offers.values())[:4], offers[4] + np.float32(distance) * away])[4, 0]
+        ratios([*list(offers.values())[:4], offers[4] + np.float32(distance) * away])[4, 0, 0]
         for distance in (0, 0.1, 1, 2)
     ]
     assert found[0] < 0.2 and found == sorted(found)
@@ -193,7 +227,7 @@ def by_the_rule_alone(offers, factor):
 @pytest.mark.parametrize(("slots", "count"), [(1, 20), (3, 50), (2, 3000)])
 def test_whoever_the_rule_sets_aside_the_screen_finds(how, apart, slots, count):
     offers = honest(LARGE, slots, count, apart=apart)
-    assert not suspicious(list(offers.values()), FACTOR * FEW ** (1 / count))
+    assert not suspicious(list(offers.values()), FACTOR)
     for broken in (0, LARGE - 1):
         damaged = break_(offers, broken, how)
         found = find_outliers(damaged, FACTOR)
@@ -209,6 +243,7 @@ def test_a_large_minority_that_acts_together_is_found_behind_the_screen(how):
 
 
 @given(
+    cuts=st.lists(st.integers(1, 2 * SAMPLE - 1), max_size=20, unique=True),
     seed=st.integers(0, 2**32),
     slots=st.integers(1, 3),
     count=st.integers(1, 2 * SAMPLE),
@@ -217,7 +252,9 @@ def test_a_large_minority_that_acts_together_is_found_behind_the_screen(how):
     factor=st.sampled_from([1.5, 5.0, FACTOR, 100.0]),
 )
 @settings(deadline=None, max_examples=150)
-def test_screen_and_rule_together_say_what_the_rule_says(*, seed, slots, count, apart, exponents, factor):
+def test_screen_and_rule_together_say_what_the_rule_says(
+    *, cuts, seed, slots, count, apart, exponents, factor
+):
     """Whatever is added to some members' values, or to one of them."""
     offers = honest(LARGE, slots, count, apart=apart, seed=seed)
     draw = np.random.Generator(np.random.Philox(seed + 1))
@@ -227,7 +264,10 @@ def test_screen_and_rule_together_say_what_the_rule_says(*, seed, slots, count, 
         if place < count:
             change[:, np.arange(count) != place] = 0.0
         offers[member] = (offers[member] + change).astype(np.float32)
-    assert find_outliers(offers, factor) == by_the_rule_alone(offers, factor)
+    inner = sorted(each for each in cuts if each < count)
+    parts = Parts([str(each) for each in [0, *inner]], np.array([0, *inner, count]))
+    found = find_outliers(offers, factor, parts=parts)
+    assert found == find_outliers(offers, factor, len(offers), parts)
 
 
 def test_the_rule_is_not_asked_when_nobody_is_suspicious_nor_the_screen_in_a_small_ensemble(monkeypatch):
@@ -251,22 +291,24 @@ def test_tensors_of_unlike_size_do_not_mislead_the_screen():
     offers = {member: values * np.float32(0.1) + ones for member, values in honest(LARGE, 1, 20_000).items()}
     size = float(np.sqrt(np.square(offers[0]).mean()))
     limit = FACTOR * FEW ** (1 / 20_000)
-    assert not suspicious(list(offers.values()), limit)
+    assert not suspicious(list(offers.values()), FACTOR)
     far = offers | {3: offers[3] + np.float32(1.2 * limit * size)}
     assert list(by_the_rule_alone(far, FACTOR)) == list(find_outliers(far, FACTOR)) == [3]
 
 
 def test_the_sample_is_one_of_each_stratum_and_follows_from_every_members_values():
     offers = list(honest(LARGE, 1, 10_000).values())
-    sample = outliers._sample(offers)
+    parts = Parts.one(10_000)
+    sample, _ = outliers._sample(offers, parts)
     edges = np.arange(SAMPLE + 1) * 10_000 // SAMPLE
     assert ((edges[:-1] <= sample) & (sample < edges[1:])).all()
-    assert (sample == outliers._sample(offers)).all()
+    assert (sample == outliers._sample(offers, parts)[0]).all()
     for member in (0, LARGE - 1):
         others = [*offers]
         others[member] = others[member] + np.float32(1e-6)
-        assert (outliers._sample(others) != sample).mean() > 0.9
-    assert outliers._sample([each[:, :SAMPLE] for each in offers]).tolist() == list(range(SAMPLE))
+        assert (outliers._sample(others, parts)[0] != sample).mean() > 0.9
+    few = [each[:, :SAMPLE] for each in offers]
+    assert outliers._sample(few, Parts.one(SAMPLE))[0].tolist() == list(range(SAMPLE))
 
 
 def test_the_median_is_that_of_numpy_to_the_bit():

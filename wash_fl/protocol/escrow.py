@@ -28,6 +28,7 @@ from wash_fl.protocol.journal_rows import Delivery
 from wash_fl.protocol.messages import ServerStatus
 from wash_fl.protocol.outliers import EXACT, find_outliers
 from wash_fl.protocol.packets import RunPackets
+from wash_fl.protocol.parts import Parts
 
 Values = NDArray[np.float32]
 
@@ -185,7 +186,8 @@ class Escrow:
         held = self._offers
         if self._anchored is not None and (gauges or self._outlier_factor > 0):
             held = self._anchored.beyond(exchange, self._offers)
-        aside = find_outliers(held, self._outlier_factor, self._exact)
+        parts = Parts.of(self._draw.selection(exchange))
+        aside = find_outliers(held, self._outlier_factor, self._exact, parts)
         members = tuple(sorted(self._offers.keys() - aside.keys()))
         offers = {member: self._offers[member] for member in members}
         deliveries: dict[int, Delivery] = {}

@@ -115,12 +115,12 @@ class RunFolder:
         Nothing is left behind.
         """
         root = cls._root(config)
-        made = [each for each in (root, *root.parents) if not each.exists()]
+        new_folders = [each for each in (root, *root.parents) if not each.exists()]
         try:
             with cls.claimed(config):
                 pass
         finally:
-            for each in made:
+            for each in new_folders:
                 with suppress(OSError):
                     each.rmdir()
 

@@ -47,9 +47,9 @@ def test_the_escrow_is_settled_whole_with_the_default_rule_and_all_members(small
     calls: list[tuple[int, float]] = []
     mixed: list[tuple[str, int]] = []
 
-    def watched_rule(offers, factor, exact):
+    def watched_rule(offers, factor, exact, parts):
         calls.append((len(offers), factor))
-        return outliers.find_outliers(offers, factor, exact)
+        return outliers.find_outliers(offers, factor, exact, parts)
 
     def watched_mix(offers, **options):
         mixed.append((options["config"].topology, len(offers)))
@@ -58,7 +58,7 @@ def test_the_escrow_is_settled_whole_with_the_default_rule_and_all_members(small
     monkeypatch.setattr(room, "find_outliers", watched_rule)
     monkeypatch.setattr(room, "mix", watched_mix)
     escrow.run(quick=True)
-    assert {factor for _, factor in calls} == {FleetConfig().outlier_factor} == {10.0}
+    assert {factor for _, factor in calls} == {FleetConfig().outlier_factor} == {3.0}
     # A fleet of 102 is three of 34 or two of 51; twice each, and once more for the memory.
     assert mixed.count(("pairs", 34)) == 6 and mixed.count(("pairs", 51)) == 4
     assert mixed.count(("pairs", 102)) == mixed.count(("permutation", 102)) == 3

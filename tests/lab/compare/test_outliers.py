@@ -9,10 +9,10 @@ import pytest
 from wash_fl.config import RunConfig
 from wash_fl.lab.compare.trainer import Trainer
 from wash_fl.protocol import escrow as room
-from wash_fl.protocol.outliers import FEW, find_outliers, ratios
+from wash_fl.protocol.outliers import find_outliers, ratios
 from wash_fl.tasks.task import load_task
 
-FACTOR = 10.0
+FACTOR = 3.0
 
 OPTIONS: dict[str, Any] = {
     "recipe": "none",
@@ -61,12 +61,12 @@ def test_no_member_that_really_trains_comes_near_the_limit(monkeypatch, name):
     """Not with data of one or two classes each, and one device ten times as fast as the others."""
     of_limit: list[float] = []
 
-    def watched(offers, factor, exact):
+    def watched(offers, factor, exact, parts):
         count = next(iter(offers.values())).shape[1] if offers else 0
         if count:
-            largest = float(ratios([offers[member] for member in sorted(offers)]).max())
-            of_limit.append(largest / (factor * FEW ** (1 / count)))
-        return find_outliers(offers, factor, exact)
+            found = ratios([offers[member] for member in sorted(offers)], parts)
+            of_limit.append(float((found / (factor * parts.slack)).max()))
+        return find_outliers(offers, factor, exact, parts)
 
     monkeypatch.setattr(room, "find_outliers", watched)
     trainer = Trainer(RunConfig.from_mapping(OPTIONS | TRAINING[name]), load_task("digits"))
