@@ -260,6 +260,12 @@ class FinishConfig(Checked):
         "data or on the server's",
         choices=("average", "clients", "server"),
     )
+    final_average: str = option(
+        "mean",
+        "How the members' final models become one, value by value: their mean, the mean without the largest "
+        "and the smallest quarter (one at least), or the median",
+        choices=("mean", "trimmed", "median"),
+    )
     calibration_examples: int = option(2048, "Examples per re-estimation, each client its own", low=1)
     evaluate_every: int = option(5, "Rounds between evaluations of each member; 0 only at the end", low=0)
     tolerance: float = option(

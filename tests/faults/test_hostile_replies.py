@@ -117,14 +117,16 @@ def test_batchnorm_statistics_that_cannot_be_are_left_out(
 
 def test_batchnorm_statistics_of_other_layers_than_most_members_have_are_left_out() -> None:
     from wash_fl.consensus.batchnorm import BatchNormStatistics
-    from wash_fl.flower.collection import _of_the_same_layers
+    from wash_fl.consensus.pooling import pooled
 
     one, other = {"a": np.zeros(2, dtype=np.float32)}, {"b": np.zeros(2, dtype=np.float32)}
     estimates = {
         member: BatchNormStatistics(mean, mean, member + 1)
         for member, mean in {3: one, 0: other, 2: one}.items()
     }
-    assert [each.examples for each in _of_the_same_layers(estimates)] == [3, 4]
+    statistics, left_out = pooled(estimates, factor=0, most_examples=100)
+    assert statistics.examples == 3 + 4
+    assert left_out == {0: "they are not of the others' layers"}
 
 
 def test_what_a_member_says_is_logged_on_one_line_without_control_characters(

@@ -7,8 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from wash_fl.protocol import outliers
-from wash_fl.protocol.outliers import EXACT, FLOOR, SAMPLE, find_outliers, ratios, suspicious
+from wash_fl.protocol import distances, outliers
+from wash_fl.protocol.distances import FLOOR, ratios
+from wash_fl.protocol.outliers import EXACT, SAMPLE, find_outliers, suspicious
 from wash_fl.protocol.parts import FEW, Parts
 
 FACTOR = 10.0
@@ -132,7 +133,7 @@ def test_a_part_has_the_ratio_that_it_has_alone_and_all_together_that_of_all():
 def test_a_part_that_is_looked_at_piece_by_piece_is_the_same(monkeypatch, piece):
     offers = list(honest(3, 2, 4_100).values())
     whole = ratios(offers, LAYERS)
-    monkeypatch.setattr(outliers, "_COLUMNS", piece)
+    monkeypatch.setattr(distances, "_COLUMNS", piece)
     assert ratios(offers, LAYERS) == pytest.approx(whole, rel=1e-12)
 
 
@@ -274,7 +275,7 @@ def test_the_rule_is_not_asked_when_nobody_is_suspicious_nor_the_screen_in_a_sma
     def refuse(*arguments):
         raise AssertionError("not asked")
 
-    monkeypatch.setattr(outliers, "ratios", refuse)
+    monkeypatch.setattr(outliers, "Distances", refuse)
     assert find_outliers(honest(EXACT + 1), FACTOR) == {}
     with pytest.raises(AssertionError, match="not asked"):
         find_outliers(honest(EXACT), FACTOR)
@@ -315,7 +316,7 @@ def test_the_median_is_that_of_numpy_to_the_bit():
     draw = np.random.Generator(np.random.Philox(5))
     for members in (3, 4, 5, 32, 33):
         values = draw.normal(size=(members, 2, 101))
-        assert (outliers._median(values) == np.median(values, axis=0)).all()
+        assert (distances.median_of(values) == np.median(values, axis=0)).all()
 
 
 @pytest.mark.parametrize("strange", [np.nan, np.inf])
@@ -325,3 +326,36 @@ def test_what_is_no_number_is_suspicious(strange):
     assert suspicious(offers, FACTOR)
     huge = [np.full((1, 50), LARGEST * (-1) ** member, np.float32) for member in range(LARGE)]
     assert suspicious(huge, FACTOR)
+
+
+# Signs
+
+
+def test_turned_signs_are_seen_though_they_are_near():
+    for count in (64, 200, 4_000):
+        offers = honest(4, 1, count)
+        found = find_outliers(offers | {1: -offers[1]}, 3.0)
+        assert list(found) == [1] and "with its signs turned" in found[1] and "0.25 is allowed" in found[1]
+
+
+def test_a_layer_whose_signs_are_turned_is_seen_by_the_rule_and_behind_the_screen():
+    for members in (4, LARGE):
+        offers = honest(members, 1, 4_100)
+        turned = offers[2].copy()
+        turned[:, 4_010:] *= -1
+        for exact in (EXACT, 0):
+            found = find_outliers(offers | {2: turned}, 3.0, exact, LAYERS)
+            assert list(found) == [2] and "coordinates of head" in found[2]
+
+
+@pytest.mark.parametrize("apart", [0.0, 0.3, 1.0, 3.0])
+def test_honest_members_are_not_taken_for_turned(apart):
+    for seed in range(20):
+        assert find_outliers(honest(4, 1, 64, apart=apart, seed=seed), FACTOR) == {}
+
+
+def test_few_coordinates_and_what_has_no_signs_in_common_say_nothing_of_them():
+    few = honest(4, 1, 63)
+    assert find_outliers(few | {1: -few[1]}, 3.0) == {}
+    many = honest(4, 1, 500)
+    assert find_outliers(many | {1: -many[1]}, 3.0, parts=Parts([""], np.array([0, 500]), signed=False)) == {}

@@ -1,6 +1,6 @@
 """The mean of the members, one at a time: memory for two vectors, whatever the number of members."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -11,6 +11,8 @@ from wash_fl.consensus.treatment import AVERAGED, CONSTANT, FROM_MEMBER, RECOMPU
 from wash_fl.core.identity import array_sha256
 from wash_fl.core.rules import MEANS, Rule, SpectralNorm, StateRules, not_finite, same_bits
 from wash_fl.errors import LayoutError
+
+Robust = Callable[[str], NDArray[np.float64]]
 
 
 class Accumulator:
@@ -118,9 +120,12 @@ class ModelAverage:
             self._untrained |= {name: np.array(arrays[name]) for name in self._untrained}
         self.members.append(member)
 
-    def mean(self) -> dict[str, NDArray[Any]]:
-        """Return the averaged state dict, under all names, in the order and dtypes of the members'."""
-        averaged = {name: self._mean_of(name) for name in self._kinds}
+    def mean(self, robust: Robust | None = None) -> dict[str, NDArray[Any]]:
+        """Return the averaged state dict, under all names, in the order and dtypes of the members'.
+
+        ``robust``, if it is given, returns by name what stands for the mean of the members' values.
+        """
+        averaged = {name: self._mean_of(name, robust) for name in self._kinds}
         return self._rules.spread(recomputed(averaged, self._recomputed()))
 
     def treatment(self) -> Treatment:
@@ -148,11 +153,12 @@ class ModelAverage:
             if rule in MEANS and name not in self._constants:
                 self._sums[name] = Accumulator(arrays[name].size)
 
-    def _mean_of(self, name: str) -> NDArray[Any]:
+    def _mean_of(self, name: str, robust: Robust | None) -> NDArray[Any]:
         if name not in self._sums or (name in self._untrained and name not in self._differing):
             return self._untrained[name]
         shape, dtype = self._kinds[name]
-        return self._sums[name].mean().reshape(shape).astype(dtype)
+        mean = self._sums[name].mean() if robust is None else robust(name)
+        return mean.reshape(shape).astype(dtype)
 
     def _recomputed(self) -> Iterator[SpectralNorm]:
         """Yield the spectral norms that no member has for the averaged weight."""

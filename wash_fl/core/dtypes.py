@@ -34,6 +34,14 @@ class Dtype(Protocol):
     def shares_scale(self) -> bool:
         """Whether values that lie side by side share a scale: single ones that swap cannot keep theirs."""
 
+    @property
+    def block(self) -> int:
+        """How many values of a slot share a scale."""
+
+    @property
+    def highest(self) -> int:
+        """The highest multiple of its scale that a value can be; 0 where a value has its own."""
+
     def size(self, count: int) -> int:
         """Return how many bytes a slot of so many values is."""
 
@@ -50,6 +58,7 @@ class Float32:
     name = FLOAT32
     number = wire.DTYPE_FLOAT32
     shares_scale = False
+    block, highest = 1, 0
 
     def size(self, count: int) -> int:
         """Return how many bytes a slot is."""
@@ -70,6 +79,7 @@ class BFloat16:
     name = "bfloat16"
     number = wire.DTYPE_BFLOAT16
     shares_scale = False
+    block, highest = 1, 0
     largest: Final = np.uint32(0x7F7F)
 
     def size(self, count: int) -> int:
@@ -97,6 +107,7 @@ class Float16:
     name = "float16"
     number = wire.DTYPE_FLOAT16
     shares_scale = False
+    block, highest = 1, 0
     largest: Final = np.float32(65504)
 
     def size(self, count: int) -> int:
@@ -119,7 +130,7 @@ class Int8:
     number = wire.DTYPE_INT8
     shares_scale = True
     block: Final = 256
-    highest: Final = np.float32(127)
+    highest: Final = 127
     smallest_scale: Final = np.float32(2.0**-100)
 
     def size(self, count: int) -> int:
@@ -156,7 +167,7 @@ class Int8:
         It has 17 significant bits, so that its product with a byte is exact. Decoded values have the same
         scale again then, to the bit, and the same bytes.
         """
-        bits = (largest / self.highest).view(np.uint32)
+        bits = (largest / np.float32(self.highest)).view(np.uint32)
         bits = (bits + np.uint32(0x3F) + ((bits >> np.uint32(7)) & np.uint32(1))) & ~np.uint32(0x7F)
         scales = bits.view(np.float32)
         return np.where(scales < self.smallest_scale, np.float32(0), scales)

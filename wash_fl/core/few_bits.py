@@ -55,6 +55,7 @@ class FewBits:
     bits: int
     candidates: tuple[int, ...]
     shares_scale: ClassVar[bool] = True
+    block: ClassVar[int] = BLOCK
 
     @property
     def highest(self) -> int:

@@ -1,12 +1,11 @@
 """What the members hand in at the end: each one's whole model, and BatchNorm statistics of the average."""
 
 import logging
-from collections import Counter
 from collections.abc import Mapping
 
 from flwr.app import ArrayRecord, Message
 
-from wash_fl.consensus.batchnorm import BatchNormStatistics, pool
+from wash_fl.consensus.batchnorm import BatchNormStatistics
 from wash_fl.core.rules import StateRules
 from wash_fl.errors import ExchangeError
 from wash_fl.flower import records
@@ -26,10 +25,10 @@ def model_of(member: int, reply: Message, expected: Spec) -> Arrays | None:
         return None
 
 
-def pooled(
+def statistics_of(
     given: Mapping[int, ArrayRecord | None], averaged: Arrays, rules: StateRules
-) -> BatchNormStatistics | None:
-    """Return the averaged model's BatchNorm statistics over all clients' data, from what each estimated.
+) -> dict[int, BatchNormStatistics]:
+    """Return the BatchNorm statistics that members have estimated for the averaged model; why not is logged.
 
     Parameters
     ----------
@@ -39,11 +38,6 @@ def pooled(
         The averaged model.
     rules : StateRules
         Which of it are BatchNorm's.
-
-    Returns
-    -------
-    BatchNormStatistics or None
-        None if no client's can be used; why is in the log.
     """
     estimates: dict[int, BatchNormStatistics] = {}
     for member, record in given.items():
@@ -51,18 +45,4 @@ def pooled(
             estimates[member] = read_statistics(record, averaged, rules)
         except ExchangeError as error:
             logger.warning("member %d: its BatchNorm statistics are not used: %s", member, error)
-    if not estimates:
-        logger.warning("no client re-estimated BatchNorm: its statistics are the members' average")
-        return None
-    # In order of members, for float addition is not associative.
-    return pool(_of_the_same_layers(estimates))
-
-
-def _of_the_same_layers(estimates: Mapping[int, BatchNormStatistics]) -> list[BatchNormStatistics]:
-    """Return the estimates of those layers of which most members have some, in order of members."""
-    layers = {member: frozenset(estimates[member].mean) for member in sorted(estimates)}
-    usual, _ = Counter(layers.values()).most_common(1)[0]
-    for member, own in layers.items():
-        if own != usual:
-            logger.warning("member %d: its BatchNorm statistics are not of the others' layers", member)
-    return [estimates[member] for member, own in layers.items() if own == usual]
+    return estimates

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from wash_fl.config import ExchangeConfig, RunConfig
+from wash_fl.config import ExchangeConfig, FinishConfig, RunConfig
 from wash_fl.errors import RunError
 from wash_fl.protocol.options import FleetOptions, ServerOptions
 from wash_fl.protocol.presence import FEWEST
@@ -34,6 +34,10 @@ class StrategyOptions(FleetOptions):
         same settings, ``run_name`` and file goes on where it was. In memory by default.
     recalibrate : bool
         Re-estimate the averaged model's BatchNorm statistics on the clients' data.
+    final_average : str
+        How the members' final models become one: ``mean``, ``trimmed`` or ``median``.
+    calibration_examples : int
+        No member's BatchNorm statistics count for more examples than this.
     keep_members : bool
         Leave the members' state on the clients after the run, until :meth:`dismiss`. With a journal, save
         the result first and dismiss the members then, and nothing can be lost between the two.
@@ -59,6 +63,8 @@ class StrategyOptions(FleetOptions):
     run_name: str = ""
     journal: Path | None = None
     recalibrate: bool = True
+    final_average: str = "mean"
+    calibration_examples: int = FinishConfig.calibration_examples
     keep_members: bool = False
     classes: Sequence[str] = ()
     averaged_buffers: Sequence[str] = ()
@@ -88,6 +94,8 @@ class StrategyOptions(FleetOptions):
             exchange_deadline=fleet.exchange_deadline,
             evaluate_every=finish.evaluate_every,
             recalibrate=finish.batchnorm == "clients",
+            final_average=finish.final_average,
+            calibration_examples=finish.calibration_examples,
             **others,  # type: ignore[arg-type]
         )
 

@@ -35,6 +35,7 @@ from wash_fl.protocol.classes import checked_classes, classes_to_json
 from wash_fl.protocol.coordinator import Coordinator
 from wash_fl.protocol.final_collection import AVERAGED
 from wash_fl.protocol.terms import Terms, run_identity
+from wash_fl.storage.model_store import ModelStore
 from wash_fl.storage.open_journal import open_journal
 from wash_fl.storage.weights_file import read_weights, write_weights
 from wash_fl.stream.guard import Guard
@@ -181,12 +182,12 @@ class WashStrategy(NoHooks):
         arrays = records.named_arrays(initial_arrays)
         del initial_arrays
         self._model = initial_spec(arrays, self._rules)
-        self._outcome = Outcome(self._model, self._watcher)
         with (
             TemporaryDirectory(prefix="wash-fl-") as folder,
             closing(open_journal(self._options.journal, terms, self._layout)) as journal,
         ):
             # On disk, so that the server holds no model while the members train.
+            self._outcome = Outcome(self._model, self._watcher, ModelStore(Path(folder)), self._options)
             self._initial = Path(folder) / "initial.safetensors"
             write_weights(self._initial, arrays)
             recalibrate = self._options.recalibrate and bool(self._rules.batchnorm)
@@ -207,7 +208,8 @@ class WashStrategy(NoHooks):
         if recalibrate:
             self._outcome.re_estimate(outbox.statistics)
         self._outcome.say()
-        self.collected, self.left_out = self._outcome.members, coordinator.collection.left_out
+        self.collected = self._outcome.members
+        self.left_out = coordinator.collection.left_out | self._outcome.left_out
         self.buffers, result = self._outcome.buffers, self._outcome.result
         result.arrays = records.array_record(self._outcome.averaged)
         self._terms = terms

@@ -9,7 +9,7 @@ Settling an exchange has an order: outliers are set aside, the rest is mixed, th
 then can anybody see it.
 """
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -23,6 +23,7 @@ from wash_fl.core.mix import mix
 from wash_fl.core.schedule import options_at
 from wash_fl.errors import ExchangeError
 from wash_fl.protocol.anchored import Anchored, Missed
+from wash_fl.protocol.distances import grain_of
 from wash_fl.protocol.journal import Journal
 from wash_fl.protocol.journal_rows import Delivery
 from wash_fl.protocol.messages import ServerStatus
@@ -186,8 +187,7 @@ class Escrow:
         held = self._offers
         if self._anchored is not None and (gauges or self._outlier_factor > 0):
             held = self._anchored.beyond(exchange, self._offers)
-        parts = Parts.of(self._draw.selection(exchange))
-        aside = find_outliers(held, self._outlier_factor, self._exact, parts)
+        aside = self._outliers(exchange, held)
         members = tuple(sorted(self._offers.keys() - aside.keys()))
         offers = {member: self._offers[member] for member in members}
         deliveries: dict[int, Delivery] = {}
@@ -221,6 +221,14 @@ class Escrow:
         absent = tuple(sorted(self._expected - self._offers.keys()))
         self.settled, self._open, self._expected, self._offers = exchange, 0, frozenset(), {}
         return Settlement(exchange, members, absent, gauge, aside)
+
+    def _outliers(self, exchange: int, held: Mapping[int, Values]) -> dict[int, str]:
+        """Return who is set aside because of what it holds, and why."""
+        if self._outlier_factor <= 0:
+            return {}
+        parts = Parts.of(self._draw.selection(exchange))
+        grain = grain_of(list(self._offers.values()), self._config.dtype, parts)
+        return find_outliers(held, self._outlier_factor, self._exact, parts, grain)
 
     def delivery(self, member: int) -> Delivery | None:
         """Return what waits for a member, again and again until it is acknowledged.

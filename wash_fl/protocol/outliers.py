@@ -11,6 +11,8 @@ each member against the middle of all, with estimates that stay right as long as
   faster; the floor because what is nearly zero for all is no measure;
 - the same over the coordinates of each tensor: a last layer that is turned round is little among all values;
 - a ratio above ``factor * 100 ** (1 / count)`` is an outlier: few coordinates say little;
+- so is who has the middle's values with their signs turned, by a quarter of their size or more, at 64
+  coordinates or more: that is near, and undoes what the others have learned;
 - the worst goes first, and the rest is looked at again, until nobody stands out or two are left.
 
 Optimizer state (WASH+Opt) is naturally uneven: where one member's data are of one class its gradients vanish
@@ -21,26 +23,30 @@ In a large ensemble medians over all members at every coordinate would cost more
 exchange. So a cheap screen comes first, and the rule itself is applied only if the screen finds somebody
 suspicious; see :func:`suspicious` for what that may miss. Up to 32 members the rule is always applied.
 
-What it does not see: values within the factor, such as a slice of zeros, values with their signs turned, or
-another model's weights; a slow drift; half of the members or more acting together; one of two members. It
-says who stands out, not why.
+What it does not see: values within the factor, such as a slice of zeros or another model's weights; half of
+the members or more acting together; one of two members. It says who stands out, not why.
 """
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from wash_fl.core import philox
+from wash_fl.protocol.distances import (
+    Distances,
+    Grain,
+    shares_of,
+    squared_distances,
+    usual_distance,
+    with_all,
+)
 from wash_fl.protocol.parts import Parts
 
 Values = NDArray[np.float32]
-
-FLOOR: Final = 1e-2
-"""Values of this size are no measure for others: a weight that is zero in all members but one, say."""
 
 EXACT: Final = 32
 """Up to so many members there is no screen: the rule is cheap, and applied whatever they offer."""
@@ -51,10 +57,15 @@ SAMPLE: Final = 256
 MARGIN: Final = 2.0
 """By how much that estimate may be too large before the screen misses anybody."""
 
+TURNED: Final = 0.25
+"""How much of the middle a member may have with its signs turned; honest ones have .17 or more, unturned."""
+
+TELLING: Final = 64
+"""So many coordinates say whether signs are turned."""
+
 _JUDGES: Final = 3
 _SEED_VALUES: Final = 8
 _UNSHARED: Final = 1 << 13
-_COLUMNS: Final = 1 << 15
 _MANY_PARTS: Final = 16
 
 
@@ -63,6 +74,7 @@ def find_outliers(
     factor: float,
     exact: int = EXACT,
     parts: Parts | None = None,
+    grain: Grain = 0.0,
 ) -> dict[int, str]:
     """Return the members to set aside, each with the reason, on one line.
 
@@ -76,6 +88,8 @@ def find_outliers(
         Of more offers than this, the rule is applied only if :func:`suspicious` finds it worth while.
     parts : Parts, optional
         Which of the values are of which tensor; by default all are of one.
+    grain : ndarray of float64, shape (slots, parts + 1), or 0
+        How coarse the offers are (:func:`wash_fl.protocol.distances.grain_of`).
 
     Returns
     -------
@@ -83,30 +97,67 @@ def find_outliers(
         Empty with fewer than three offers: of two nobody can say which one is wrong.
     """
     rest = sorted(offers)
-    aside: dict[int, str] = {}
     count = offers[rest[0]].shape[1] if rest else 0
     if factor <= 0 or count == 0:
-        return aside
+        return {}
     parts = Parts.one(count) if parts is None else parts
-    limits = factor * parts.slack
-    if len(rest) > exact and not suspicious([offers[member] for member in rest], factor, parts):
-        return aside
+    if len(rest) > exact and not suspicious([offers[member] for member in rest], factor, parts, grain):
+        return {}
+
+    def look(members: Sequence[int]) -> Distances:
+        values = [offers[member] for member in members]
+        distances = Distances(len(values), len(values[0]), parts, grain)
+        distances.add(values)
+        return distances
+
+    return worst_first(rest, look, factor, parts)
+
+
+def worst_first(
+    members: Sequence[int],
+    look: Callable[[Sequence[int]], Distances],
+    factor: float,
+    parts: Parts,
+) -> dict[int, str]:
+    """Return the members to set aside, the worst first, each with the reason.
+
+    Parameters
+    ----------
+    members : sequence of int
+        Who is looked at.
+    look : callable
+        Returns how far some of them are from the middle of these.
+    factor : float
+        As for :func:`find_outliers`.
+    parts : Parts
+        Of what they are.
+    """
+    rest, aside, limits = list(members), {}, factor * parts.slack
+    telling = (parts.sizes >= TELLING) & parts.signed
     while len(rest) >= _JUDGES:
-        found = ratios([offers[member] for member in rest], parts).max(axis=1)
-        worst, part = map(int, np.unravel_index(int((found / limits).argmax()), found.shape))
-        # Written so that a ratio that is no number sets nobody aside.
-        if not found[worst, part] > limits[part]:
+        distances = look(rest)
+        far, turned = distances.ratios().max(axis=1), -distances.shares()
+        excess = np.maximum(far / limits, np.where(telling, turned / TURNED, 0.0))
+        worst, part = map(int, np.unravel_index(int(excess.argmax()), excess.shape))
+        # Written so that what is no number sets nobody aside.
+        if not excess[worst, part] > 1.0:
             break
         name = parts.names[part] if part < len(parts.names) else ""
-        where = f"{parts.sizes[part]} coordinates{f' of {name}' if name else ''}"
+        where = f"these {parts.sizes[part]} coordinates{f' of {name}' if name else ''}"
+        is_far = far[worst, part] > limits[part]
         aside[rest.pop(worst)] = (
-            f"its values lie {found[worst, part]:.3g} times as far from the members' middle as is usual at "
-            f"these {where}; outlier-factor = {factor:g} allows {limits[part]:.3g}"
+            f"its values lie {far[worst, part]:.3g} times as far from the members' middle as is usual at "
+            f"{where}; outlier-factor = {factor:g} allows {limits[part]:.3g}"
+            if is_far
+            else f"its values have {turned[worst, part]:.3g} of the members' middle with its signs turned "
+            f"at {where}; {TURNED:g} is allowed"
         )
     return aside
 
 
-def suspicious(offers: Sequence[Values], factor: float, parts: Parts | None = None) -> bool:
+def suspicious(
+    offers: Sequence[Values], factor: float, parts: Parts | None = None, grain: Grain = 0.0
+) -> bool:
     """Return whether any member might have a ratio above its limit; cheap, and rather once too often.
 
     The root mean square of the middle is at most what is usual. So by the triangle inequality a member more
@@ -126,7 +177,7 @@ def suspicious(offers: Sequence[Values], factor: float, parts: Parts | None = No
         At least one; count is at least 1.
     factor : float
         As for :func:`find_outliers`.
-    parts : Parts, optional
+    parts, grain
         As there.
     """
     slots, count = offers[0].shape
@@ -142,13 +193,16 @@ def suspicious(offers: Sequence[Values], factor: float, parts: Parts | None = No
             # Right after its values were read, while the cache has them.
             sampled[number] = offer.take(columns, axis=1)
         squares[..., -1] = squares[..., :-1].sum(axis=-1)
-        of_sample = _squares(sampled)[1:]
+        median, _, *of_sample = squared_distances(sampled)
         # A tensor's share in all is that of its values, however many of them are in the sample.
         shares = sizes[:-1] / sampled_parts.sizes[:-1]
-        middle, spread = (_with_all(sampled_parts.sums(each) * shares) for each in of_sample)
-        bound = (factor * parts.slack - 1.0) / MARGIN * _usual(middle, spread, sizes)
+        middle, spread = (with_all(sampled_parts.sums(each) * shares) for each in of_sample)
+        along = with_all(sampled_parts.sums(sampled[:, 0] * median[0]) * shares)
+        opposed = (shares_of(along, middle[0], sizes, grain) < 0) & (sizes >= TELLING) & parts.signed
+        bound = (factor * parts.slack - 1.0) / MARGIN * usual_distance(middle, spread, sizes, grain)
     # Written so that what is no number is suspicious, too: the rule itself knows what to do with it.
-    return not bool(np.isfinite(bound).all() and (np.sqrt(squares / sizes) <= bound).all())
+    usual = bool(np.isfinite(bound).all() and (np.sqrt(squares / sizes) <= bound).all())
+    return not usual or bool(opposed.any())
 
 
 def _squared(offer: Values, parts: Parts) -> NDArray[np.float64]:
@@ -190,72 +244,3 @@ def _sample(offers: Sequence[Values], parts: Parts) -> tuple[NDArray[np.int64], 
     begin, end = stratum * size // many, (stratum + 1) * size // many
     places = begin + philox.below(drawn, (end - begin).astype(np.uint64)).astype(np.int64)
     return parts.bounds[owner] + places, sampled
-
-
-def ratios(offers: Sequence[Values], parts: Parts | None = None) -> NDArray[np.float64]:
-    """Return how far each member is from the middle of all, in units of what is usual.
-
-    Parameters
-    ----------
-    offers : sequence of ndarray of float32, each of shape (slots, count)
-        At least one; count is at least 1.
-    parts : Parts, optional
-        Which of the values are of which tensor; by default all are of one.
-
-    Returns
-    -------
-    ndarray of float64, shape (members, slots, parts + 1)
-        In each part, and in all together.
-    """
-    slots, count = offers[0].shape
-    parts = Parts.one(count) if parts is None else parts
-    sizes = parts.sizes
-    distance = np.zeros((len(offers), slots, sizes.size - 1))
-    middle, spread = np.zeros((slots, sizes.size - 1)), np.zeros((slots, sizes.size - 1))
-    # Piece by piece: the server is to hold slices, not several copies of them.
-    columns = max(1, _COLUMNS * EXACT // max(EXACT, len(offers)))
-    for begin in range(0, count, columns):
-        # In float64, where the square of the largest float32 is a number.
-        values = np.array([offer[:, begin : begin + columns] for offer in offers], dtype=np.float64)
-        of_members, of_middle, of_spread = _squares(values)
-        distance += parts.sums(of_members, begin)
-        middle += parts.sums(of_middle, begin)
-        spread += parts.sums(of_spread, begin)
-    usual = _usual(_with_all(middle), _with_all(spread), sizes)
-    found: NDArray[np.float64] = np.sqrt(_with_all(distance) / sizes) / usual
-    return found
-
-
-def _with_all(sums: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return sums over the parts, and behind them the sum of these."""
-    return np.concatenate([sums, sums.sum(axis=-1, keepdims=True)], axis=-1)
-
-
-def _squares(values: NDArray[np.floating[Any]]) -> tuple[NDArray[np.float64], ...]:
-    """Return the squares of each member's distance from the middle, of the middle, and of the spread.
-
-    Of values of shape (members, slots, columns); the first has that shape, the others (slots, columns).
-    """
-    median = _median(values)
-    apart = np.abs(values - median.astype(values.dtype, copy=False))
-    spread = _median(apart)
-    return np.square(apart), np.square(median), np.square(spread)
-
-
-def _median(values: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
-    """Return the median over the members."""
-    # Sorted side by side, which the processor does many at a time: faster than to look for the middle.
-    ordered = np.array(np.moveaxis(values, 0, -1), order="C")
-    ordered.sort(axis=-1)
-    middle = ordered[..., (len(values) - 1) // 2 : len(values) // 2 + 1]
-    return np.asarray(middle.mean(axis=-1, dtype=np.float64))
-
-
-def _usual(
-    middle: NDArray[np.float64], spread: NDArray[np.float64], sizes: NDArray[np.int64]
-) -> NDArray[np.float64]:
-    """Return how far from the middle is usual, from sums of squares, of shape (slots, parts + 1)."""
-    size = np.sqrt(middle / sizes)
-    usual: NDArray[np.float64] = 2.0 * np.sqrt(spread / sizes) + size + FLOOR
-    usual[1:] += size[0]
-    return usual

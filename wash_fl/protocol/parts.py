@@ -23,10 +23,13 @@ class Parts:
         Of the tensors.
     bounds : ndarray of int64, shape (len(names) + 1,)
         Where the columns of each begin, rising, and how many there are.
+    signed : bool
+        Whether members have their signs in common, as trained values have, and statistics of data may not.
     """
 
     names: Sequence[str]
     bounds: NDArray[np.int64]
+    signed: bool = True
 
     @classmethod
     def of(cls, selection: Selection) -> "Parts":

@@ -38,6 +38,7 @@ MAY_CHANGE = (
     "give-up-after",
     "outlier-factor",
     "keep-members",
+    "final-average",
     "tolerance",
     "test-vectors",
     "save-members",

@@ -47,9 +47,9 @@ def test_the_escrow_is_settled_whole_with_the_default_rule_and_all_members(small
     calls: list[tuple[int, float]] = []
     mixed: list[tuple[str, int]] = []
 
-    def watched_rule(offers, factor, exact, parts):
+    def watched_rule(offers, factor, exact, parts, grain):
         calls.append((len(offers), factor))
-        return outliers.find_outliers(offers, factor, exact, parts)
+        return outliers.find_outliers(offers, factor, exact, parts, grain)
 
     def watched_mix(offers, **options):
         mixed.append((options["config"].topology, len(offers)))

@@ -9,7 +9,8 @@ import pytest
 from wash_fl.config import RunConfig
 from wash_fl.lab.compare.trainer import Trainer
 from wash_fl.protocol import escrow as room
-from wash_fl.protocol.outliers import find_outliers, ratios
+from wash_fl.protocol.distances import ratios
+from wash_fl.protocol.outliers import find_outliers
 from wash_fl.tasks.task import load_task
 
 FACTOR = 3.0
@@ -61,12 +62,12 @@ def test_no_member_that_really_trains_comes_near_the_limit(monkeypatch, name):
     """Not with data of one or two classes each, and one device ten times as fast as the others."""
     of_limit: list[float] = []
 
-    def watched(offers, factor, exact, parts):
+    def watched(offers, factor, exact, parts, grain):
         count = next(iter(offers.values())).shape[1] if offers else 0
         if count:
             found = ratios([offers[member] for member in sorted(offers)], parts)
             of_limit.append(float((found / (factor * parts.slack)).max()))
-        return find_outliers(offers, factor, exact, parts)
+        return find_outliers(offers, factor, exact, parts, grain)
 
     monkeypatch.setattr(room, "find_outliers", watched)
     trainer = Trainer(RunConfig.from_mapping(OPTIONS | TRAINING[name]), load_task("digits"))

@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from wash_fl.cli.terminal import Json, err, out, say, say_error
+from wash_fl.config import FleetConfig
 from wash_fl.errors import ConfigError
 
 bench = typer.Typer(
@@ -107,6 +108,40 @@ def compression(
 
     figures = measure.run(quick, progress=lambda line: err.print(line, highlight=False))
     report(out, "compression", figures, as_json)
+
+
+@bench.command()
+def poison(  # noqa: PLR0917 (the command line gives them by name)
+    task: Annotated[str, typer.Option("--task", help="What is trained.")] = "digits",
+    seeds: Annotated[int, typer.Option(help="Runs of each kind.", min=1)] = 1,
+    division: Annotated[
+        str, typer.Option(help="shared, iid or dirichlet (0.1): how the data is divided.")
+    ] = "shared",
+    outlier_factor: Annotated[
+        float, typer.Option(help="As for a run; 0 lets everything pass.", min=0)
+    ] = FleetConfig.outlier_factor,
+    final_average: Annotated[str, typer.Option(help="As for a run: mean, trimmed or median.")] = "mean",
+    quick: Annotated[bool, typer.Option("--quick", help="One recipe, one fleet.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Train fleets with bad devices, and see what each attack does to the averaged model."""
+    from wash_fl.lab.bench import poison as measure
+    from wash_fl.lab.bench.printing import report
+
+    figures = measure.run(
+        task,
+        recipes=measure.RECIPES[:1] if quick else measure.RECIPES,
+        fleets=measure.FLEETS[:1] if quick else measure.FLEETS,
+        seeds=range(seeds),
+        options={
+            "division": division,
+            "alpha": 0.1,
+            "outlier-factor": outlier_factor,
+            "final-average": final_average,
+        },
+        progress=lambda line: err.print(line, highlight=False),
+    )
+    report(out, "poison", figures, as_json, None if as_json else measure.tables(figures))
 
 
 @bench.command()

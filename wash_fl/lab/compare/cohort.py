@@ -7,11 +7,15 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import nn
 
 from wash_fl.config import RunConfig
 from wash_fl.consensus.averaging import ModelAverage, constants_of
-from wash_fl.consensus.batchnorm import estimate, pool
+from wash_fl.consensus.batchnorm import BatchNormStatistics, estimate
+from wash_fl.consensus.final import FinalModel
 from wash_fl.consensus.finish import Arrays, Evaluator, Outcome
+from wash_fl.consensus.pooling import pooled
+from wash_fl.consensus.screen import InMemory
 from wash_fl.core import philox
 from wash_fl.core.recipes import resolve
 from wash_fl.core.schedule import Schedule
@@ -44,6 +48,8 @@ class Cohort(ABC):
         By index.
     aside : dict of int to str
         The members that the run goes on without because of their values, and why.
+    unused : dict of int to str
+        Those whose BatchNorm statistics are not used, and why.
     here : list of int
         The members that are there in this round.
     rules : StateRules
@@ -54,6 +60,7 @@ class Cohort(ABC):
         self.task = load_task(config.task.task) if task is None else task
         self.config = config = resolve(config, divided=is_divided(self.task, config))
         self.aside: dict[int, str] = {}
+        self.unused: dict[int, str] = {}
         self._dropout = dropout
         self._training = [
             LocalTraining(config, self.task, member_examples(self.task, config, index), index)
@@ -123,11 +130,17 @@ class Cohort(ABC):
         """Average the members as they are, re-estimate BatchNorm as the options say, and evaluate."""
         self.settle()
         examination = Evaluator(self.task, self.config)
-        for index in self.active():
-            examination.add_member(index, self.weights(index))
-        averaged = self.mean(self.active())
-        examination.add_average(averaged)
-        return examination.outcome(self.recalibrated(averaged, examination))
+        final = FinalModel(
+            InMemory({index: self.weights(index) for index in self.active()}),
+            self.rules,
+            self._constants,
+            factor=self.config.fleet.outlier_factor,
+            how=self.config.finish.final_average,
+            tell=examination.add_member,
+        )
+        self.aside |= final.left_out
+        examination.add_average(final.arrays)
+        return examination.outcome(self.recalibrated(final.arrays, examination))
 
     def weights(self, index: int) -> dict[str, NDArray[Any]]:
         """Return a member's whole state dict, not copied."""
@@ -147,9 +160,18 @@ class Cohort(ABC):
         if not batchnorm_layers(model) or where == "average":
             return weights
         if where == "clients":
-            statistics = [estimate(model, self._training[index].calibration()) for index in self.active()]
-            return pool(statistics).applied_to(weights)
+            estimates = {index: self.statistics_of(index, model) for index in self.active()}
+            found, self.unused = pooled(
+                estimates,
+                factor=self.config.fleet.outlier_factor,
+                most_examples=self.config.finish.calibration_examples,
+            )
+            return found.applied_to(weights)
         return estimate(model, examination.server_calibration()).applied_to(weights)
+
+    def statistics_of(self, index: int, model: nn.Module) -> BatchNormStatistics:
+        """Return the BatchNorm statistics that a member estimates for the averaged model."""
+        return estimate(model, self._training[index].calibration())
 
     def active(self) -> list[int]:
         """Return the members that the run goes on with."""

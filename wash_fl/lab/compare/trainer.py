@@ -14,6 +14,7 @@ from wash_fl.core.schedule import Schedule
 from wash_fl.lab.compare.cohort import Cohort
 from wash_fl.lab.compare.post import NoPost, Post
 from wash_fl.protocol.escrow import Escrow, Settlement
+from wash_fl.protocol.journal_rows import Values
 from wash_fl.protocol.packets import RunPackets
 from wash_fl.protocol.session import MemberSession, Offer
 from wash_fl.tasks.task import Task
@@ -37,6 +38,8 @@ class Trainer(Cohort):
 
     Attributes
     ----------
+    draw : Draw
+        The coordinates of the exchanges.
     escrow : Escrow
         Where the members exchange.
     settlement : Settlement
@@ -66,7 +69,7 @@ class Trainer(Cohort):
         self._plane = plane_of(config.exchange)
         self._every = self._plane.steps_between(config.exchange, config.training.local_steps)
         self._underway = False
-        draw = Draw(config.training.seed, self.members[0].layout, Schedule.of(config))
+        self.draw = draw = Draw(config.training.seed, self.members[0].layout, Schedule.of(config))
         first = None
         if config.exchange.anchored:
             first = first_anchor(draw.layout, self.weights(0))
@@ -122,20 +125,25 @@ class Trainer(Cohort):
         number = self.escrow.settled + 1
         self.escrow.open(number, self.here)
         for index in self.here:
-            session = self._sessions[index]
-            packet = session.make_offer(number, 0)
-            values, chain = session.offer.values, 0
-            if values is not None and values.size:
-                self._post.offered(self.members[index], number, packet)
-                if self.config.exchange.anchored:
-                    offer = self._packets.read_offer(packet, index, number)
-                    values, chain = offer.values, offer.chain
-                else:
-                    values = rounded(values, self._dtype)
+            values, chain = self.offer_of(index, number)
+            if values.size:
                 self.escrow.offer(index, number, values, chain)
         self.settlement = self.escrow.settle()
         self.aside |= self.settlement.aside
         self._underway = True
+
+    def offer_of(self, index: int, number: int) -> tuple[Values, int]:
+        """Return what a member offers for an exchange, as it travels, and the chain of its anchor."""
+        session = self._sessions[index]
+        packet = session.make_offer(number, 0)
+        values = session.offer.values
+        assert values is not None, "an offer of nothing"
+        if values.size:
+            self._post.offered(self.members[index], number, packet)
+        if self.config.exchange.anchored:
+            offer = self._packets.read_offer(packet, index, number)
+            return offer.values, offer.chain
+        return rounded(values, self._dtype), 0
 
     def _deliver_before_training(self) -> None:
         if not (self.config.exchange.overlap and self._underway):
