@@ -104,11 +104,11 @@ def test_the_final_model_is_that_of_the_others_and_tells_of_them(tmp_path, how):
     for member in (3, 0, 1, 4, 2):
         store.put(member, models[member])
     constants = {"mask": _hash(models[1]["mask"])}
-    heard = []
+    in_turn = []
     final = FinalModel(
-        store, RULES, constants, factor=FACTOR, how=how, tell=lambda member, arrays: heard.append(member)
+        store, RULES, constants, factor=FACTOR, how=how, tell=lambda member, arrays: in_turn.append(member)
     )
-    assert list(final.left_out) == [0] and final.members == [1, 2, 3, 4] and heard == [3, 1, 4, 2]
+    assert list(final.left_out) == [0] and final.members == [1, 2, 3, 4] and in_turn == [3, 1, 4, 2]
     values = np.stack([models[member]["head.weight"] for member in final.members]).astype(np.float64)
     expected = {
         "mean": values.mean(axis=0),

@@ -121,11 +121,10 @@ def test_batchnorm_statistics_of_other_layers_than_most_members_have_are_left_ou
 
     one, other = {"a": np.zeros(2, dtype=np.float32)}, {"b": np.zeros(2, dtype=np.float32)}
     estimates = {
-        member: BatchNormStatistics(mean, mean, member + 1)
-        for member, mean in {3: one, 0: other, 2: one}.items()
+        member: BatchNormStatistics(mean, mean, 5) for member, mean in {3: one, 0: other, 2: one}.items()
     }
     statistics, left_out = pooled(estimates, factor=0, most_examples=100)
-    assert statistics.examples == 3 + 4
+    assert statistics.examples == 5 + 5
     assert left_out == {0: "they are not of the others' layers"}
 
 

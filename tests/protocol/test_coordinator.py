@@ -247,6 +247,28 @@ def test_who_offers_differences_to_another_anchor_starts_anew_and_the_others_exc
     assert list(server.coordinator.joining.newcomers) == [2]
 
 
+def test_a_member_that_says_nothing_when_it_is_collected_is_asked_twice_and_then_left_out():
+    """Its ClientApp starved, say: that must not cost the hour that a round may take."""
+    server = Server(rounds=1, timeout=3600.0)
+    server.join()
+    for request in server.asked(Kind.TRAIN):
+        server.reply(request)
+    server.proceed()
+    server.proceed()
+    began, times = server.now, []
+    while not any(isinstance(each, AllCollected) for each in server.commands):
+        for each in [each for each in server.commands if isinstance(each, Ask)]:
+            server.commands.remove(each)
+            if each.request.kind is Kind.COLLECT and each.request.node == 1:
+                times.append(server.now - began)
+            elif each.request.kind is Kind.COLLECT:
+                server.reply(each.request, model="m", round=1)
+        server.proceed(wait=True)
+    assert times == [0.0, pytest.approx(600, abs=1)], "once, and once more"
+    assert server.now - began < 1300
+    assert "was not collected" in server.coordinator.collection.left_out[1]
+
+
 # On streams
 
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from wash_fl.protocol.deadline import SLACK, Deadline
+from wash_fl.protocol.deadline import MODEL_SECONDS, SLACK, Deadline, model_seconds
 
 
 def test_before_anything_is_known_a_round_waits_for_the_longest() -> None:
@@ -72,3 +72,10 @@ def test_late_is_by_a_members_own_habits_or_else_by_those_of_the_slowest() -> No
     assert deadline.late(0) == pytest.approx(1.5 * 12.0 + 15.0)
     assert deadline.late(1) == pytest.approx(1.5 * 100.0 + 15.0)
     assert deadline.late(2) == pytest.approx(2.0 * 100.0 + 15.0)
+
+
+def test_a_whole_model_is_waited_for_as_a_slow_link_takes_and_no_longer_than_a_round() -> None:
+    assert model_seconds(0, 3600.0) == MODEL_SECONDS == 600.0
+    assert model_seconds(270_000, 3600.0) == pytest.approx(600 + 135)
+    assert model_seconds(11_200_000, 3600.0) == 3600.0
+    assert model_seconds(270_000, 5.0) == 5.0

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from wash_fl.protocol import distances, outliers
 from wash_fl.protocol.distances import FLOOR, ratios
 from wash_fl.protocol.outliers import EXACT, SAMPLE, find_outliers, suspicious
-from wash_fl.protocol.parts import FEW, Parts
+from wash_fl.protocol.parts import FEW, Parts, signs_of
 
 FACTOR = 10.0
 LARGEST = float(np.finfo(np.float32).max)
@@ -106,7 +106,9 @@ def test_the_reason_gives_the_figure_and_the_limit_on_one_line():
         assert part in reason, reason
 
 
-LAYERS = Parts(("features", "bias", "head"), np.array([0, 4_000, 4_010, 4_100]))
+LAYERS = Parts(
+    ("features", "bias", "head"), np.array([0, 4_000, 4_010, 4_100]), signs_of([(40, 100), (10,), (9, 10)])
+)
 
 
 def test_a_layer_that_is_broken_is_seen_among_all_that_is_not():
@@ -266,7 +268,11 @@ def test_screen_and_rule_together_say_what_the_rule_says(
             change[:, np.arange(count) != place] = 0.0
         offers[member] = (offers[member] + change).astype(np.float32)
     inner = sorted(each for each in cuts if each < count)
-    parts = Parts([str(each) for each in [0, *inner]], np.array([0, *inner, count]))
+    parts = Parts(
+        [str(each) for each in [0, *inner]],
+        np.array([0, *inner, count]),
+        np.zeros(len(inner) + 2, dtype=bool),
+    )
     found = find_outliers(offers, factor, parts=parts)
     assert found == find_outliers(offers, factor, len(offers), parts)
 
@@ -358,4 +364,17 @@ def test_few_coordinates_and_what_has_no_signs_in_common_say_nothing_of_them():
     few = honest(4, 1, 63)
     assert find_outliers(few | {1: -few[1]}, 3.0) == {}
     many = honest(4, 1, 500)
-    assert find_outliers(many | {1: -many[1]}, 3.0, parts=Parts([""], np.array([0, 500]), signed=False)) == {}
+    parts = Parts([""], np.array([0, 500]), np.array([False, False]))
+    assert find_outliers(many | {1: -many[1]}, 3.0, parts=parts) == {}
+
+
+def test_a_bias_may_go_where_its_members_data_are():
+    """Seen where each of eight members has its own classes: a last BatchNorm's biases."""
+    offers = honest(8, 1, 4_200)
+    parts = Parts(("kernel", "bias"), np.array([0, 4_100, 4_200]), signs_of([(41, 100), (100,)]))
+    turned = offers[3].copy()
+    turned[:, 4_100:] *= -1
+    assert find_outliers(offers | {3: turned}, 3.0, parts=parts) == {}
+    kernel = offers[3].copy()
+    kernel[:, :4_100] *= -1
+    assert list(find_outliers(offers | {3: kernel}, 3.0, parts=parts)) == [3]

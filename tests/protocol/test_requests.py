@@ -135,3 +135,18 @@ def test_who_is_late_is_reminded_now_and_then_and_one_at_a_time(turn, requests):
     turn.now = 999.0
     requests.remind(lambda request: math.inf)
     assert not [each for each in turn.take_commands() if isinstance(each, Ask)]
+
+
+def test_what_may_be_asked_twice_is_asked_once_more_of_who_is_there_and_says_nothing(turn, requests):
+    one = requests.ask(Kind.COLLECT, 10, 5.0, member=1, tries=1)
+    other = requests.ask(Kind.COLLECT, 20, 5.0, member=2, tries=1)
+    turn.take_commands()
+    turn.connected, turn.now = frozenset({10}), 5.0
+    assert requests.expired() == [other], "nobody is there to be asked"
+    assert asked(turn) == [(one.number, True, 5.0)]
+    assert requests.busy(10) and not requests.busy(20)
+    turn.now = 9.9
+    assert not requests.expired()
+    turn.now = 10.0
+    (gone,) = requests.expired()
+    assert gone.number == one.number and not requests.outstanding() and not asked(turn)

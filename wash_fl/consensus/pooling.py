@@ -34,7 +34,7 @@ def pooled(
     same, left_out = _of_the_same_layers(estimates)
     buffers = {member: each.buffers() for member, each in same.items()}
     names = list(next(iter(buffers.values())))
-    left_out |= strange(InMemory(buffers), names, factor, signed=False)
+    left_out |= strange(InMemory(buffers), names, factor, of_data=True)
     # In order of members, for float addition is not associative.
     used = [same[member] for member in sorted(same.keys() - left_out.keys())]
     counts = np.minimum([each.examples for each in used], most_examples)

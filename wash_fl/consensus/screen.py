@@ -5,8 +5,9 @@ What is looked at is all that the averaged model takes a mean of, and nothing th
 """
 
 from collections.abc import Container, Mapping, Sequence
+from dataclasses import replace
 from itertools import accumulate
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,7 +15,11 @@ from numpy.typing import NDArray
 from wash_fl.core.rules import MEANS, Rule, StateRules
 from wash_fl.protocol.distances import Distances
 from wash_fl.protocol.outliers import worst_first
-from wash_fl.protocol.parts import Parts
+from wash_fl.protocol.parts import Parts, signs_of
+
+DATA: Final = 5.0
+"""How many times wider the limit is for statistics of data. Honest members, each with a class or two, reach
+2.6 times the limit of parameters with the variances of their own activations."""
 
 
 class Models(Protocol):
@@ -60,24 +65,38 @@ def strange_models(
     parameters = [name for name in names if rules.rules[name] is Rule.TRAINED]
     others = [name for name in names if rules.rules[name] is not Rule.TRAINED]
     left_out = strange(models, parameters, factor)
-    return left_out | strange(models, others, factor, but=left_out, signed=False)
+    return left_out | strange(models, others, factor, but=left_out, of_data=True)
 
 
 def strange(
-    models: Models, names: Sequence[str], factor: float, *, but: Container[int] = (), signed: bool = True
+    models: Models, names: Sequence[str], factor: float, *, but: Container[int] = (), of_data: bool = False
 ) -> dict[int, str]:
     """Return the members some of whose entries of these names lie far from the others', with the reason.
 
-    Nobody is looked at who is in ``but``; ``signed`` is as for :class:`~wash_fl.protocol.parts.Parts`.
+    Parameters
+    ----------
+    models : Models
+        Finite, and of one kind.
+    names : sequence of str
+        Of the entries.
+    factor : float
+        As for :func:`strange_models`.
+    but : container of int
+        Who is not looked at.
+    of_data : bool
+        The entries are statistics of data that may be one member's alone: their limit is wider.
     """
     members = sorted(member for member in models.members if member not in but)
     if factor <= 0 or not members:
         return {}
-    sizes = {name: models.entry(members[0], name).size for name in names}
-    sizes = {name: size for name, size in sizes.items() if size}
+    first = {name: models.entry(members[0], name) for name in names}
+    sizes = {name: each.size for name, each in first.items() if each.size}
     if not sizes:
         return {}
+    signed = signs_of([first[name].shape for name in sizes])
     parts = Parts(list(sizes), np.array([0, *accumulate(sizes.values())]), signed)
+    if of_data:
+        parts = replace(parts, signed=np.zeros_like(signed), width=DATA)
 
     def look(rest: Sequence[int]) -> Distances:
         distances = Distances(len(rest), 1, parts)

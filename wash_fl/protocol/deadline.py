@@ -17,6 +17,27 @@ LEAST_SPREAD = 0.1
 """Spread of members that all took exactly the same time, as a part of that time."""
 
 
+MODEL_SECONDS, SLOWEST = 600.0, 8000.0
+"""What an answer about a whole model may take: so long, and as long as the model takes at so many bytes per
+second, the link of 64 kbit/s."""
+
+MODEL_TRIES = 1
+"""How many more times a whole model, or statistics of one, are asked for when nobody answers."""
+
+
+def model_seconds(values: int, longest: float) -> float:
+    """Return how many seconds a member is given to answer about a whole model.
+
+    Parameters
+    ----------
+    values : int
+        Of the model, float32.
+    longest : float
+        Seconds that a round never waits beyond; nor does this.
+    """
+    return min(longest, MODEL_SECONDS + 4 * values / SLOWEST)
+
+
 class Deadline:
     """Adapts to what members really take.
 

@@ -6,6 +6,7 @@ from typing import Final
 
 from wash_fl.errors import RunError
 from wash_fl.protocol.commands import AllCollected, UseModel
+from wash_fl.protocol.deadline import MODEL_TRIES, model_seconds
 from wash_fl.protocol.messages import Answer, Failure, Kind, Request, Start, Status
 from wash_fl.protocol.reasons import in_words
 from wash_fl.protocol.state import ServerState
@@ -112,4 +113,5 @@ class FinalCollection:
             logger.warning("member %d is not in the average: %s", member, reason)
 
     def _request(self, kind: Kind, node: int, member: int, **fields: object) -> Request:
-        return self._requests.ask(kind, node, self._options.timeout, member=member, **fields)
+        ttl = model_seconds(self._state.packets.draw.layout.size, self._options.timeout)
+        return self._requests.ask(kind, node, ttl, member=member, tries=MODEL_TRIES, **fields)

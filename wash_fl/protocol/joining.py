@@ -8,6 +8,7 @@ member holds at that moment, for the initial ones would be far from everybody's 
 import logging
 from collections.abc import Collection
 
+from wash_fl.protocol.deadline import model_seconds
 from wash_fl.protocol.journal_rows import Enrolment, Standing
 from wash_fl.protocol.messages import Answer, Failure, Kind, Request, Start, Status
 from wash_fl.protocol.reasons import in_words
@@ -44,14 +45,14 @@ class Joining:
         self._escrow = state.escrow
         self._requests = state.requests
         self._members = state.terms.members
-        self._timeout = state.options.timeout
+        self._seconds = model_seconds(state.packets.draw.layout.size, state.options.timeout)
         self._problems: dict[int, str] = {}
 
     # Asking
 
     def meet(self, node: int, start: Start | None = None) -> Request:
         """Ask a node: who are you, and if you hold nothing and there is a start, start there."""
-        return self._requests.ask(Kind.JOIN, node, self._timeout, start=start)
+        return self._requests.ask(Kind.JOIN, node, self._seconds, start=start)
 
     def greet(self, number: int) -> None:
         """Ask the nodes that have not been met who they are; they answer while the round goes on."""
@@ -60,7 +61,7 @@ class Joining:
         known = {*self._membership.nodes.values(), *self.newcomers.values()}
         for node in sorted(connected - known - self._membership.strangers):
             if not self._requests.busy(node):
-                self._requests.ask(Kind.JOIN, node, self._timeout, round=number)
+                self._requests.ask(Kind.JOIN, node, self._seconds, round=number)
 
     def ask_donor(self, number: int) -> None:
         """Ask the member that took part last for its weights, if there are newcomers to start from them."""
@@ -81,7 +82,7 @@ class Joining:
         self.donation = self._requests.ask(
             Kind.DONATE,
             here[donor],
-            self._timeout,
+            self._seconds,
             member=donor,
             round=number,
             delivery=self._state.delivery(donor),
@@ -148,7 +149,7 @@ class Joining:
             self._requests.ask(
                 Kind.JOIN,
                 node,
-                self._timeout,
+                self._seconds,
                 member=member,
                 round=request.round,
                 start=start,

@@ -180,6 +180,8 @@ class Request:
         Where a node that holds nothing of the run starts; None only asks who it is.
     kills : int
         ClientApps that were killed over it.
+    tries : int
+        How many more times it is sent if nobody answers.
     """
 
     number: int
@@ -193,6 +195,7 @@ class Request:
     evaluate: bool = False
     start: Start | None = None
     kills: int = 0
+    tries: int = 0
 
     @property
     def who(self) -> str:

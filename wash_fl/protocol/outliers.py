@@ -12,7 +12,7 @@ each member against the middle of all, with estimates that stay right as long as
 - the same over the coordinates of each tensor: a last layer that is turned round is little among all values;
 - a ratio above ``factor * 100 ** (1 / count)`` is an outlier: few coordinates say little;
 - so is who has the middle's values with their signs turned, by a quarter of their size or more, at 64
-  coordinates or more: that is near, and undoes what the others have learned;
+  coordinates or more of a matrix or kernel, or of all: that is near, and undoes what the others have learned;
 - the worst goes first, and the rest is looked at again, until nobody stands out or two are left.
 
 Optimizer state (WASH+Opt) is naturally uneven: where one member's data are of one class its gradients vanish
@@ -232,7 +232,7 @@ def _sample(offers: Sequence[Values], parts: Parts) -> tuple[NDArray[np.int64], 
     most = max(SAMPLE // 4, SAMPLE // len(sizes))
     counts = np.minimum(sizes, most)
     bounds = np.concatenate([[0], np.cumsum(counts)])
-    sampled = Parts(parts.names, bounds)
+    sampled = Parts(parts.names, bounds, parts.signed)
     if (counts == sizes).all():
         return np.arange(sizes.sum()), sampled
     digest = hashlib.blake2b(digest_size=8)

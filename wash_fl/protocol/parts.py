@@ -13,6 +13,11 @@ FEW: Final = 100.0
 """How much wider the limit is at a single coordinate; the n-th root of it at n."""
 
 
+def signs_of(shapes: Sequence[tuple[int, ...]]) -> NDArray[np.bool_]:
+    """Return what :attr:`Parts.signed` is for parameters of these shapes."""
+    return np.array([*(len(shape) > 1 for shape in shapes), True])
+
+
 @dataclass(frozen=True, eq=False)
 class Parts:
     """Where the values of each tensor are among those that are compared.
@@ -23,25 +28,30 @@ class Parts:
         Of the tensors.
     bounds : ndarray of int64, shape (len(names) + 1,)
         Where the columns of each begin, rising, and how many there are.
-    signed : bool
-        Whether members have their signs in common, as trained values have, and statistics of data may not.
+    signed : ndarray of bool, shape (len(names) + 1,)
+        In which parts, and whether in all together, members have their signs in common. They have in matrices
+        and kernels, which begin as the same random values; a bias begins at zero and goes where its member's
+        data are, and so do statistics of data.
+    width : float
+        How many times wider the limits are than elsewhere.
     """
 
     names: Sequence[str]
     bounds: NDArray[np.int64]
-    signed: bool = True
+    signed: NDArray[np.bool_]
+    width: float = 1.0
 
     @classmethod
     def of(cls, selection: Selection) -> "Parts":
         """Return those of an exchange."""
-        tensors = selection.layout.tensors
-        names = [tensors[each.tensor].name for each in selection.parts]
-        return cls(names, np.array([*(each.begin for each in selection.parts), selection.count]))
+        tensors = [selection.layout.tensors[each.tensor] for each in selection.parts]
+        bounds = np.array([*(each.begin for each in selection.parts), selection.count])
+        return cls([each.name for each in tensors], bounds, signs_of([each.shape for each in tensors]))
 
     @classmethod
     def one(cls, count: int) -> "Parts":
         """Return one part that is all there is."""
-        return cls([""], np.array([0, count]))
+        return cls([""], np.array([0, count]), np.ones(2, dtype=bool))
 
     @property
     def sizes(self) -> NDArray[np.int64]:
@@ -51,7 +61,7 @@ class Parts:
     @property
     def slack(self) -> NDArray[np.float64]:
         """By how much the limit is wider, of each part and of all together: few columns say little."""
-        slack: NDArray[np.float64] = FEW ** (1.0 / self.sizes)
+        slack: NDArray[np.float64] = self.width * FEW ** (1.0 / self.sizes)
         return slack
 
     def sums(self, values: NDArray[np.floating[Any]], begin: int = 0) -> NDArray[np.float64]:

@@ -103,10 +103,23 @@ class Requests:
         return [(each.request, each.failure) for each in over]
 
     def expired(self) -> list[Request]:
-        """Return the requests that nobody will answer any more, and forget them."""
+        """Return the requests that nobody will answer any more, and forget them.
+
+        What may be asked more often is sent once more first: a ClientApp that starved, or whose token was no
+        good any more when it took the message, answers nothing.
+        """
         now = self._turn.now
-        gone = [number for number, request in self._out.items() if request.expires <= now]
-        return [self._out.pop(number) for number in gone]
+        gone = [request for request in self._out.values() if request.expires <= now]
+        for request in gone:
+            ttl = request.expires - request.sent
+            if request.tries and request.node in self._turn.connected:
+                again = replace(request, sent=now, expires=now + ttl, tries=request.tries - 1)
+                self._out[request.number] = again
+                self._turn.commands.append(Ask(again, again=True, left=ttl))
+                logger.warning("%s: no answer for %.0f s; it is asked once more", request.who, ttl)
+            else:
+                del self._out[request.number]
+        return [request for request in gone if request.number not in self._out]
 
     def begin_round(self) -> None:
         """Forget the requests that were answered: a reply that comes once more is of no use."""
