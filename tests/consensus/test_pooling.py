@@ -42,3 +42,18 @@ def test_nobody_counts_for_more_than_what_is_plausible(claim):
 def test_one_alone_counts_for_what_it_has():
     result, left_out = pooled({5: estimate(5, 7)}, factor=3.0, most_examples=2048)
     assert (result.examples, left_out) == (7, {})
+
+
+@pytest.mark.parametrize("members", [3, 4, 8])
+def test_means_of_zero_are_no_estimate_where_the_others_agree(members):
+    """Honest ones lie within twice what their spread makes usual, also where each has its own classes."""
+    common = np.random.Generator(np.random.Philox(1)).normal(0, 0.5, 200)
+    estimates = {}
+    for member in range(members):
+        own = np.random.Generator(np.random.Philox(member + 5)).normal(0, 0.02, 200)
+        mean = (common + own).astype(np.float32)
+        estimates[member] = BatchNormStatistics({"norm": mean}, {"norm": np.ones(200, np.float32)}, 100)
+    assert pooled(estimates, factor=3.0, most_examples=2048)[1] == {}
+    liar = estimates[1]
+    estimates[1] = BatchNormStatistics({"norm": 0 * liar.mean["norm"]}, liar.variance, 2**60)
+    assert list(pooled(estimates, factor=3.0, most_examples=2048)[1]) == [1]

@@ -13,8 +13,9 @@ from wash_fl.consensus.screen import InMemory, strange
 MOST_SHARE: Final = 1.0
 """No member counts for more than so many times the examples of the median one: what it claims is unproven.
 
-Measured on the digits: who claims all there are, of means of zero, costs 1 point where data is shared, and
-with 4 in place of 1 it costs 2.5; where each has its own classes 2 to 6 points, and up to 23."""
+Measured on the digits with means of zero, which are found out by now: who claims all examples there are costs
+1 point where data is shared, and with 4 in place of 1 it costs 2.5; where each has its own classes 2 to 6, or
+up to 23."""
 
 
 def pooled(
@@ -34,7 +35,7 @@ def pooled(
     same, left_out = _of_the_same_layers(estimates)
     buffers = {member: each.buffers() for member, each in same.items()}
     names = list(next(iter(buffers.values())))
-    left_out |= strange(InMemory(buffers), names, factor, of_data=True)
+    left_out |= strange(InMemory(buffers), names, factor, estimates=True)
     # In order of members, for float addition is not associative.
     used = [same[member] for member in sorted(same.keys() - left_out.keys())]
     counts = np.minimum([each.examples for each in used], most_examples)

@@ -34,12 +34,17 @@ class Distances:
         Which of the values are of which tensor.
     grain : ndarray of float64, shape (slots, parts + 1), or 0
         How coarse the values are (:func:`grain_of`).
+    by_size : bool
+        The size of the middle is a measure, too: trained values begin equal, and their spread says little.
     """
 
-    def __init__(self, members: int, slots: int, parts: Parts, grain: Grain = 0.0) -> None:
+    def __init__(
+        self, members: int, slots: int, parts: Parts, grain: Grain = 0.0, *, by_size: bool = True
+    ) -> None:
         shape = (slots, len(parts.names))
         self._parts = parts
         self._grain = grain
+        self._by_size = by_size
         self._distance = np.zeros((members, *shape))
         self._middle, self._spread = np.zeros(shape), np.zeros(shape)
         self._along = np.zeros((members, shape[1]))
@@ -60,7 +65,8 @@ class Distances:
     def ratios(self) -> NDArray[np.float64]:
         """Return the members' ratios, of each slot, part and all together: (members, slots, parts + 1)."""
         sizes = self._parts.sizes
-        usual = usual_distance(with_all(self._middle), with_all(self._spread), sizes, self._grain)
+        middle = with_all(self._middle) * self._by_size
+        usual = usual_distance(middle, with_all(self._spread), sizes, self._grain)
         found: NDArray[np.float64] = np.sqrt(with_all(self._distance) / sizes) / usual
         return found
 
