@@ -4,6 +4,7 @@ The rule is that of the exchanges (:mod:`wash_fl.protocol.outliers`), over all v
 What is looked at is all that the averaged model takes a mean of, and nothing that is one member's.
 """
 
+import math
 from collections.abc import Container, Mapping, Sequence
 from dataclasses import replace
 from itertools import accumulate
@@ -103,11 +104,12 @@ def strange(
     members = sorted(member for member in models.members if member not in but)
     if factor <= 0 or not members:
         return {}
-    first = {name: models.entry(members[0], name) for name in names}
-    sizes = {name: each.size for name, each in first.items() if each.size}
+    # Shapes alone: the entries themselves would be a whole model in memory.
+    shapes = {name: models.entry(members[0], name).shape for name in names}
+    sizes = {name: size for name, shape in shapes.items() if (size := math.prod(shape))}
     if not sizes:
         return {}
-    signed = signs_of([first[name].shape for name in sizes])
+    signed = signs_of([shapes[name] for name in sizes])
     parts = Parts(list(sizes), np.array([0, *accumulate(sizes.values())]), signed)
     if of_data or estimates:
         parts = replace(parts, signed=np.zeros_like(signed), width=DATA if of_data else ESTIMATES)

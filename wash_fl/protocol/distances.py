@@ -20,7 +20,8 @@ Grain = NDArray[np.float64] | float
 
 _COLUMNS: Final = 1 << 15
 _FEW_MEMBERS: Final = 32
-_FEWEST: Final = 3
+JUDGES: Final = 3
+"""Of fewer members nobody can say which one is wrong."""
 
 
 class Distances:
@@ -117,7 +118,7 @@ def grain_of(offers: Sequence[NDArray[np.float32]], dtype: str, parts: Parts) ->
     is the root mean square of the scales, which are the median members' at each value.
     """
     encoding = DTYPES[dtype]
-    if not encoding.highest or len(offers) < _FEWEST:
+    if not encoding.highest or len(offers) < JUDGES:
         return 0.0
     starts = np.arange(0, offers[0].shape[1], encoding.block)
     largest = np.array([np.maximum.reduceat(np.abs(offer), starts, axis=1) for offer in offers])

@@ -37,6 +37,7 @@ from numpy.typing import NDArray
 
 from wash_fl.core import philox
 from wash_fl.protocol.distances import (
+    JUDGES,
     Distances,
     Grain,
     shares_of,
@@ -63,7 +64,6 @@ TURNED: Final = 0.25
 TELLING: Final = 64
 """So many coordinates say whether signs are turned."""
 
-_JUDGES: Final = 3
 _SEED_VALUES: Final = 8
 _UNSHARED: Final = 1 << 13
 _MANY_PARTS: Final = 16
@@ -134,7 +134,7 @@ def worst_first(
     """
     rest, aside, limits = list(members), {}, factor * parts.slack
     telling = (parts.sizes >= TELLING) & parts.signed
-    while len(rest) >= _JUDGES:
+    while len(rest) >= JUDGES:
         distances = look(rest)
         far, turned = distances.ratios().max(axis=1), -distances.shares()
         excess = np.maximum(far / limits, np.where(telling, turned / TURNED, 0.0))

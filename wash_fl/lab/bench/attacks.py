@@ -98,4 +98,4 @@ ATTACKS: Final[dict[str, Attack]] = {
         )
     ),
 }
-"""By name; the turned signs and the slow drift stay within what the rule allows."""
+"""By name."""
