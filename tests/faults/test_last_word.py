@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from flwr.app import ArrayRecord, Message
 
+from wash_fl.errors import RunError
 from wash_fl.flower import records
 from wash_fl.flower.in_process import Deliver
 
@@ -85,6 +86,11 @@ def test_a_robust_mean_holds_without_the_screen(tmp_path: Path, how: str) -> Non
     honest = np.array([fleet.collected[member]["3.weight"] for member in (0, 1, 3)])
     averaged = result.arrays["3.weight"].numpy()
     assert ((honest.min(axis=0) <= averaged) & (averaged <= honest.max(axis=0))).all()
+
+
+def test_an_average_that_is_none_is_refused_before_anything_is_started(tmp_path: Path) -> None:
+    with pytest.raises(RunError, match="final_average = 'medina' is not allowed: it is one of mean, trimmed"):
+        Fleet(tmp_path).strategy(final_average="medina")
 
 
 def test_statistics_of_nothing_for_all_examples_there_are_do_no_harm(

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from wash_fl.config import ExchangeConfig, FinishConfig, RunConfig
+from wash_fl.consensus.robust import FINAL_AVERAGES
 from wash_fl.errors import RunError
 from wash_fl.protocol.options import FleetOptions, ServerOptions
 from wash_fl.protocol.presence import FEWEST
@@ -52,7 +53,7 @@ class StrategyOptions(FleetOptions):
     Raises
     ------
     RunError
-        If there are too few members, or more are waited for than there are.
+        If there are too few members, more are waited for than there are, or there is no such average.
     """
 
     members: int
@@ -74,6 +75,11 @@ class StrategyOptions(FleetOptions):
             raise RunError(
                 f"members = {self.members} with min_members = {self.min_members}: at least 2 members "
                 "exchange, and no more can be waited for than there are."
+            )
+        if self.final_average not in FINAL_AVERAGES:
+            raise RunError(
+                f"final_average = {self.final_average!r} is not allowed: it is one of "
+                f"{', '.join(FINAL_AVERAGES)}."
             )
 
     @classmethod
