@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from wash_fl.config import GROUPS, ExchangeConfig, RunConfig, fields
+from wash_fl.core.recipes import resolve
 from wash_fl.errors import ConfigError
 from wash_fl.option import LARGEST_INTEGER
 
@@ -60,24 +61,33 @@ def configs(draw: st.DrawFn) -> RunConfig:
             values[lower], values[upper] = sorted(pair)
             if not values[upper] > 0 or (upper == "members" and values[upper] < 2):
                 values[upper] = defaults[upper]
+    values = mixable(values)
+    if values.get("exchange-plane", "round") == "round":
+        values.pop("every", None)
+        values.pop("overlap", None)
+    else:
+        values["every"] = 1 + values.get("every", 1) % values.get("local-steps", defaults["local-steps"])
+    return RunConfig.from_mapping(values)
+
+
+def mixable(values: dict[str, Any]) -> dict[str, Any]:
+    """Return options, without those that do not go together."""
     if values.get("mix", "auto") == "average":
         values.pop("average-from", None)
     elif values.get("mix") == "shuffle" or values.get("average-from"):
         values["topology"] = values.get("topology", "auto").replace("all", "auto")
     if values.get("mix") == "average" and values.get("topology") == "permutation":
         del values["topology"]
-    if values.get("exchange-plane", "round") == "round":
-        values.pop("every", None)
-        values.pop("overlap", None)
-    else:
-        values["every"] = 1 + values.get("every", 1) % values.get("local-steps", defaults["local-steps"])
     if values.get("reference") == "anchor":
         values |= {"mix": "average", "topology": "all"}
         values.pop("average-from", None)
     else:
         for option in ANCHORED_ONLY:
             values.pop(option, None)
-    return RunConfig.from_mapping(values)
+    if values.get("robust", "none") != "none":
+        values |= {"mix": "average", "topology": "all", "members": max(5, values.get("members", 5))}
+        values.pop("average-from", None)
+    return values
 
 
 @pytest.mark.parametrize("option", [{"every": 2}, {"overlap": True}])
@@ -106,6 +116,20 @@ def test_only_averages_over_all_have_an_anchor(other, refused):
         RunConfig.from_mapping({"reference": "anchor", **other})
     RunConfig.from_mapping({"reference": "anchor", "mix": "average", "topology": "all"})
     assert RunConfig.from_mapping({"reference": "anchor"}).exchange.anchored
+
+
+@pytest.mark.parametrize("other", [{"mix": "shuffle"}, {"topology": "pairs"}, {"average-from": 0.5}], ids=str)
+def test_only_averages_over_all_of_five_or_more_are_robust(other, refused):
+    with refused(ConfigError, "robust = median is of averages over all"):
+        RunConfig.from_mapping({"robust": "median", "members": 5, **other})
+    with refused(ConfigError, "robust = median needs five members or more, and members = 4"):
+        RunConfig.from_mapping({"robust": "median", "members": 4})
+    config = RunConfig.from_mapping({"robust": "median", "members": 5})
+    for divided in (False, True):
+        exchange = resolve(config, divided=divided).exchange
+        assert (exchange.recipe, exchange.robust, exchange.topology) == ("frugal", "median", "all")
+    with refused(ConfigError, "robust = median", "Here recipe = wash"):
+        resolve(RunConfig.from_mapping({"robust": "median", "members": 5, "recipe": "wash"}), divided=False)
 
 
 @pytest.mark.parametrize("option", [{"outer-learning-rate": 0.7}, {"outer-momentum": 0.5}])
@@ -366,7 +390,7 @@ def test_every_number_is_refused_just_outside_its_limits_and_taken_at_them(key, 
 def test_every_choice_is_taken_and_nothing_else(key, refused):
     choices = limits(key)["choices"]
     for choice in choices:
-        assert RunConfig.from_mapping({key: choice}).to_mapping()[key] == choice
+        assert RunConfig.from_mapping({"members": 5, key: choice}).to_mapping()[key] == choice
     numbers = type(choices[0]) is int
     for other in (-1, 2, 65) if numbers else ("no-such-choice", choices[0].upper(), f"{choices[0]} "):
         with refused(ConfigError, repr(other), ", ".join(map(str, choices))):

@@ -193,6 +193,12 @@ class ExchangeConfig(Checked):
         below=1,
         recipe=True,
     )
+    robust: str = option(
+        "none",
+        "How an average over all of five members or more takes its mean, at each coordinate: the mean, the "
+        "mean without the largest and the smallest quarter (one at least), or the median",
+        choices=("none", "trimmed", "median"),
+    )
 
     @property
     def anchored(self) -> bool:
@@ -234,6 +240,11 @@ class ExchangeConfig(Checked):
             raise ConfigError(
                 f"topology = all is of averages, and {given} is a shuffle: use topology = pairs or "
                 "permutation, or mix = average without average-from."
+            )
+        if self.robust != "none" and (self.mix != "average" or self.topology != "all"):
+            raise ConfigError(
+                f"robust = {self.robust} is of averages over all, and other options are a shuffle's or of "
+                "pairs: use mix = average, topology = all (recipe = frugal), or leave it out."
             )
         if self.anchored:
             if self.mix == "shuffle" or self.topology != "all":
@@ -301,6 +312,12 @@ class FleetConfig(Checked):
         "Seconds an exchange on the stream plane waits for the members that are expected in that time; who "
         "is late keeps its own values",
         above=0,
+    )
+    fallback: str = option(
+        "round",
+        "What becomes of a run on the stream plane whose members do not reach the stream port: round goes on "
+        "with one exchange per round, in Flower's messages; none ends it",
+        choices=("round", "none"),
     )
     deadline_spread: float = option(
         6.0,
@@ -392,6 +409,11 @@ class RunConfig:
             raise ConfigError(
                 f"min-members = {fleet.min_members} is more than members = {training.members}: "
                 "lower min-members or raise members."
+            )
+        if self.exchange.robust != "none" and training.members < 5:
+            raise ConfigError(
+                f"robust = {self.exchange.robust} needs five members or more, and members = "
+                f"{training.members}: raise members, or leave robust out."
             )
         if training.learning_rate_end > training.learning_rate:
             raise ConfigError(

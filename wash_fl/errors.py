@@ -114,6 +114,14 @@ class NotJoinedError(ExchangeError):
         self.fell_back = fell_back
 
 
+class UnreachedError(ExchangeError):
+    """A member waits for an answer on its stream, and does not reach the server there."""
+
+
+class UnmetError(ExchangeError):
+    """A request is of a server that is not the one that a member met last."""
+
+
 class StateError(WashError):
     """A member's state on disk is missing, damaged, or of another run."""
 

@@ -234,6 +234,24 @@ def test_an_average_conserves_the_sum_and_gives_all_the_same(members, values):
     assert (np.abs(after - before) <= members * (np.spacing(np.abs(received[0])) / 2 + 1e-14 * size)).all()
 
 
+@pytest.mark.parametrize("robust", ["none", "trimmed", "median"])
+def test_a_robust_average_leaves_out_the_largest_and_the_smallest(robust):
+    offers = [np.full((2, 3), value, np.float32) for value in (4.0, -1.0, 1003.0, 3.0, 6.0)]
+    offers[0][1, 2] = 3.0
+    config = ExchangeConfig(mix="average", robust=robust)
+    received = mix(offers, seed=0, exchange=1, config=config)
+    assert len(received) == 5 and all(each.dtype == np.float32 for each in received)
+    expected = {"none": 203.0, "trimmed": 13 / 3, "median": 4.0}[robust]
+    assert received[0][0].tolist() == [np.float32(expected)] * 3
+    changed = {"none": 202.8, "trimmed": 4.0, "median": 3.0}[robust]
+    assert received[0][1, 2] == np.float32(changed)
+
+
+def test_a_robust_average_of_two_is_their_mean():
+    offers = [np.full((1, 1), value, np.float32) for value in (1.0, 4.0)]
+    assert average(offers, "median").tolist() == average(offers, "trimmed").tolist() == [[2.5]]
+
+
 def test_an_average_of_the_largest_floats_does_not_overflow():
     largest = np.finfo(np.float32).max
     assert average([np.full((1, 2), largest, np.float32)] * 4).tolist() == [[float(largest)] * 2]

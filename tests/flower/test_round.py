@@ -119,6 +119,27 @@ def delivery(exchange: int) -> bytes:
     return encode(Slice(Direction.DELIVERY, RUN, layout, exchange, MEMBER, values))
 
 
+# Servers of before
+
+
+def test_a_request_of_a_server_that_is_gone_changes_nothing(client: Client) -> None:
+    first = client.join(None, server="first").fence
+    client.join(fence=first)
+    client.train(1, fence=first)
+    met = client.join(None, server="second")
+    assert (met.round, met.fence != first) == (1, True)
+    state = client.store.path.read_bytes()
+    late = [
+        client.train(2, delivery(1), fence=first),
+        client.ask(records.COLLECT, {"run": RUN, "delivery": delivery(1), "fence": first}),
+        client.join(incarnation=1, fence=first),
+        client.ask(records.LEAVE, {"run": RUN, "fence": first}),
+    ]
+    assert {each.status for each in late} == {Status.UNMET}
+    assert client.store.path.read_bytes() == state
+    assert client.train(2, delivery(1), fence=met.fence).applied == 1
+
+
 # Joining
 
 

@@ -17,6 +17,7 @@ from wash_fl.core.layout import Layout
 from wash_fl.core.packet import Direction, PacketError, Refusal, Slice, decode, encode
 from wash_fl.errors import ExchangeError, LayoutError, NotJoinedError, StateError, WashError
 from wash_fl.member.durable import DurableMember, Trained
+from wash_fl.member.log import Logs
 from wash_fl.member.pace import Round
 from wash_fl.member.parameters import model_layout, model_sha256
 from wash_fl.member.slots import optimizer_slots
@@ -73,8 +74,9 @@ class Stopwatch(Clock):
 class Device:
     """A device on which every message finds a new process, and training that anyone can repeat."""
 
-    def __init__(self, terms: Terms = TERMS) -> None:
+    def __init__(self, terms: Terms = TERMS, logs: Logs | None = None) -> None:
         self.terms = terms
+        self.logs = logs
         self.disk = Disk()
         self.rounds: list[Round] = []
         self.clock = Stopwatch()
@@ -87,7 +89,13 @@ class Device:
         self.optimizer = SGD(self.model.parameters(), lr=0.1, momentum=0.9)
         run = run_identity(self.terms)
         return DurableMember(
-            self.model, self.optimizer, index=INDEX, run=run, store=self.disk, clock=self.clock
+            self.model,
+            self.optimizer,
+            index=INDEX,
+            run=run,
+            store=self.disk,
+            logs=self.logs,
+            clock=self.clock,
         )
 
     @property
@@ -114,10 +122,11 @@ class Device:
         delivery: bytes = b"",
         work: Callable[[Round], Any] | None = None,
         seconds: float = 0.0,
+        exchange: int = 0,
     ) -> Trained:
-        return self.process().train(number, delivery, work or self.work, seconds)
+        return self.process().train(number, delivery, work or self.work, seconds, exchange=exchange)
 
-    def offered(self, trained: Trained) -> np.ndarray:
+    def offered(self, trained: Trained, exchange: int = 0) -> np.ndarray:
         """What a packet offers, read as the server reads it."""
         draw = Draw(self.terms.seed, self.layout, self.terms.schedule)
         return decode(
@@ -126,7 +135,7 @@ class Device:
             run=run_identity(self.terms),
             layout=self.layout,
             member=INDEX,
-            exchange=trained.progress.round,
+            exchange=exchange or trained.progress.round,
             count=draw.count,
         ).values
 
@@ -553,3 +562,34 @@ def test_impossible_seconds_are_refused(device, refused):
     with refused(ExchangeError, "-1 seconds"):
         device.train(1, seconds=-1.0)
     assert device.rounds == []
+
+
+# On the stream plane, where members do not reach the port
+
+
+STREAMS = dataclasses.replace(TERMS, exchange=dataclasses.replace(TERMS.exchange, exchange_plane="stream"))
+
+
+def test_without_streams_a_member_offers_in_its_reply_for_the_exchange_that_it_is_told(tmp_path):
+    device = Device(STREAMS, Logs(tmp_path))
+    device.start()
+    trained = device.train(1, exchange=5)
+    assert np.isfinite(device.offered(trained, exchange=5)).all()
+    assert (trained.progress.offered, trained.progress.round, trained.progress.applied) == (5, 1, 0)
+    assert device.train(1, exchange=5).offer == trained.offer, "asked again, it offers the same again"
+    assert device.train(1, exchange=6).offer == b"", "and nothing for another exchange"
+    after = device.train(2, device.delivery(5), exchange=6)
+    assert (after.progress.applied, after.progress.offered) == (5, 6)
+    with pytest.raises(ExchangeError, match="round 3 is over"):
+        device.train(3, exchange=5)
+
+
+def test_a_request_without_a_call_needs_a_number_on_streams_and_has_none_elsewhere(tmp_path):
+    device = Device()
+    device.start()
+    with pytest.raises(ExchangeError, match="does not fit a run on the round plane"):
+        device.train(1, exchange=1)
+    device = Device(STREAMS, Logs(tmp_path))
+    device.start()
+    with pytest.raises(ExchangeError, match="does not fit a run on the stream plane"):
+        device.train(1)

@@ -11,7 +11,7 @@ from wash_fl.protocol.coordinator import Coordinator
 from wash_fl.protocol.events import Hello, Nodes, Offered, Replied
 from wash_fl.protocol.journal import Journal
 from wash_fl.protocol.journal_rows import Standing
-from wash_fl.protocol.messages import Answer, Failure, Kind, Lost, ServerStatus, Status
+from wash_fl.protocol.messages import EXCHANGES, Answer, Failure, Kind, Lost, ServerStatus, Status
 from wash_fl.protocol.options import ServerOptions
 from wash_fl.protocol.over_streams import VERSION
 from wash_fl.protocol.terms import Terms
@@ -46,7 +46,7 @@ class Server:
         self.coordinator.handle(Nodes(frozenset(self.nodes)), now=self.now)
         return self._keep(self.coordinator.proceed(now=self.now))
 
-    def reply(self, request, status=Status.DONE, *, model="", **fields):
+    def reply(self, request, status=Status.DONE, *, model="", metrics=None, **fields):
         known = self.coordinator.state.membership
         initial = INITIAL if request.start is None else request.start.weights
         says = {
@@ -56,7 +56,9 @@ class Server:
             "applied": known[request.node].applied if request.node in known else 0,
         }
         answer = Answer(status, request.node, **(says | fields))
-        return self._keep(self.coordinator.handle(Replied(request.number, answer, model), now=self.now))
+        return self._keep(
+            self.coordinator.handle(Replied(request.number, answer, model, metrics or {}), now=self.now)
+        )
 
     def fail(self, request, lost=None):
         failure = Failure("planted", its_own=False, lost=lost)
@@ -342,3 +344,148 @@ def test_who_is_ahead_of_the_journal_starts_anew_even_when_the_numbers_are_level
     assert 2 not in server.coordinator.state.membership.nodes
     again = meet(round=1, applied=0)
     assert list(again.coordinator.joining.newcomers) == [2]
+
+
+# Whose requests they are
+
+
+def test_requests_carry_what_each_member_said_when_it_was_asked_who_it_is():
+    server = Server(rounds=1, server="s")
+    server.proceed()
+    for request in server.asked(Kind.JOIN):
+        assert (request.server, request.fence) == ("s", "")
+        server.reply(request, fence=f"token {request.node}")
+    server.proceed()
+    server.proceed()
+    requests = server.asked(Kind.TRAIN)
+    assert [each.fence for each in requests] == ["token 0", "token 1", "token 2"]
+    for request in requests:
+        server.reply(request)
+    server.proceed()
+    server.proceed()
+    for request in server.asked(Kind.COLLECT):
+        assert request.fence == f"token {request.node}"
+        server.reply(request, model="m", round=1)
+    server.proceed()
+    server.reply(server.asked(Kind.COLLECT)[0], model="m", round=1)
+    server.proceed()
+    assert server.coordinator.done
+    server.coordinator.dismiss()
+    server.proceed()
+    assert [each.fence for each in server.asked(Kind.LEAVE)] == ["token 0", "token 1", "token 2"]
+
+
+def test_who_was_met_by_another_server_is_asked_again_who_it_is_and_goes_on():
+    server = Server(rounds=4, server="s")
+    server.join()
+    for request in server.asked(Kind.TRAIN):
+        if request.node == 2:
+            server.reply(request, Status.UNMET, reason="another server has asked", fence="")
+        else:
+            server.reply(request)
+    server.proceed()
+    server.proceed()
+    (again,) = server.asked(Kind.JOIN)
+    assert (again.node, again.server, again.start) == (2, "s", None)
+    server.reply(again, fence="new")
+    membership = server.coordinator.state.membership
+    assert membership.nodes[2] == 2 and membership[2].standing is Standing.ACTIVE
+    server.commands = []
+    for request in server.coordinator.outstanding():
+        server.reply(request)
+    server.proceed()
+    server.proceed()
+    assert {each.node: each.fence for each in server.asked(Kind.TRAIN)}[2] == "new"
+
+
+# Members that do not reach the stream port
+
+
+def on_streams(**options):
+    """Return a server on the stream plane whose first round is under way."""
+    server = Server(members=3, rounds=4, plane="stream", p=1.0, **options)
+    server.join()
+    return server
+
+
+def trained_alone(server, *requests, **fields):
+    """Let members reply that they trained, and exchanged nothing."""
+    for request in requests:
+        server.reply(request, metrics={EXCHANGES: 0.0}, **fields)
+
+
+def offer_in_reply(server, request, exchange):
+    server.reply(request, offer=server.packet(request.member, exchange))
+
+
+def test_where_no_two_members_call_replies_bring_the_offers(caplog):
+    server = on_streams()
+    trained_alone(server, *server.asked(Kind.TRAIN))
+    with caplog.at_level("WARNING", "flwr.wash_fl"):
+        server.proceed()
+        server.proceed()
+    assert "members [0, 1, 2] trained round 1 for themselves" in caplog.text
+    assert "once per round" in caplog.text
+    requests = server.asked(Kind.TRAIN)
+    assert [(each.round, each.exchange, each.delivery) for each in requests] == [(2, 1, b"")] * 3
+    assert server.hello(0).status is ServerStatus.DENIED
+    for request in requests:
+        offer_in_reply(server, request, 1)
+    server.proceed()
+    server.proceed()
+    (settled,) = [each for each in server.commands if isinstance(each, Settled)]
+    assert (settled.settlement.exchange, settled.settlement.members) == (1, (0, 1, 2))
+    requests = server.asked(Kind.TRAIN)
+    assert [(each.round, each.exchange, bool(each.delivery)) for each in requests] == [(3, 2, True)] * 3
+    assert server.coordinator.state.membership.rounds == 2
+
+
+def test_who_refuses_because_it_waits_for_an_answer_on_its_stream_counts_too():
+    """After a restart every member may have an offer out, and nobody trains."""
+    server = on_streams()
+    for request in server.asked(Kind.TRAIN):
+        server.reply(request, Status.REFUSED, reason="the server was not reached", unreached=True)
+    server.proceed()
+    server.proceed()
+    assert [each.exchange for each in server.asked(Kind.TRAIN)] == [1, 1, 1]
+
+
+def test_as_long_as_two_members_call_there_are_streams():
+    server = on_streams()
+    requests = server.asked(Kind.TRAIN)
+    for member in (0, 1):
+        server.hello(member)
+    trained_alone(server, *requests)
+    server.proceed()
+    server.proceed()
+    assert [each.exchange for each in server.asked(Kind.TRAIN)] == [0, 0, 0]
+
+
+def test_a_late_offer_of_an_earlier_round_is_not_taken_for_this_one():
+    server = on_streams()
+    trained_alone(server, *server.asked(Kind.TRAIN))
+    server.proceed()
+    server.proceed()
+    late, *others = server.asked(Kind.TRAIN)
+    for request in others:
+        offer_in_reply(server, request, 1)
+    server.now += 100.0
+    server.proceed()
+    server.proceed()
+    assert {each.exchange for each in server.asked(Kind.TRAIN)} == {2}
+    offer_in_reply(server, late, 1)
+    assert server.coordinator.state.escrow.offered == frozenset()
+
+
+def test_another_server_begins_with_streams_again():
+    server = on_streams()
+    trained_alone(server, *server.asked(Kind.TRAIN))
+    server.proceed()
+    server.proceed()
+    again = Server(members=3, rounds=4, plane="stream", p=1.0, journal=server.journal)
+    again.proceed()
+    for request in again.asked(Kind.JOIN):
+        again.reply(request, round=1)
+    again.proceed()
+    again.proceed()
+    assert [(each.round, each.exchange) for each in again.asked(Kind.TRAIN)] == [(2, 0)] * 3

@@ -247,6 +247,7 @@ def test_terms_say_of_later_options_only_what_the_run_uses():
     used = dataclasses.replace(TERMS, exchange=exchange)
     assert LATER.keys() & json.loads(TERMS.to_json())["exchange"].keys() == set()
     left_out = {"overlap", "average_from", "recipe", "reference", "outer_learning_rate", "outer_momentum"}
+    left_out.add("robust")
     assert LATER.keys() - json.loads(used.to_json())["exchange"].keys() == left_out
     assert (Terms.from_json(TERMS.to_json()), Terms.from_json(used.to_json())) == (TERMS, used)
 

@@ -1,7 +1,9 @@
-"""A stream port that members do not reach: the run says so at once, and does not end as a success."""
+"""A stream port that members do not reach: the run says so at once, and finds another way or ends."""
 
 from collections import Counter
+from dataclasses import replace
 
+import numpy as np
 import pytest
 from stream_fleet import StreamFleet
 
@@ -30,7 +32,7 @@ def closed_for(monkeypatch, *members, after=0):
 def test_a_run_whose_members_only_train_for_themselves_is_ended(tmp_path, caplog, rounds, after):
     fleet = StreamFleet(tmp_path, rounds=rounds)
     with pytest.raises(RunError) as ended:
-        fleet.run(place=Place(address=f"127.0.0.1:{free_port()}"))
+        fleet.run(place=Place(address=f"127.0.0.1:{free_port()}"), fallback=False)
     assert f"nobody has exchanged for {after} rounds" in str(ended.value)
     assert "a firewall?" in str(ended.value) and "exchange-plane = round" in str(ended.value)
     said = [line for line in caplog.messages if "for themselves" in line]
@@ -41,8 +43,45 @@ def test_a_run_whose_members_only_train_for_themselves_is_ended(tmp_path, caplog
 def test_nor_is_it_a_success_if_one_alone_reaches_it(tmp_path, monkeypatch):
     closed_for(monkeypatch, 0, 1, 3)
     with pytest.raises(RunError) as ended:
-        StreamFleet(tmp_path, rounds=2).run(exchange_deadline=1.0)
+        StreamFleet(tmp_path, rounds=2).run(exchange_deadline=1.0, fallback=False)
     assert "members [0, 1, 3] trained round 2 for themselves" in str(ended.value)
+
+
+def test_nor_is_the_last_round_one_to_fall_back_in(tmp_path):
+    with pytest.raises(RunError, match="nobody has exchanged for 1 rounds"):
+        StreamFleet(tmp_path, rounds=1).run(place=Place(address=f"127.0.0.1:{free_port()}"))
+
+
+def held_by(fleet):
+    """Return the members' values at each coordinate, in order of size."""
+    rows = [
+        np.concatenate([each.ravel() for each in weights.values()]) for weights in fleet.collected.values()
+    ]
+    return np.sort(np.stack(rows), axis=0)
+
+
+def test_where_nobody_reaches_it_slices_travel_once_per_round(tmp_path, caplog, monkeypatch):
+    fleet = StreamFleet(tmp_path / "closed", rounds=5)
+    fleet.run(place=Place(address=f"127.0.0.1:{free_port()}"))
+    (said,) = [line for line in caplog.messages if "for themselves" in line]
+    assert "members [0, 1, 2, 3] trained round 1" in said and "once per round" in said
+    assert [each.settlement.exchange for each in fleet.exchanges] == [1, 2, 3, 4]
+    assert {each.settlement.members for each in fleet.exchanges} == {(0, 1, 2, 3)}
+    # They step without a gradient: each value that was there is there, at another member.
+    alone = StreamFleet(tmp_path / "alone", rounds=5, exchange=replace(fleet.exchange, p=0.0))
+    alone.run()
+    assert np.array_equal(held_by(fleet), held_by(alone))
+    weights = zip(fleet.collected[0].values(), alone.collected[0].values(), strict=True)
+    assert any(not np.array_equal(*pair) for pair in weights)
+
+
+def test_exchanges_are_numbered_on_where_the_port_closes_in_the_middle(tmp_path, monkeypatch):
+    closed_for(monkeypatch, 0, 1, 2, 3, after=2)
+    fleet = StreamFleet(tmp_path, rounds=5)
+    fleet.run(exchange_deadline=1.0)
+    numbers = [each.settlement.exchange for each in fleet.exchanges]
+    assert numbers == list(range(1, len(numbers) + 1)) and len(numbers) >= 12 + 2
+    assert [each.round for each in fleet.reports] == [1, 2, 3, 4, 5]
 
 
 def test_the_others_exchange_without_those_that_do_not_reach_it(tmp_path, caplog, monkeypatch):

@@ -6,9 +6,9 @@ from typing import Any
 from numpy.typing import NDArray
 
 from wash_fl.consensus.averaging import ModelAverage
-from wash_fl.consensus.robust import robust_mean
 from wash_fl.consensus.screen import Models, strange_models
 from wash_fl.consensus.treatment import Treatment
+from wash_fl.core.robust import robust_mean
 from wash_fl.core.rules import StateRules
 
 Arrays = dict[str, NDArray[Any]]
@@ -29,7 +29,7 @@ class FinalModel:
         How far from the others' middle a member's model may lie (:mod:`wash_fl.consensus.screen`); 0 allows
         any.
     how : str
-        One of :data:`~wash_fl.consensus.robust.FINAL_AVERAGES`.
+        One of :data:`~wash_fl.core.robust.FINAL_AVERAGES`.
     tell : callable
         Gets each member's index and state dict that is in the average, one model at a time.
 

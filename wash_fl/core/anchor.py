@@ -90,7 +90,7 @@ class ServerAnchor(Anchor):
     values : ndarray of float32, shape (slots, size)
         It; changed in place.
     config : ExchangeConfig
-        Its ``dtype``, ``outer_learning_rate`` and ``outer_momentum``.
+        Its ``dtype``, ``robust``, ``outer_learning_rate`` and ``outer_momentum``.
 
     Attributes
     ----------
@@ -105,6 +105,7 @@ class ServerAnchor(Anchor):
         self.error: Values = np.zeros_like(values)
         self.momentum: Values | None = np.zeros_like(values) if config.outer_momentum else None
         self._dtype = config.dtype
+        self._robust = config.robust
         self._rate = np.float32(config.outer_learning_rate)
         self._decay = np.float32(config.outer_momentum)
 
@@ -125,7 +126,7 @@ class ServerAnchor(Anchor):
         """
         members = np.float32(len(offers))
         with np.errstate(over="ignore", invalid="ignore"):
-            step = average(offers)
+            step = average(offers, self._robust)
             momentum = None
             if self.momentum is not None:
                 momentum = self._decay * self.momentum[:, coordinates] + step

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from wash_fl.config import ExchangeConfig
 from wash_fl.core import philox
+from wash_fl.core.robust import NONE, robust_mean
 
 Values = NDArray[np.float32]
 
@@ -47,7 +48,7 @@ def mix(offers: Sequence[Values], *, seed: int, exchange: int, config: ExchangeC
         exactly once.
     """
     if config.mix == "average" and not config.members_average:
-        return [average(offers)] * len(offers)
+        return [average(offers, config.robust)] * len(offers)
     if config.topology == "permutation":
         return permute(offers, seed=seed, exchange=exchange)
     return [offers[source] for source in matching(len(offers), seed=seed, exchange=exchange)]
@@ -165,8 +166,13 @@ def _swap(block: Values, partners: NDArray[Any]) -> None:
             places += width
 
 
-def average(offers: Sequence[Values]) -> Values:
-    """Return the mean at each coordinate, summed in float64: SPARTA's rule (Exo Labs, 2025)."""
+def average(offers: Sequence[Values], robust: str = NONE) -> Values:
+    """Return the mean at each coordinate, summed in float64: SPARTA's rule (Exo Labs, 2025).
+
+    ``robust`` takes a robust mean instead (:mod:`wash_fl.core.robust`), which conserves no sum.
+    """
+    if robust != NONE:
+        return robust_mean(offers, robust).astype(np.float32)
     total = np.zeros(offers[0].shape, dtype=np.float64)
     for offer in offers:
         total += offer

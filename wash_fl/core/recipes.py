@@ -104,7 +104,8 @@ def recipe_of(config: RunConfig, *, divided: bool) -> str:
         return "wash"
     if "topology" in given and exchange.topology == "pairs":
         return "pairs" if divided or "mix" in given else "wash"
-    return "frugal" if divided or given else "wash"
+    averages = divided or given or exchange.robust != "none"
+    return "frugal" if averages else "wash"
 
 
 def resolve(config: RunConfig, *, divided: bool) -> RunConfig:

@@ -7,7 +7,7 @@ A handler reads a message, has the member on this device's disk do what it asks
 import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,11 +21,20 @@ from torch.optim import Optimizer
 
 from wash_fl.consensus import batchnorm
 from wash_fl.core.packet import RUN_BYTES
-from wash_fl.errors import ConfigError, ExchangeError, NotJoinedError, WashError, described
+from wash_fl.errors import (
+    ConfigError,
+    ExchangeError,
+    NotJoinedError,
+    UnmetError,
+    UnreachedError,
+    WashError,
+    described,
+)
 from wash_fl.faults import points
 from wash_fl.files import members_folder
 from wash_fl.flower import records
 from wash_fl.member.durable import DurableMember, unfit
+from wash_fl.member.fence import check
 from wash_fl.member.pace import Round
 from wash_fl.member.schedules import check_handed_over, none_is_made
 from wash_fl.member.state import FileStore
@@ -115,9 +124,13 @@ def participant(app: ClientApp) -> Callable[[Build], Build]:
                 except NotJoinedError as error:
                     reason = str(error) if error.fell_back else ""
                     return records.answer(message, Answer(Status.NOT_JOINED, index, reason))
+                except UnmetError as error:
+                    return records.answer(message, Answer(Status.UNMET, index, str(error)))
                 except WashError as error:
                     # Said in the protocol's own words: an exception would reach the server as a stack trace.
-                    return records.answer(message, Answer(Status.REFUSED, index, str(error)))
+                    cut_off = isinstance(error, UnreachedError)
+                    refusal = Answer(Status.REFUSED, index, str(error), unreached=cut_off)
+                    return records.answer(message, refusal)
                 except Exception as error:
                     logger.exception("member %d: the client's own code raised", index)
                     return records.answer(message, Answer(Status.REFUSED, index, printable(described(error))))
@@ -186,7 +199,8 @@ class Seat:
         arrays = message.content.array_records.get(records.ARRAYS)
         if arrays is None and incarnation:
             raise ExchangeError("a request to start anew without weights: update the older side.")
-        with self._member(run_identity(terms)) as member:
+        with self._member(run_identity(terms), message) as member:
+            token = member.meet(records.optional_field(message, "server", str, ""))
             if arrays is None:
                 progress = member.introduce(terms, layout)
             else:
@@ -195,15 +209,15 @@ class Seat:
                 progress = member.start(
                     terms, layout, weights, exchange=exchange, incarnation=incarnation, anchor=anchor
                 )
-        if progress is None:
-            return records.answer(message, Answer(Status.NOT_JOINED, self._index))
-        return records.answer(message, progress.answer())
+        answer = Answer(Status.NOT_JOINED, self._index) if progress is None else progress.answer()
+        return records.answer(message, replace(answer, fence=token))
 
     def train(self, message: Message) -> Message:
         """Apply the delivery, train for a round, save, and offer a slice; a repeated round only offers."""
         run = _run(message)
         number = records.field(message, "round", int)
         seconds = records.optional_field(message, "seconds", float, 0.0)
+        exchange = records.optional_field(message, "exchange", int, 0)
         delivery = records.field(message, "delivery", bytes)
         evaluate = records.field(message, "evaluate", bool)
 
@@ -217,8 +231,8 @@ class Seat:
         ticket = records.ticket_of(message)
         line = None if ticket is None else line_of(ticket, run, number)
         points.reach("asked", member=self._index, exchange=number)
-        with self._member(run) as member:
-            trained = member.train(number, delivery, work, seconds, line)
+        with self._member(run, message) as member:
+            trained = member.train(number, delivery, work, seconds, line, exchange=exchange)
         points.reach("saved", member=self._index, exchange=number)
         metrics = trained.metrics or {}
         if evaluate and self._brought.evaluate is not None:
@@ -228,7 +242,7 @@ class Seat:
     def collect(self, message: Message) -> Message:
         """Apply the last delivery and hand in the whole model."""
         delivery = records.field(message, "delivery", bytes)
-        with self._member(_run(message)) as member:
+        with self._member(_run(message), message) as member:
             progress = member.collect(delivery)
         arrays = records.array_record(state_arrays(self._brought.model))
         return records.answer(message, progress.answer(), arrays=arrays)
@@ -259,15 +273,22 @@ class Seat:
         """Remove this member's state of a finished run."""
         store = self._store(_run(message))
         with store.locked():
+            check(store, _fence(message))
             store.remove()
         return records.answer(message, Answer(Status.DONE, self._index))
 
     @contextmanager
-    def _member(self, run: bytes) -> Iterator[DurableMember]:
-        """Give this device's member of a run, with no other process at it meanwhile."""
+    def _member(self, run: bytes, message: Message) -> Iterator[DurableMember]:
+        """Give this device's member of a run for a request, with no other process at it meanwhile.
+
+        Raises
+        ------
+        UnmetError
+            If the request is not of the server that the member met last.
+        """
         store = self._store(run)
         with store.locked():
-            yield DurableMember(
+            member = DurableMember(
                 self._brought.model,
                 self._brought.optimizer,
                 index=self._index,
@@ -276,6 +297,8 @@ class Seat:
                 logs=store.logs,
                 states=self._brought.state,
             )
+            member.check_fence(_fence(message))
+            yield member
 
     def _check_schedules(self) -> None:
         check_handed_over(self._brought.optimizer, self._brought.state, self._brought.train)
@@ -287,6 +310,11 @@ class Seat:
 def _reminded(message: Message, context: Context) -> Message:
     """Answer a reminder, with neither model nor state: another process may be at work with them."""
     return records.answer(message, Answer(Status.DONE, member_index(context)))
+
+
+def _fence(message: Message) -> str:
+    token: str = records.optional_field(message, "fence", str, "")
+    return token
 
 
 def _run(message: Message) -> bytes:

@@ -1,11 +1,12 @@
 """What a strategy is told about its run."""
 
+import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from wash_fl.config import ExchangeConfig, FinishConfig, RunConfig
-from wash_fl.consensus.robust import FINAL_AVERAGES
+from wash_fl.core.robust import FINAL_AVERAGES
 from wash_fl.errors import RunError
 from wash_fl.protocol.options import FleetOptions, ServerOptions
 from wash_fl.protocol.presence import FEWEST
@@ -98,6 +99,7 @@ class StrategyOptions(FleetOptions):
             give_up_after=fleet.give_up_after,
             outlier_factor=fleet.outlier_factor,
             exchange_deadline=fleet.exchange_deadline,
+            fallback=fleet.fallback == "round",
             evaluate_every=finish.evaluate_every,
             recalibrate=finish.batchnorm == "clients",
             final_average=finish.final_average,
@@ -107,4 +109,10 @@ class StrategyOptions(FleetOptions):
 
     def server(self, *, initial: str, timeout: float, recalibrate: bool) -> ServerOptions:
         """Return what the server decides by."""
-        return ServerOptions(initial=initial, timeout=timeout, recalibrate=recalibrate, **self.shared())
+        return ServerOptions(
+            initial=initial,
+            timeout=timeout,
+            recalibrate=recalibrate,
+            server=secrets.token_hex(8),
+            **self.shared(),
+        )

@@ -157,11 +157,14 @@ class Outbox:
 
     def _fields_of(self, request: Request) -> dict[str, Any]:
         fields = self._fields
+        told = {"server": request.server, "fence": request.fence}
+        fenced = {name: value for name, value in told.items() if value}
         if request.kind is Kind.JOIN:
             start = request.start
             anchor = {"anchor": request.delivery} if request.delivery else {}
             return {
                 **fields.join,
+                **fenced,
                 **anchor,
                 "exchange": 0 if start is None else start.exchange,
                 "incarnation": 0 if start is None else start.incarnation,
@@ -169,11 +172,11 @@ class Outbox:
         if request.kind is Kind.RECALIBRATE:
             return {}
         if request.kind is Kind.LEAVE:
-            return {"run": fields.run}
-        found: dict[str, Any] = {"run": fields.run, "delivery": request.delivery}
+            return {"run": fields.run, **fenced}
+        found: dict[str, Any] = {"run": fields.run, "delivery": request.delivery, **fenced}
         if request.kind is Kind.TRAIN:
             found |= {"round": request.round, "evaluate": request.evaluate, "seconds": fields.seconds}
-            found |= fields.train(request.member)
+            found |= {"exchange": request.exchange} if request.exchange else fields.train(request.member)
         return found
 
     def _event(self, request: Request, reply: Message, answer: Answer | Failure) -> Replied:

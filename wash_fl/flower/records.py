@@ -51,7 +51,9 @@ def answer(
     metrics: Mapping[str, float] | None = None,
 ) -> Message:
     """Return a member's reply to a request."""
-    fields = {name: value for name, value in vars(given).items() if value not in ("", b"")}
+    fields = {
+        name: value for name, value in vars(given).items() if value not in ("", b"") and value is not False
+    }
     content = RecordDict({RECORD: ConfigRecord({**fields, "status": str(given.status)})})
     if arrays is not None:
         content[ARRAYS] = arrays

@@ -21,6 +21,7 @@ from wash_fl.core.packet import PacketError
 from wash_fl.core.plane import plane_of
 from wash_fl.errors import ExchangeError, LayoutError, NotJoinedError, reason_of
 from wash_fl.member.exchanging import Line
+from wash_fl.member.fence import check, meet
 from wash_fl.member.log import Logs, new_log
 from wash_fl.member.member import Member
 from wash_fl.member.pace import Work, checked_seconds, plan, smoothed
@@ -97,9 +98,24 @@ class DurableMember:
         self._optimizer = optimizer
         self._index = index
         self._run = run
+        self._store = store
         self._persistence = Persistence(index, store, logs)
         self._clock = clock or Clock()
         self._made: tuple[Terms, Member] | None = None
+
+    def meet(self, server: str) -> str:
+        """Return the fencing token of a server that asks who this is: :func:`wash_fl.member.fence.meet`."""
+        return meet(self._store, server)
+
+    def check_fence(self, token: str) -> None:
+        """Raise if a request is not of the server that this member met last.
+
+        Raises
+        ------
+        UnmetError
+            If another server has met it since.
+        """
+        check(self._store, token)
 
     def introduce(self, terms: Terms, layout: Layout) -> Progress | None:
         """Return how far this member is in a run; None if it holds no state of it.
@@ -202,6 +218,8 @@ class DurableMember:
         work: Work,
         seconds: float = 0.0,
         line: MakeLine | None = None,
+        *,
+        exchange: int = 0,
     ) -> Trained:
         """Apply a delivery, train for a round, and offer a slice; a repeated round offers the same again.
 
@@ -218,6 +236,10 @@ class DurableMember:
         line : callable, optional
             On the stream plane, makes the member's line to the server: the member exchanges while it
             trains. Such a round goes on where it was interrupted, and offers nothing at its end.
+        exchange : int
+            The exchange for which it offers at the end of the round, where it is not the round's number: on
+            the stream plane, if members do not reach the port. All before it are settled, and none is open,
+            so nothing is out any more that this delivery does not answer.
 
         Raises
         ------
@@ -237,7 +259,7 @@ class DurableMember:
         terms = _terms(progress.settings)
         seconds = checked_seconds(seconds)
         once = line is None
-        self._refuse_round(number, progress, terms, once=once)
+        self._refuse_round(number, progress, terms, once=once, exchange=exchange)
         member = self._member(terms)
         progress, offer = self._restore(snapshot, member)
         del snapshot  # as large as the member
@@ -245,7 +267,7 @@ class DurableMember:
         last = session.offer
         if number == progress.round:
             session.check(delivery)
-            again = offer is not None and offer.size and once
+            again = offer is not None and offer.size and once and exchange in (0, last.exchange)
             return Trained(progress, session.packet() if again else b"", None)
         session.apply(delivery)
         progress = progress.after(applied=member.applied)
@@ -268,17 +290,17 @@ class DurableMember:
         member.check_state()
         step = now.first_step + now.steps
         if line is None:
-            packet = session.make_offer(number, step)
-            last, log = session.offer, ""
+            packet = session.make_offer(exchange or number, step)
+            last = session.offer
         else:
-            packet, log = b"", new_log()
+            packet = b""
         progress = progress.after(
             round=number,
             step=step,
             applied=member.applied,
             offered=last.exchange,
             offered_step=last.step,
-            log=log,
+            log=new_log() if plane_of(terms.exchange).logged else "",
         )
         self._persistence.save(Snapshot.of(member, progress, last.values))
         nothing = last.values is None or last.values.size == 0
@@ -305,16 +327,19 @@ class DurableMember:
         """Make the member what it was; return how far it is, and its offer."""
         return self._persistence.restore(snapshot, member, anchored=self._exchange.anchored)
 
-    def _refuse_round(self, number: int, progress: Progress, terms: Terms, *, once: bool) -> None:
+    def _refuse_round(
+        self, number: int, progress: Progress, terms: Terms, *, once: bool, exchange: int
+    ) -> None:
         """Refuse a request to train that is none of this run, or too late; ``once`` is what it asks for."""
         if not 1 <= number <= terms.rounds:
             raise ExchangeError(f"round {number} is none of this run: it has rounds 1 to {terms.rounds}.")
-        if once != plane_of(terms.exchange).once_per_round:
+        by_rounds = plane_of(terms.exchange).once_per_round
+        if once != (by_rounds or exchange > 0) or (by_rounds and exchange):
             raise ExchangeError(
                 f"a request to train that does not fit a run on the {terms.exchange.exchange_plane} plane: "
                 "the ServerApp must use WashStrategy of the same version."
             )
-        over = number > progress.round and number <= progress.applied and once
+        over = number > progress.round and (exchange or number) <= progress.applied and once
         if number < progress.round or over:
             raise ExchangeError(
                 f"round {number} is over for member {self._index}, which is at round {progress.round} and "

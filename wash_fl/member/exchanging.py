@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
 from wash_fl.clock import Clock
-from wash_fl.errors import ExchangeError
+from wash_fl.errors import UnreachedError
 from wash_fl.faults import points
 from wash_fl.member.log import ExchangeLog
 from wash_fl.member.member import Member
@@ -258,7 +258,7 @@ class Exchanging:
 
         Raises
         ------
-        ExchangeError
+        UnreachedError
             If the server stays away. The offer may be settled, so the member must not train on.
         """
         limit, pause = self._clock.now() + self._line.patience, 0.05
@@ -271,7 +271,7 @@ class Exchanging:
                 return session.replied(self._receive())
             except LineLostError as error:
                 if self._clock.now() >= limit:
-                    raise ExchangeError(
+                    raise UnreachedError(
                         f"member {self._member.index} has offered for exchange {session.offer.exchange}, and "
                         f"the server was not reached for {line.patience:g} s ({error}): it waits for the "
                         "next request, and goes on where it is."

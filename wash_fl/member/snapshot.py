@@ -9,6 +9,7 @@ from torch import nn
 
 from wash_fl.core.anchor import Anchor
 from wash_fl.errors import StateError, reason_of
+from wash_fl.member.fence import Fence, FenceStore
 from wash_fl.member.member import Member
 from wash_fl.member.parameters import Values, owned
 from wash_fl.member.stateful import PackedStates
@@ -216,8 +217,8 @@ def _named(names: set[str]) -> str:
     return ", ".join(map(repr, sorted(names))) or "nothing"
 
 
-class Store(Protocol):
-    """Where a member's last snapshot of a run is kept."""
+class Store(FenceStore, Protocol):
+    """Where a member's last snapshot of a run is kept, and which server it answers to."""
 
     def load(self) -> Snapshot | None:
         """Return the last snapshot that was saved; None if there is none."""
@@ -237,6 +238,7 @@ class MemoryStore:
 
     def __init__(self) -> None:
         self._kept: Snapshot | None = None
+        self._fence: Fence | None = None
 
     def load(self) -> Snapshot | None:
         """Return the last snapshot."""
@@ -250,3 +252,12 @@ class MemoryStore:
     def remove(self) -> None:
         """Keep nothing."""
         self._kept = None
+        self._fence = None
+
+    def fence(self) -> Fence | None:
+        """Return which server the member answers to."""
+        return self._fence
+
+    def keep_fence(self, fence: Fence) -> None:
+        """Keep which server the member answers to."""
+        self._fence = fence

@@ -22,6 +22,7 @@ from pathlib import Path
 from wash_fl.errors import StateError
 from wash_fl.files import private_folder, replacing
 from wash_fl.member.encoding import Damage, encode, read
+from wash_fl.member.fence import Fence
 from wash_fl.member.log import Logs
 from wash_fl.member.snapshot import Snapshot
 from wash_fl.system.locks import locked
@@ -31,6 +32,7 @@ logger = logging.getLogger("flwr.wash_fl")
 FILE = "state.safetensors"
 PREVIOUS = f"{FILE}.previous"
 LOCK = "lock"
+FENCE = "server.json"
 
 LOCK_SECONDS = 600.0
 """How long a process waits for another that uses the same member."""
@@ -175,11 +177,42 @@ class FileStore:
         try:
             for path in (*self.path.parent.glob(f".{FILE}.*.part"), self.previous, self.path):
                 path.unlink(missing_ok=True)
+            self._fence_path.unlink(missing_ok=True)
             self.logs.forget()
         except OSError as error:
             raise StateError(
                 f"{self.path.parent} cannot be removed ({error.strerror or error}): remove it by hand."
             ) from error
+
+    def fence(self) -> Fence | None:
+        """Return which server the member answers to; None if that is not known."""
+        try:
+            return Fence.from_json(self._fence_path.read_text(encoding="utf-8", errors="replace"))
+        except FileNotFoundError:
+            return None
+        except OSError:
+            return Fence("", "")
+
+    def keep_fence(self, fence: Fence) -> None:
+        """Keep which server the member answers to; it is on the disk when this returns.
+
+        Raises
+        ------
+        StateError
+            If it cannot be written.
+        """
+        path = self._fence_path
+        try:
+            for folder in (path.parent.parent, path.parent):
+                private_folder(folder)
+            with replacing(path, private=True) as scratch:
+                scratch.write_text(fence.to_json(), encoding="utf-8")
+        except OSError as error:
+            raise StateError(f"{path} cannot be written ({error.strerror or error}).") from error
+
+    @property
+    def _fence_path(self) -> Path:
+        return self.path.with_name(FENCE)
 
     def _keeps_current(self) -> bool:
         """Whether the current file is to become the previous one; a damaged one never is."""

@@ -176,7 +176,9 @@ class Coordinator:
 
     def dismiss(self) -> None:
         """Let the members remove their state of this run, once :meth:`proceed` goes on: it is over."""
+        fences = self._requests.fences
         self._requests = Requests(self._turn)
+        self._requests.fences = fences
         self._flow = self._farewells()
         self.done = False
 
@@ -280,5 +282,7 @@ def _log(request: Request, answer: Answer | Failure) -> None:
         logger.warning("%s: %s failed: %s%s", who, what, answer.reason, code)
     elif answer.status is Status.REFUSED:
         logger.warning("%s refused %s: %s", who, what, answer.reason)
+    elif answer.status is Status.UNMET:
+        logger.warning("%s did not do %s: %s It is asked again who it is", who, what, answer.reason)
     elif answer.status is Status.NOT_JOINED:
         logger.info("%s holds no state of this run", who)

@@ -24,6 +24,13 @@ class Exchanges(Protocol):
     def rounds(journal: Journal, escrow: Escrow) -> Callable[[], int]:
         """Return what counts the rounds that have ended."""
 
+    @property
+    def replies_offer_for(self) -> int:
+        """The exchange that replies offer for, where it is not the round's own; else 0."""
+
+    def fall_back(self) -> bool:
+        """Go on without streams once this round has ended; return False if there are none."""
+
     def delivery(self, member: int) -> bytes:
         """Return the packet that a request to train brings to a member; empty if none does."""
 

@@ -45,6 +45,7 @@ class Joining:
         self._escrow = state.escrow
         self._requests = state.requests
         self._members = state.terms.members
+        self._server = state.options.server
         self._seconds = model_seconds(state.packets.draw.layout.size, state.options.timeout)
         self._problems: dict[int, str] = {}
 
@@ -52,7 +53,7 @@ class Joining:
 
     def meet(self, node: int, start: Start | None = None) -> Request:
         """Ask a node: who are you, and if you hold nothing and there is a start, start there."""
-        return self._requests.ask(Kind.JOIN, node, self._seconds, start=start)
+        return self._requests.ask(Kind.JOIN, node, self._seconds, start=start, server=self._server)
 
     def greet(self, number: int) -> None:
         """Ask the nodes that have not been met who they are; they answer while the round goes on."""
@@ -61,7 +62,7 @@ class Joining:
         known = {*self._membership.nodes.values(), *self.newcomers.values()}
         for node in sorted(connected - known - self._membership.strangers):
             if not self._requests.busy(node):
-                self._requests.ask(Kind.JOIN, node, self._seconds, round=number)
+                self._requests.ask(Kind.JOIN, node, self._seconds, round=number, server=self._server)
 
     def ask_donor(self, number: int) -> None:
         """Ask the member that took part last for its weights, if there are newcomers to start from them."""
@@ -96,7 +97,11 @@ class Joining:
         if isinstance(answer, Failure):
             self._problems[node] = answer.reason
             return
+        if answer.fence:
+            self._requests.fences[node] = answer.fence
         self._problems.pop(node, None)
+        if answer.status is Status.UNMET:
+            return  # it is asked who it is with the next round
         refused = answer.status is Status.REFUSED
         problem = answer.reason if refused else self._problem(node, answer)
         if problem and problem == self._ahead(answer) and self._is_active(answer.member):
@@ -126,6 +131,8 @@ class Joining:
         reason = "" if given is None else self._membership.inconsistent(donor, given)
         if isinstance(answer, Answer) and answer.status is Status.NOT_JOINED:
             reason = answer.reason or "it has lost its state"
+        if isinstance(answer, Answer) and answer.status is Status.UNMET:
+            self.meet_again(donor, answer.reason)
         if reason and donor in self._membership.nodes:
             self.reset(donor, reason)
         if given is None or reason or given.member != donor or not weights:
@@ -161,6 +168,11 @@ class Joining:
         logger.warning("member %d starts anew: %s", member, reason)
         self._membership.missed(member, f"{reason}; it is to start anew")
         self.newcomers[member] = self._membership.nodes.pop(member)
+
+    def meet_again(self, member: int, reason: str) -> None:
+        """Ask a member once more who it is, with the next that are asked: another server has met it since."""
+        self._membership.missed(member, reason)
+        self._membership.nodes.pop(member, None)
 
     def why(self) -> str:
         """Return why nodes are not members, for people."""

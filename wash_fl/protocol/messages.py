@@ -28,6 +28,7 @@ class Status(StrEnum):
     DONE = "done"  # I did what was asked
     NOT_JOINED = "not-joined"  # I hold no state of this run; let me join first
     REFUSED = "refused"  # I did not, for the reason given; nothing of mine has changed
+    UNMET = "unmet"  # another server has met me since; ask me who I am
 
 
 class ServerStatus(StrEnum):
@@ -68,6 +69,10 @@ class Answer:
         Hash of the weights it started from.
     offer : bytes
         The packet it offers; only after ``train``, and empty when nothing is exchanged.
+    fence : str
+        The fencing token that it issues to who asks who it is; empty otherwise.
+    unreached : bool
+        It refused because it did not reach the stream port, and waits for an answer there.
     """
 
     status: Status
@@ -78,6 +83,8 @@ class Answer:
     incarnation: int = 0
     initial: str = ""
     offer: bytes = b""
+    fence: str = ""
+    unreached: bool = False
 
 
 @dataclass(frozen=True)
@@ -172,6 +179,8 @@ class Request:
         Which member that is; -1 if it is not known yet.
     round : int
         The round it belongs to.
+    exchange : int
+        The exchange for which the answer is to offer, where it is not that of the round's number; else 0.
     delivery : bytes
         The packet that waits for the member; empty if none does. With a start, the anchor, if there is one.
     evaluate : bool
@@ -182,6 +191,10 @@ class Request:
         ClientApps that were killed over it.
     tries : int
         How many more times it is sent if nobody answers.
+    server : str
+        What the server calls itself, if it asks who that is; empty otherwise.
+    fence : str
+        The fencing token that the node issued to this server; empty if it has none.
     """
 
     number: int
@@ -191,11 +204,14 @@ class Request:
     expires: float
     member: int = -1
     round: int = 0
+    exchange: int = 0
     delivery: bytes = b""
     evaluate: bool = False
     start: Start | None = None
     kills: int = 0
     tries: int = 0
+    server: str = ""
+    fence: str = ""
 
     @property
     def who(self) -> str:

@@ -5,6 +5,7 @@ from collections.abc import Callable, Collection
 
 from wash_fl.protocol.commands import Command, Settled, Tell
 from wash_fl.protocol.escrow import Escrow, Settlement
+from wash_fl.protocol.events import Hello, Offered
 from wash_fl.protocol.exchanges import OTHER_ANCHOR, Exchanges, StreamEvent
 from wash_fl.protocol.journal import Journal
 from wash_fl.protocol.journal_rows import Standing
@@ -28,6 +29,15 @@ class OncePerRound(Exchanges):
         """Return what counts the settled exchanges: each ends a round."""
         del journal
         return lambda: escrow.settled
+
+    @property
+    def replies_offer_for(self) -> int:
+        """0: a reply offers for the exchange of its round."""
+        return 0
+
+    def fall_back(self) -> bool:
+        """Return False: there are no streams."""
+        return False
 
     def delivery(self, member: int) -> bytes:
         """Return the packet that waits for a member."""
@@ -54,6 +64,8 @@ class OncePerRound(Exchanges):
     def handle(self, event: StreamEvent, now: float) -> list[Command]:
         """Let nobody in: there are no streams."""
         del now
+        if not isinstance(event, Hello | Offered):
+            return []
         reason = "this run exchanges once per round, in Flower's messages."
         reply = ServerReply(ServerStatus.DENIED, self._escrow.settled, reason=reason)
         return [Tell(event.member, reply)]

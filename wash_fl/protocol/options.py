@@ -28,6 +28,8 @@ class FleetOptions:
         does (:mod:`wash_fl.protocol.outliers`).
     exchange_deadline : float
         Seconds an exchange on the stream plane waits for the members that are expected in that time.
+    fallback : bool
+        Where no two members reach the stream port, slices travel in Flower's messages, once per round.
     evaluate_every : int
         Members are to evaluate themselves every so many rounds; 0 never.
     """
@@ -38,6 +40,7 @@ class FleetOptions:
     give_up_after: int = _DEFAULT.give_up_after
     outlier_factor: float = _DEFAULT.outlier_factor
     exchange_deadline: float = _DEFAULT.exchange_deadline
+    fallback: bool = _DEFAULT.fallback == "round"
     evaluate_every: int = 0
 
     def shared(self) -> dict[str, Any]:
@@ -57,8 +60,12 @@ class ServerOptions(FleetOptions):
         The longest a round waits, and for how long any other answer is awaited, seconds.
     recalibrate : bool
         The clients re-estimate the averaged model's BatchNorm statistics.
+    server : str
+        What the server calls itself, from its start to its end, and no other does; empty if its members need
+        not tell it from another.
     """
 
     initial: str
     timeout: float = _DEFAULT.round_timeout
     recalibrate: bool = False
+    server: str = ""

@@ -18,6 +18,7 @@ from wash_fl.protocol.messages import ServerReply, ServerStatus
 from wash_fl.protocol.quorum import Quorum
 from wash_fl.protocol.state import ServerState
 from wash_fl.protocol.text import printable
+from wash_fl.protocol.without_streams import WithoutStreams
 
 logger = logging.getLogger("flwr.wash_fl")
 
@@ -35,6 +36,9 @@ class OverStreams(Exchanges):
     """
 
     def __init__(self, state: ServerState) -> None:
+        self._state = state
+        self._falls_back = False
+        self._without: WithoutStreams | None = None
         self._packets = state.packets
         self._escrow = state.escrow
         self._membership = state.membership
@@ -66,10 +70,19 @@ class OverStreams(Exchanges):
         slots, count = len(draw.layout.slots), draw.count(self._escrow.settled + 1)
         return encoded_size(draw.schedule.config.dtype, slots, count)
 
+    @property
+    def replies_offer_for(self) -> int:
+        """The exchange for which replies offer, if members do not reach the streams; 0 otherwise."""
+        return 0 if self._without is None else self._without.replies_offer_for
+
+    def fall_back(self) -> bool:
+        """Go on without streams once this round has ended, until another server begins."""
+        self._falls_back = True
+        return True
+
     def delivery(self, member: int) -> bytes:
-        """Return nothing: what waits is delivered on the stream."""
-        del member
-        return b""
+        """Return what waits for a member without streams, or nothing: on streams it is delivered there."""
+        return b"" if self._without is None else self._without.delivery(member)
 
     def resume(self, active: Collection[int], now: float) -> None:
         """Expect the members that called a server before: in the middle of a round they call again."""
@@ -78,7 +91,9 @@ class OverStreams(Exchanges):
 
     def begin(self, number: int, asked: Collection[int], now: float) -> None:
         """Let the members of the round exchange."""
-        del number
+        if self._without is not None:
+            self._without.begin(number, asked, now)
+            return
         self._took_part.clear()
         self._called.clear()
         self._aside.clear()
@@ -86,13 +101,16 @@ class OverStreams(Exchanges):
         self._quorum.begin(asked, now)
 
     def offered(self, member: int, number: int, packet: bytes) -> str:
-        """Leave an offer in a reply alone: offers come on the stream."""
-        del packet
+        """Take an offer in a reply where there are no streams, and leave it alone where there are."""
+        if self._without is not None:
+            return self._without.offered(member, number, packet)
         logger.warning("member %d: its reply to round %d brings an offer; it is ignored", member, number)
         return ""
 
     def handle(self, event: StreamEvent, now: float) -> list[Command]:
         """Take what a member says on its stream."""
+        if self._without is not None:
+            return self._without.handle(event, now)
         if isinstance(event, Hello):
             return [Tell(event.member, self._hello(event, now))]
         member = event.member
@@ -113,6 +131,8 @@ class OverStreams(Exchanges):
 
     def unreached(self, members: Collection[int]) -> tuple[int, ...]:
         """Return those of a round's members whose calls never came, in order."""
+        if self._without is not None:
+            return ()
         return tuple(sorted(set(members) - self._called))
 
     def due(self) -> float | None:
@@ -126,6 +146,8 @@ class OverStreams(Exchanges):
 
     def end(self, number: int, now: float) -> tuple[Settlement, list[Command]]:
         """Settle what is open, wait for nobody, and record the end of the round."""
+        if self._without is not None:
+            return self._without.end(number, now)
         self._quorum.end()
         commands = self.settle_if_due(now)
         self._escrow.record_acknowledged()
@@ -133,6 +155,8 @@ class OverStreams(Exchanges):
         members = tuple(sorted(self._took_part))
         absent = tuple(sorted(set(self._membership.active()) - self._took_part.keys()))
         settled = Settlement(self._escrow.settled, members, absent, self._gauge, dict(self._aside))
+        if self._falls_back:
+            self._without = WithoutStreams(self._state)
         return settled, commands
 
     def _hello(self, hello: Hello, now: float) -> ServerReply:

@@ -52,9 +52,15 @@ class Requests:
         The time, and where commands go.
     patience : float
         Seconds for which a request to a SuperNode that is gone waits for it to return.
+
+    Attributes
+    ----------
+    fences : dict of int to str
+        The fencing token that each node has issued to this server.
     """
 
     def __init__(self, turn: Turn, patience: float = 0.0) -> None:
+        self.fences: dict[int, str] = {}
         self._turn = turn
         self._patience = patience
         self._numbers = itertools.count(1)
@@ -68,7 +74,9 @@ class Requests:
     def ask(self, kind: Kind, node: int, ttl: float, **fields: Any) -> Request:
         """Send a request, which is out from now on, for ``ttl`` seconds, and return it."""
         now = self._turn.now
-        request = Request(next(self._numbers), kind, node, sent=now, expires=now + ttl, **fields)
+        fence = "" if fields.get("server") else self.fences.get(node, "")
+        number = next(self._numbers)
+        request = Request(number, kind, node, sent=now, expires=now + ttl, fence=fence, **fields)
         self._out[request.number] = request
         self._turn.commands.append(Ask(request, left=ttl))
         return request

@@ -78,6 +78,7 @@ class Rounds:
         self._asked: dict[int, Request] = {}
         self._metrics: dict[int, dict[str, float]] = {}
         self._failures: dict[int, Failure] = {}
+        self._cut_off: set[int] = set()
         self._answers = 0
 
     # A round
@@ -146,7 +147,12 @@ class Rounds:
         if isinstance(answer, Failure):
             return answer
         if answer.status is Status.REFUSED:
-            return Failure(answer.reason, its_own=True)
+            if answer.unreached and request.round == self.number:
+                self._cut_off.add(member)
+            return Failure(answer.reason, its_own=not answer.unreached)
+        if answer.status is Status.UNMET:
+            self._joining.meet_again(member, answer.reason)
+            return Failure(answer.reason, its_own=False)
         if member not in self._membership.nodes:
             return _RESET
         if answer.member != member:
@@ -191,8 +197,9 @@ class Rounds:
         ttl = min(options.timeout, PATIENCE * self.deadline.seconds())
         self._requests.begin_round()
         self.number, self._began, self._answers = number, self._turn.now, 0
-        self._metrics, self._failures = {}, {}
+        self._metrics, self._failures, self._cut_off = {}, {}, set()
         deliveries = {member: self._exchanges.delivery(member) for member in free}
+        offer_for = self._exchanges.replies_offer_for
         self._exchanges.begin(number, free, self._turn.now)
         self._asked = {
             member: self._requests.ask(
@@ -201,6 +208,7 @@ class Rounds:
                 ttl,
                 member=member,
                 round=number,
+                exchange=offer_for,
                 delivery=deliveries[member],
                 evaluate=evaluate,
             )
@@ -231,18 +239,24 @@ class Rounds:
             raise RunError(f"no member took part in round {number}{before}: {why}; see the log.")
 
     def _check_together(self, number: int) -> None:
-        """Say who had no way to the round's exchanges; end a run in which members train for themselves."""
+        """Say who had no way to the round's exchanges; find another, where members train for themselves."""
         # Who repeats what it did before need not call.
         trained = [member for member, metrics in self._metrics.items() if EXCHANGES in metrics]
         unreached = self._exchanges.unreached(trained)
-        if not unreached:
+        if not unreached and not self._cut_off:
             self._apart = 0
             return
+        away = sorted({*unreached, *self._cut_off})
         what = (
-            f"members {list(unreached)} trained round {number} for themselves: they did not reach the stream "
+            f"members {away} trained round {number} for themselves: they did not reach the stream "
             "port. Let the devices reach it (a firewall?), or choose exchange-plane = round"
         )
-        alone = len(trained) >= FEWEST and len(trained) - len(unreached) < FEWEST
+        count = len(trained) + len(self._cut_off)
+        alone = count >= FEWEST and count - len(away) < FEWEST
+        if alone and self._options.fallback and number < self._terms.rounds and self._exchanges.fall_back():
+            self._apart = 0
+            logger.warning("%s. From here on slices travel in Flower's messages, once per round", what)
+            return
         self._apart = self._apart + 1 if alone else 0
         if self._apart >= min(EMPTY_ROUNDS, self._terms.rounds):
             raise RunError(f"nobody has exchanged for {self._apart} rounds; {what}.")

@@ -23,6 +23,7 @@ LATER: Final = {
     "reference": "values",
     "outer_learning_rate": 1.0,
     "outer_momentum": 0.0,
+    "robust": "none",
 }
 """Options of the exchange that runs of the first version did not have, as they were without them."""
 

@@ -50,5 +50,38 @@ def test_the_command_prints_figures_or_tables(monkeypatch, figures):
     result = CliRunner().invoke(app, ["bench", "poison", "--quick", "--division", "dirichlet", "--json"])
     assert json.loads(result.stdout)["bench"] == "poison"
     assert calls["task"] == "digits" and calls["options"]["division"] == "dirichlet"
+    assert calls["recipes"] == ("frugal",) and calls["fleets"] == [(4, 1)] and len(calls["attacks"]) > 10
+    CliRunner().invoke(
+        app, ["bench", "poison", "--robust", "median", "--attacks", "none, statistics", "--rounds", "3"]
+    )
+    assert calls["options"]["robust"] == "median" and calls["options"]["rounds"] == 3
+    assert calls["recipes"] == ("frugal",) and calls["fleets"] == [(5, 1), (8, 2)]
+    assert calls["attacks"] == ("none", "statistics")
+    CliRunner().invoke(app, ["bench", "poison", "--recipes", "wash,pairs", "--fleets", "6:1,9:3"])
+    assert calls["recipes"] == ("wash", "pairs") and calls["fleets"] == [(6, 1), (9, 3)]
     table = CliRunner().invoke(app, ["bench", "poison", "--quick"])
     assert table.exit_code == 0 and "points lost at most" in table.stdout
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        (["--recipes", "frugal,none"], "recipes names 'none', which is none: there are frugal, wash, pairs"),
+        (["--attacks", "spell"], "attacks names 'spell'"),
+        (["--fleets", "4"], "fleets names '4': write members"),
+        (["--fleets", "4:4"], "fleets names '4:4'"),
+        (["--fleets", "4:1,x:1"], "fleets names 'x:1'"),
+        (["--robust", "median", "--fleets", "4:1"], "robust = median needs five members or more"),
+        (["--robust", "mode"], "robust = 'mode' is not allowed"),
+    ],
+)
+def test_what_cannot_be_tried_is_refused_at_once(options, says):
+    result = CliRunner().invoke(app, ["bench", "poison", *options])
+    assert result.exit_code != 0 and says in str(result.exception or "") + result.output
+
+
+def test_a_robust_mean_in_each_exchange_stands_what_nobody_screens():
+    """The screen is off; without the robust mean the same offers leave chance."""
+    options = SHORT | {"outlier-factor": 0.0, "robust": "trimmed"}
+    figures = poison.run(recipes=["frugal"], fleets=[(5, 1)], attacks=["offers times -8"], options=options)
+    assert figures["most_lost"]["offers times -8"] < 10 and figures["rows"][0]["accuracy"] > 0.75

@@ -247,7 +247,7 @@ PLANTED = {
         "wash_fl.storage.columns:_delivery", ".reshape(slots, -1)", ".reshape(slots, -1)[:, ::-1]"
     ),
     "names the weights of a start wrongly": Fault(
-        PROTOCOL + "joining:Joining.meet", "start=start)", "start=start and Start('0' * 64))"
+        PROTOCOL + "joining:Joining.meet", "start=start,", "start=start and Start('0' * 64),"
     ),
     "uses no model that is handed in": Fault(
         PROTOCOL + "final_collection:FinalCollection.answered",
@@ -268,9 +268,6 @@ PLANTED = {
     ),
     "lets in who is ahead of the journal": Fault(
         PROTOCOL + "membership:Membership.ahead", "if says.applied > settled or", "if False or"
-    ),
-    "lets in who is in a round that the journal does not know": Fault(
-        PROTOCOL + "membership:Membership.ahead", "or says.round > self.rounds + 1:", "or False:"
     ),
     "takes a hello for an acknowledgement": Fault(
         PROTOCOL + "over_streams:OverStreams._hello",
@@ -333,8 +330,8 @@ PLANTED = {
     ),
     "goes on in its old log after a round": Fault(
         "wash_fl.member.durable:DurableMember.train",
-        'packet, log = b"", new_log()',
-        'packet, log = b"", progress.log',
+        'log=new_log() if plane_of(terms.exchange).logged else "",',
+        "log=progress.log,",
     ),
     "does not read its log": Fault(
         "wash_fl.member.persistence:Persistence.restore", "member.hold(entry.exchange, entry.held)", "pass"
@@ -435,11 +432,18 @@ PLANTED = {
         "member.anchor = RunPackets(self._run, member.draw).read_anchor(packet, member.index, exchange)",
         "member.begin_anchor()",
     ),
-    "takes an offer of differences to another anchor": Fault(
-        PROTOCOL + "escrow:Escrow.offer",
-        "if self._anchored is not None and chain != self._anchored.anchor.chain:",
-        "if False:",
-        seed=17,
+    "does not write the end of a round without streams down": Fault(
+        PROTOCOL + "without_streams:WithoutStreams.end", "self._journal.ended(number)", "pass"
+    ),
+    "opens an exchange without streams under its round's number": Fault(
+        PROTOCOL + "without_streams:WithoutStreams.begin",
+        "self._round, self._exchange = number, self.replies_offer_for",
+        "self._round, self._exchange = number, max(number, self.replies_offer_for)",
+    ),
+    "trains without what waits where there are no streams": Fault(
+        PROTOCOL + "over_streams:OverStreams.delivery",
+        'return b"" if self._without is None else self._without.delivery(member)',
+        'return b""',
     ),
     "keeps a delivery of another member's exchange": Fault(
         PROTOCOL + "anchored:Anchored.missed",

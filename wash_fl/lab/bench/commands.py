@@ -121,6 +121,15 @@ def poison(  # noqa: PLR0917 (the command line gives them by name)
         float, typer.Option(help="As for a run; 0 lets everything pass.", min=0)
     ] = FleetConfig.outlier_factor,
     final_average: Annotated[str, typer.Option(help="As for a run: mean, trimmed or median.")] = "mean",
+    robust: Annotated[
+        str,
+        typer.Option(help="As for a run: none, trimmed or median (of frugal, and five members)."),
+    ] = "none",
+    recipes: Annotated[str, typer.Option(help="Which recipes, with commas between.")] = "",
+    fleets: Annotated[str, typer.Option(help="Members and how many are bad, such as 4:1,8:2.")] = "",
+    attacks: Annotated[str, typer.Option(help="Which attacks; none for honest runs alone.")] = "",
+    rounds: Annotated[int, typer.Option(help="Rounds of a run.", min=1)] = 10,
+    train_examples: Annotated[int, typer.Option(help="As for a run; 0 takes all.", min=0)] = 0,
     quick: Annotated[bool, typer.Option("--quick", help="One recipe, one fleet.")] = False,
     as_json: Json = False,
 ) -> None:
@@ -130,14 +139,18 @@ def poison(  # noqa: PLR0917 (the command line gives them by name)
 
     figures = measure.run(
         task,
-        recipes=measure.RECIPES[:1] if quick else measure.RECIPES,
-        fleets=measure.FLEETS[:1] if quick else measure.FLEETS,
+        **measure.cases(
+            recipes=recipes, fleets=fleets, attacks=attacks, robust=robust != "none", quick=quick
+        ),
         seeds=range(seeds),
         options={
             "division": division,
             "alpha": 0.1,
             "outlier-factor": outlier_factor,
             "final-average": final_average,
+            "robust": robust,
+            "rounds": rounds,
+            "train-examples": train_examples,
         },
         progress=lambda line: err.print(line, highlight=False),
     )

@@ -4,8 +4,8 @@ The members train as in :class:`~wash_fl.lab.compare.trainer.Trainer`; what the 
 it leaves them. In their own training they are honest, so that they know as much as can be known.
 """
 
-from collections.abc import Callable, Sequence
-from typing import Any, Final
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, Final, TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,7 +15,9 @@ from torch import nn
 from wash_fl.config import FleetConfig, RunConfig
 from wash_fl.consensus.batchnorm import BatchNormStatistics
 from wash_fl.core.codec import rounded
+from wash_fl.core.robust import FEWEST
 from wash_fl.core.rules import MEANS
+from wash_fl.errors import ConfigError
 from wash_fl.lab.bench.attacks import ATTACKS, HONEST, Attack, Where
 from wash_fl.lab.compare.trainer import Trainer
 from wash_fl.protocol.journal_rows import Values
@@ -99,6 +101,61 @@ def run(
         },
         "honest_left_out": sum(row["honest_left_out"] for row in rows),
     }
+
+
+class Cases(TypedDict):
+    """What :func:`run` tries."""
+
+    recipes: Sequence[str]
+    fleets: Sequence[tuple[int, int]]
+    attacks: Sequence[str]
+
+
+def cases(*, recipes: str, fleets: str, attacks: str, robust: bool = False, quick: bool = False) -> Cases:
+    """Return what is to be tried, read from a command line; what is empty there is all of it.
+
+    Parameters
+    ----------
+    recipes, attacks : str
+        Names with commas between.
+    fleets : str
+        Members and how many of them are bad, such as ``4:1,8:2``.
+    robust : bool
+        Exchanges take a robust mean: only averages over all of five members or more can.
+    quick : bool
+        One recipe and one fleet, unless they are given.
+
+    Raises
+    ------
+    ConfigError
+        If a name is unknown, or a fleet cannot be one.
+    """
+    usual = [each for each in FLEETS if not robust or each[0] >= FEWEST]
+    most = 1 if quick else None
+    return Cases(
+        recipes=_names("recipes", recipes, RECIPES) or RECIPES[: 1 if robust else most],
+        fleets=[_fleet(each) for each in fleets.split(",")] if fleets else usual[:most],
+        attacks=_names("attacks", attacks, ATTACKS) or tuple(ATTACKS),
+    )
+
+
+def _names(option: str, text: str, choices: Iterable[str]) -> tuple[str, ...]:
+    names = tuple(each.strip() for each in text.split(",") if each.strip())
+    for name in names:
+        if name not in choices:
+            raise ConfigError(f"{option} names {name!r}, which is none: there are {', '.join(choices)}.")
+    return names
+
+
+def _fleet(text: str) -> tuple[int, int]:
+    members, _, bad = text.partition(":")
+    try:
+        fleet = int(members), int(bad)
+    except ValueError:
+        fleet = 0, 0
+    if not 1 <= fleet[1] < fleet[0]:
+        raise ConfigError(f"fleets names {text!r}: write members and how many of them are bad, such as 8:2.")
+    return fleet
 
 
 def tables(figures: dict[str, Any]) -> list[Table]:

@@ -1,7 +1,7 @@
 """A member's process: it handles one request after the other until it is killed, and a new one begins."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
@@ -16,7 +16,7 @@ from wash_fl.core.anchor import Anchor
 from wash_fl.core.draw import Draw
 from wash_fl.core.layout import Layout
 from wash_fl.core.plane import plane_of
-from wash_fl.errors import NotJoinedError, WashError
+from wash_fl.errors import NotJoinedError, UnmetError, UnreachedError, WashError
 from wash_fl.lab.search.disk import Disk
 from wash_fl.lab.search.letters import Letter, Reply, Weights
 from wash_fl.lab.search.logs import WatchedLogs
@@ -138,6 +138,7 @@ class Device:
         self.waits_for: Call | float | None = None
         self._run = run
         self._index = index
+        self._metrics: dict[str, float] | None = None
         self.watch = watch
         self._draw = Draw(run.terms.seed, run.layout, run.terms.schedule)
         self._process: _Process | None = None
@@ -223,19 +224,23 @@ class Device:
         process, self._process = self._process, None
         process.spoil()
         self.fuse.burn("before looking at a request")
+        self._metrics = None
         answer, weights = self._answer(process, letter)
         self.fuse.burn("before replying")
         # Who was killed on the way here begins as a new process.
         self._process = process
-        return Reply(letter.request.number, letter.server, self._index, answer, weights)
+        reply = Reply(letter.request.number, letter.server, self._index, answer, weights)
+        return reply if self._metrics is None else replace(reply, metrics=self._metrics)
 
     def _answer(self, process: "_Process", letter: Letter) -> tuple[Answer, Weights | None]:
         request = letter.request
         try:
+            process.member.check_fence(request.fence)
             if request.kind is Kind.JOIN:
                 return self._join(process.member, letter), None
             if request.kind is Kind.TRAIN:
                 trained = self._train(process, request)
+                self._metrics = trained.metrics
                 return trained.progress.answer(trained.offer), None
             if request.kind is Kind.LEAVE:
                 return Answer(Status.DONE, self._index), None
@@ -246,11 +251,15 @@ class Device:
             return progress.answer(), weights
         except NotJoinedError as error:
             return Answer(Status.NOT_JOINED, self._index, str(error) if error.fell_back else ""), None
+        except UnmetError as error:
+            return Answer(Status.UNMET, self._index, str(error)), None
         except WashError as error:
-            return Answer(Status.REFUSED, self._index, str(error)), None
+            cut_off = isinstance(error, UnreachedError)
+            return Answer(Status.REFUSED, self._index, str(error), unreached=cut_off), None
 
     def _join(self, member: DurableMember, letter: Letter) -> Answer:
         start = letter.request.start
+        token = member.meet(letter.request.server)
         if start is None:
             progress = member.introduce(self._run.terms, self._run.layout)
         else:
@@ -263,9 +272,8 @@ class Device:
                 incarnation=start.incarnation,
                 anchor=letter.request.delivery,
             )
-        if progress is None:
-            return Answer(Status.NOT_JOINED, self._index)
-        return progress.answer()
+        answer = Answer(Status.NOT_JOINED, self._index) if progress is None else progress.answer()
+        return replace(answer, fence=token)
 
     def _train(self, process: "_Process", request: Request) -> Trained:
         def learn(number: int, *, goes_on: bool) -> None:
@@ -291,10 +299,12 @@ class Device:
                 finally:
                     process.optimizer.work = None
 
-        return process.member.train(request.round, request.delivery, work, line=self._line(request))
+        return process.member.train(
+            request.round, request.delivery, work, line=self._line(request), exchange=request.exchange
+        )
 
     def _line(self, request: Request) -> MakeLine | None:
-        if plane_of(self._run.terms.exchange).once_per_round:
+        if plane_of(self._run.terms.exchange).once_per_round or request.exchange:
             return None
         return lambda member, progress: self.watch.line(self, progress, request.round)
 

@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 from wash_fl.errors import StateError
 from wash_fl.lab.search.moments import Fuse
+from wash_fl.member.fence import Fence
 from wash_fl.member.snapshot import Snapshot
 
 
@@ -32,6 +33,7 @@ class Disk:
         self.previous: Snapshot | None = None
         self.changes = 0
         self._bad: list[Snapshot] = []
+        self._fence: Fence | None = None
 
     def whole(self) -> Snapshot | None:
         """Return what a reader finds; None if there is nothing, or nothing whole."""
@@ -67,8 +69,16 @@ class Disk:
 
     def remove(self) -> None:
         """Keep nothing."""
-        self.current = self.previous = None
+        self.current = self.previous = self._fence = None
         self.changes += 1
+
+    def fence(self) -> Fence | None:
+        """Return which server the member answers to."""
+        return self._fence
+
+    def keep_fence(self, fence: Fence) -> None:
+        """Keep which server the member answers to: a file so small that it is written at once, or not."""
+        self._fence = fence
 
     def rot(self) -> None:
         """Damage the newest snapshot that is whole: a disk that lied, a bit that flipped."""

@@ -99,7 +99,14 @@ class Fleet:
             committed=lambda: self.oracle.check("the server has written to its journal"),
             anchored=self._run.terms.exchange.anchored,
         )
-        self.oracle = Oracle(self._run, self._draw, self.devices, self.journal, lambda: self._process.offered)
+        self.oracle = Oracle(
+            self._run,
+            self._draw,
+            self.devices,
+            self.journal,
+            offered=lambda: self._process.offered,
+            adrift=self._adrift,
+        )
         self.oracle.starting(INITIAL)
         self.faults: Counter[str] = Counter()
         self.in_flight: list[Letter | Reply] = []
@@ -173,6 +180,28 @@ class Fleet:
             if isinstance(device.waits_for, float) and device.waits_for <= self._now:
                 self._goes_on(member, None)
         self._settle_if_due()
+
+    def _adrift(self, member: int) -> Callable[[], bool]:
+        """Return what tells whether an offer that is on a member's way to the server now may still arrive."""
+        on_stream = self.streams.adrift(member)
+        # Once per round a member that trains again offers the same again.
+        replies = [
+            each
+            for each in (*self.in_flight, *self.late)
+            if isinstance(each, Reply) and each.member == member and each.answer.offer
+            if self._setting.plane == "stream"
+        ]
+
+        def arrives() -> bool:
+            on_its_way = (*self.in_flight, *self.late)
+            return on_stream() or any(each is reply for each in on_its_way for reply in replies)
+
+        return arrives
+
+    @property
+    def _port_is_closed(self) -> bool:
+        closed = self._setting.closed
+        return closed[self._process.number % len(closed)]
 
     @property
     def _server_now(self) -> float:
@@ -402,7 +431,7 @@ class Fleet:
         server = self.server
         if server is None or not server.done:
             nobody_joined = not self.journal.known.members and not self.oracle.journal_is_older
-            if len(self.oracle.sound) >= DONORS or nobody_joined:
+            if (len(self.oracle.sound) >= DONORS and self._can_end()) or nobody_joined:
                 raise Violation("the run has not come to its end, though nothing disturbs it any more")
             return
         for member in set(server.state.membership.active()) - self._process.collected.keys():
@@ -414,6 +443,17 @@ class Fleet:
                 raise Violation(f"member {member} is there, and could not be collected")
             server.state.membership.drop(member, Standing.GIVEN_UP, "it could not be collected")
         self.oracle.collected(self._process.collected)
+
+    def _can_end(self) -> bool:
+        """Return whether there are rounds left, or a member that has trained is still what it was.
+
+        Those who trained may all have lost their disks after the last round, and those who started anew from
+        them never train: then there is nothing to average.
+        """
+        rounds = self.journal.known.last if self._setting.plane == "round" else self.journal.known.rounds
+        states = [self.devices[member].state() for member in self.oracle.sound]
+        trained = any(state is not None and state.progress.round > 0 for state in states)
+        return trained or rounds < self._run.terms.rounds
 
     def close(self) -> None:
         """End all processes, and close the journal."""
@@ -472,7 +512,7 @@ class Fleet:
             self.streams,
             device.fuse,
             hello,
-            reachable=lambda: self.server is not None,
+            reachable=lambda: self.server is not None and not self._port_is_closed,
             said=partial(self.oracle.said, progress.member),
             pause=device.pause,
         )

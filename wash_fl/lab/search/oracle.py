@@ -11,8 +11,8 @@ multiset of effective values over the members that count is conserved. Only this
 - a member is given up or set aside, or starts anew: what it held effectively leaves.
 
 A member whose disk is lost or went back goes on counting as what it was, a *ghost*, until the server has
-noticed, or until it is as far again as it ever said it was, with no offer of the ghost's before the escrow:
-what the ghost has offered is what counts there, whatever its member has learned meanwhile.
+noticed, or until it is as far again as it ever said it was, with no offer of the ghost's before the escrow or
+on its way there: what the ghost has offered is what counts there, whatever its member has learned meanwhile.
 
 With differences to an anchor it is the sum that is conserved, and the server's error counts in it; an outer
 step moves it, by what the rule says (:mod:`wash_fl.lab.search.anchors`).
@@ -68,6 +68,8 @@ class Oracle:
         The server's.
     offered : callable
         Returns the members whose offers a server holds, in an exchange that is open.
+    adrift : callable
+        ``adrift(member)`` returns what tells whether an offer that is on its way now may still arrive.
     """
 
     def __init__(
@@ -76,13 +78,17 @@ class Oracle:
         draw: Draw,
         devices: Sequence[Device],
         journal: WatchedStore,
+        *,
         offered: Callable[[], Collection[int]],
+        adrift: Callable[[int], Callable[[], bool]],
     ) -> None:
         self._slots = len(run.layout.slots)
         self._draw = draw
         self._devices = devices
         self._journal = journal
         self._offered = offered
+        self._adrift = adrift
+        self._ghosts_offer: dict[int, Callable[[], bool]] = {}
         self._config = run.terms.exchange
         self._run = run
         self._ledger = ledger_for(run)
@@ -138,7 +144,7 @@ class Oracle:
         ``goes_on`` says that it has trained before in this process: then it is what it learned, but for what
         it received since.
         """
-        if not self._is_sound(member) or member in self._undone:
+        if not self._is_sound(member) or member in self._undone or self._forgot(member):
             return
         live = self._live.get(member) if goes_on else None
         should = self._counted[member].keys if live is None else self._ledger.keys(live)
@@ -146,6 +152,17 @@ class Oracle:
             self._ledger.keys(held) == should,
             f"member {member} trains on values that are not what it effectively holds",
         )
+
+    def _forgot(self, member: int) -> bool:
+        """Return whether a member has forgotten the offer whose delivery waits, in an older journal.
+
+        It was a ghost when that was put in place. It starts anew as soon as it hears of the delivery, and may
+        train until then, where it does not reach the server.
+        """
+        state, waiting = self._devices[member].state(), self._journal.known.pending.get(member)
+        if self._restored is None or state is None or waiting is None:
+            return False
+        return waiting.exchange > max(state.progress.offered, state.progress.applied)
 
     def learned(self, member: int, held: Held) -> None:
         """Take note of what a member holds in its memory after a step on streams."""
@@ -254,6 +271,7 @@ class Oracle:
         newest = self._devices[member].state()
         if self._is_sound(member) and newest is not None and not self._strayed(member):
             self._ghosts[member] = newest
+            self._ghosts_offer[member] = self._adrift(member)
 
     def lost(self, member: int) -> None:
         """Take note that it is lost."""
@@ -435,6 +453,9 @@ class Oracle:
     def _lay(self, member: int, now: State | None) -> None:
         """Let a ghost rest if its member is as far as it ever said it was: then nobody misses anything."""
         if now is None or member not in self._ghosts or member in self._offered():
+            return
+        unsettled = self._ghosts[member].progress.offered > self._journal.known.last
+        if unsettled and self._ghosts_offer[member]():
             return
         waiting = self._journal.known.pending.get(member)
         if waiting is not None and waiting.exchange > max(now.progress.offered, now.progress.applied):

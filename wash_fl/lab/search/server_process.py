@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from typing import Final
 
 from wash_fl.core.anchor import first_anchor
@@ -110,7 +111,12 @@ class ServerProcess:
         terms, layout = self._run.terms, self._run.layout
         first = first_anchor(layout, INITIAL) if terms.exchange.anchored else None
         self.coordinator = Coordinator(
-            terms, layout, Journal(self._journal), self._options, now=now, first=first
+            terms,
+            layout,
+            Journal(self._journal),
+            replace(self._options, server=f"process {self.number}"),
+            now=now,
+            first=first,
         )
 
     def die(self) -> None:

@@ -59,6 +59,9 @@ class Setting:
         ``values`` or ``anchor``.
     outer : bool
         Whether there is an outer step.
+    closed : tuple of bool
+        Whether members do not reach the stream port of the first server's process, of the second, and so on
+        in turns.
     """
 
     seed: int
@@ -78,6 +81,7 @@ class Setting:
     run_length: int = 1
     reference: str = "values"
     outer: bool = False
+    closed: tuple[bool, ...] = (False,)
 
     @property
     def mixing(self) -> str:

@@ -93,6 +93,17 @@ class Streams:
         call.awaits = True
         return event if flip is None else replace(event, packet=flipped(event.packet, flip))
 
+    def adrift(self, member: int) -> Callable[[], bool]:
+        """Return what tells whether an offer that is on a member's way to the server now may still arrive."""
+        call = self._counting.of(member)
+
+        def arrives() -> bool:
+            if call is None or not self._counting.counts(member, call):
+                return False
+            return any(isinstance(each, Offered) for each in call.up)
+
+        return arrives
+
     def greeted(self, call: Call, reply: ServerReply) -> None:
         """Let a call in, in place of the one before, if that is the coordinator's reply to its hello."""
         if reply.status is not ServerStatus.WELCOME:

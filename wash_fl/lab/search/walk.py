@@ -34,6 +34,12 @@ PLANES: Final = ("round", "round", "stream")
 ANCHORED: Final = 10
 """The last of so many examples in a row is one of differences to an anchor."""
 
+CLOSED: Final = 50
+"""One of so many examples in a row is one in which members do not reach the stream port."""
+
+PORTS: Final = ((True,), (True, False), (False, True), (True, True, False))
+"""Of which servers' processes."""
+
 DIFFERENCES: Final = ("int8", "int4", "int3", "int2", "bfloat16", "float32")
 """As what they travel."""
 
@@ -104,8 +110,11 @@ def walk(
             reference="anchor",
             outer=more.below(2) == 1,
         )
+    if example % CLOSED == CLOSED // 2:
+        more = Dice(seed, "port", member=example)
+        setting = replace(setting, plane="stream", steps=2, closed=PORTS[more.below(len(PORTS))])
     if settings is not None:
-        settings[plane, setting.mixing, setting.dtype] += 1
+        settings[setting.plane, setting.mixing, setting.dtype] += 1
     fleet = Fleet(setting, folder)
     try:
         with quiet():

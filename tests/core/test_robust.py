@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from wash_fl.config import fields
-from wash_fl.consensus import robust
-from wash_fl.consensus.robust import FINAL_AVERAGES, robust_mean
+from wash_fl.core import robust
+from wash_fl.core.robust import FINAL_AVERAGES, robust_mean
 
 
 def values(members, shape=(7, 5)):

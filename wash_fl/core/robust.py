@@ -13,6 +13,11 @@ from numpy.typing import NDArray
 FINAL_AVERAGES: Final = ("mean", "trimmed", "median")
 """How the final models become one."""
 
+NONE: Final = "none"
+
+FEWEST: Final = 5
+"""Members of a run whose exchanges take a robust mean: of fewer it is the mean of two."""
+
 TRIMMED: Final = 4
 """Of so many members one is left out at either end, but at least one."""
 
@@ -27,7 +32,7 @@ def robust_mean(values: Sequence[NDArray[np.floating[Any]]], how: str) -> NDArra
     values : sequence of ndarray, all of one shape
         One of each member.
     how : str
-        ``median`` or ``trimmed``. With fewer than three members both are the mean.
+        ``median`` or ``trimmed``. With fewer than three members both are the mean, as ``none`` always is.
 
     Returns
     -------
@@ -47,7 +52,7 @@ def robust_mean(values: Sequence[NDArray[np.floating[Any]]], how: str) -> NDArra
 
 def _middle_part(count: int, how: str) -> slice:
     """Return which of the values are in the mean, in order of size."""
-    if count < 3:
+    if count < 3 or how == NONE:
         return slice(0, count)
     if how == "median":
         return slice((count - 1) // 2, count // 2 + 1)
