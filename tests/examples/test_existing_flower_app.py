@@ -99,7 +99,7 @@ def test_before_trains_with_fedavg(environment):
 def test_after_trains_with_wash_to_a_model_that_is_good_and_leaves_no_state(environment):
     printed = run("after", environment)
     assert "WASH: average, 4 members" in printed
-    assert "averaged members [0, 1, 2, 3]" in printed
+    assert "collected members [0, 1, 2, 3]" in printed
     (accuracy,) = ACCURACY.findall(printed)
     # An average of 92 to 97 per cent, by what order the clients happen to see their data in.
     assert float(accuracy) >= 85

@@ -295,7 +295,7 @@ def test_a_member_that_dies_for_good_is_left_out_of_the_average(
     fleet = Fleet(tmp_path, fault=dies)
     fleet.run()
     assert sorted(fleet.collected) == [0, 1, 3]
-    assert "averaged members [0, 1, 3], without [2]" in caplog.text
+    assert "collected members [0, 1, 3], without [2]" in caplog.text
 
 
 def test_nobody_left_to_collect_is_an_error(tmp_path: Path) -> None:

@@ -66,7 +66,7 @@ class FinalCollection:
             why = "; ".join(in_words(self._membership.reasons)) or "none is there"
             raise RunError(f"no member handed in its model, and there is nothing to average: {why}.")
         absent = sorted(here.keys() - set(self.members))
-        logger.info("averaged members %s%s", sorted(self.members), f", without {absent}" if absent else "")
+        logger.info("collected members %s%s", sorted(self.members), f", without {absent}" if absent else "")
         self._note_left_out(here)
         self._turn.commands.append(AllCollected())
         if self._options.recalibrate:
