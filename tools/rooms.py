@@ -23,6 +23,7 @@ GROUND: Final = {
     "files": "files that are whole or not there",
     "clock": "the time that is waited by",
     "extras": "what to install where something is missing",
+    "sources": "which wash_fl a process runs, and whether it is the server's",
 }
 """The modules at the top of the package: each is a leaf or knows these alone, and most rooms need it."""
 

@@ -10,7 +10,6 @@ import pytest
 
 from wash_fl.config import RunConfig
 from wash_fl.deploy.submitting import (
-    app_folder,
     count_events,
     follow,
     keep_log,
@@ -23,12 +22,6 @@ from wash_fl.runs.folder import LOG, SUMMARY, RunFolder
 
 def config(tmp_path: Path, **options: Any) -> RunConfig:
     return RunConfig.from_mapping({"run-dir": str(tmp_path / "runs"), "run-name": "mine"} | options)
-
-
-def test_the_app_is_beside_the_package():
-    assert (app_folder() / "pyproject.toml").is_file() and (
-        app_folder() / "server" / "server_app.py"
-    ).is_file()
 
 
 def test_paths_are_made_absolute_for_processes_that_run_elsewhere(tmp_path, monkeypatch):

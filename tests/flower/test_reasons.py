@@ -9,13 +9,16 @@ from typing import Any
 import pytest
 from flwr.app import Context, Error, Message
 
+from wash_fl import __version__
 from wash_fl.errors import RunError, described
 from wash_fl.flower import records
+from wash_fl.flower import strategy as strategy_module
 from wash_fl.flower.client import Participant, Round, member_index
 from wash_fl.flower.failures import GONE, KILLED, Failure, understand
 from wash_fl.flower.in_process import Deliver
 from wash_fl.flower.traffic import Traffic
 from wash_fl.runs.events import round_fields
+from wash_fl.sources import Sources
 
 from fleet import Fleet, is_train, round_of
 
@@ -81,6 +84,20 @@ def test_what_building_the_participant_raises_is_said_by_who_could_not_join(tmp_
     with pytest.raises(RunError) as caught:
         failing(tmp_path / "one", "build", who=[1]).run()
     assert str(caught.value) == f"3 of 4 members joined: member 1: {SAID}."
+
+
+def test_who_has_another_wash_fl_is_not_even_asked_to_build_and_says_which_is_older(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fleet = failing(tmp_path, "build")
+    monkeypatch.setattr(strategy_module, "own_sources", lambda: Sources("999.0", "0123456789abcdef"))
+    with pytest.raises(RunError) as caught:
+        fleet.run()
+    assert str(caught.value) == (
+        f"0 of 4 members joined: members 0, 1, 2, 3: this device has wash_fl {__version__} and the server "
+        "999.0, so the device's is the older: install the same wash_fl on both, or run with wash-fl serve "
+        "--ship-code."
+    )
 
 
 def test_what_calibration_raises_is_in_the_log_and_the_others_do_it(
@@ -213,6 +230,24 @@ def test_what_is_meant_to_end_a_process_is_no_refusal(tmp_path: Path, error: typ
         (2, "<class '__main__.f.<locals>.Mine'>:<''>", "an exception: Mine", True),
         (2, "Traceback\n  File\nRuntimeError: planted", "an exception: RuntimeError: planted", True),
         (2, "", "its ClientApp raised an exception", True),
+        (
+            2,
+            "<class 'ModuleNotFoundError'>:<'No module named 'wash_fl.sources''>",
+            "(ModuleNotFoundError: No module named 'wash_fl.sources'): install the same wash_fl on both",
+            True,
+        ),
+        (
+            2,
+            "<class 'ImportError'>:<'cannot import name 'x' from 'wash_fl.config' (/opt/config.py)'>",
+            f"missing, or not the server's {__version__} (ImportError: cannot import name 'x'",
+            True,
+        ),
+        (
+            2,
+            "<class 'ModuleNotFoundError'>:<'No module named 'mine''>",
+            "an exception: ModuleNotFoundError",
+            True,
+        ),
         (1, "An exception was raised", "could not be loaded: An exception was raised", True),
         (KILLED, "x", "its ClientApp was killed: x", True),
         (GONE, "", "its SuperNode is gone", False),

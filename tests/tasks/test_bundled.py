@@ -3,6 +3,7 @@
 import base64
 import io
 import json
+import sys
 from hashlib import sha256
 
 import numpy as np
@@ -90,3 +91,21 @@ def test_an_array_that_is_not_in_it_is_named(path, refused):
 def test_a_missing_file_is_refused_by_name(tmp_path, refused):
     with refused(DataError, str(tmp_path / "nowhere.json"), "No such file", "install wash-fl again"):
         bundled.read(tmp_path / "nowhere.json", "one")
+
+
+def test_code_that_was_shipped_without_data_reads_the_installed_copys(path, monkeypatch, tmp_path):
+    shipped = tmp_path / "shipped" / "wash_fl"
+    monkeypatch.setattr(bundled, "_PACKAGE", shipped)
+    installed = tmp_path / "installed" / "wash_fl" / "tasks" / "data" / "data.json"
+    installed.parent.mkdir(parents=True)
+    path.rename(installed)
+    monkeypatch.setattr(sys, "path", ["", str(tmp_path / "shipped"), str(tmp_path / "installed")])
+    (one,), _ = bundled.read(shipped / "tasks" / "data" / "data.json", "one")
+    np.testing.assert_array_equal(one, ARRAYS["one"])
+
+
+def test_data_that_was_not_shipped_and_is_not_installed_is_refused_by_name(monkeypatch, tmp_path, refused):
+    monkeypatch.setattr(bundled, "_PACKAGE", tmp_path / "wash_fl")
+    monkeypatch.setattr(sys, "path", [""])
+    with refused(DataError, "data.json", "--ship-code brings no data", "install wash-fl"):
+        bundled.read(tmp_path / "wash_fl" / "tasks" / "data" / "data.json", "one")

@@ -1,10 +1,8 @@
 """Tests of the smartwatch task: who is tested on, who trains on whom, and what a data file must be."""
 
 import pickle
-import shutil
 import subprocess
 import sys
-import zipfile
 from hashlib import sha256
 from pathlib import Path
 
@@ -164,19 +162,6 @@ def test_a_device_makes_of_a_csv_of_readings_what_the_model_was_trained_on(tmp_p
 def test_its_parameters_are_registered_in_the_order_of_depth():
     names = [name for name, _ in smartwatch.model().named_parameters() if name.endswith("weight")]
     assert names == [f"{each}.weight" for each in ("conv1", "bn1", "conv2", "bn2", "conv3", "bn3", "fc")]
-
-
-def test_the_data_and_its_licence_travel_in_the_flower_app(tmp_path):
-    flwr = Path(sys.executable).with_name("flwr")
-    # Flower builds nothing in a folder of any name, and a checkout may have any.
-    app = tmp_path / "app"
-    shutil.copytree(ROOT, app, ignore=shutil.ignore_patterns(".*", "docs", "tests"))
-    subprocess.run([flwr, "build", "--app", app], cwd=tmp_path, check=True, capture_output=True)
-    (bundle,) = tmp_path.glob("*.fab")
-    data = smartwatch.DATA_FILE.relative_to(ROOT)
-    with zipfile.ZipFile(bundle) as files:
-        assert files.read(data.as_posix()) == smartwatch.DATA_FILE.read_bytes()
-        assert data.with_suffix(".md").as_posix() in files.namelist()
 
 
 def write_changed(path, **changes):

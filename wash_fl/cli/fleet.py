@@ -51,6 +51,13 @@ def serve(
     restarts: Annotated[
         int, typer.Option(min=0, help="How often the server's part is started again if it dies.")
     ] = 5,
+    ship_code: Annotated[
+        bool,
+        typer.Option(
+            "--ship-code",
+            help="Send this machine's wash_fl along, 1.4 MB, for devices with another one; without its data.",
+        ),
+    ] = False,
 ) -> None:
     """Run the whole job on a fleet: train on its devices, exchange, average, export to ONNX.
 
@@ -89,7 +96,9 @@ def serve(
     refuse_bad_task(settings)
     try:
         with Progress(out, settings.training.rounds, "submitting the run") as progress:
-            folder = run_on_fleet(settings, control, progress.show, restarts=restarts, say=_say)
+            folder = run_on_fleet(
+                settings, control, progress.show, restarts=restarts, ship_code=ship_code, say=_say
+            )
     except KeyboardInterrupt:
         place = f"--fleet {fleet_dir}" if fleet_dir is not None else f"--connection {connection}"
         run = Path(settings.fleet.run_dir) / settings.fleet.run_name

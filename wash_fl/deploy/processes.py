@@ -16,6 +16,7 @@ from typing import Any
 
 from wash_fl.errors import RunError
 from wash_fl.files import private_opener
+from wash_fl.sources import PACKAGE
 
 MARK = "WASH_FL_STARTED_BY"
 """Environment variable that every process of ours inherits, so that none is left behind."""
@@ -53,8 +54,7 @@ def flower_environment(home: Path, mark: str) -> dict[str, str]:
         MARK: mark,
         # Flower's processes start each other by name.
         "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")]),
-        # A task of the user's own is imported from where the command was typed.
-        "PYTHONPATH": os.pathsep.join(filter(None, [str(Path.cwd()), os.environ.get("PYTHONPATH")])),
+        "PYTHONPATH": os.pathsep.join(_import_path()),
         "FLWR_HOME": str(home),
         "FLWR_TELEMETRY_ENABLED": "0",
         "FLWR_DISABLE_UPDATE_CHECK": "1",
@@ -63,6 +63,14 @@ def flower_environment(home: Path, mark: str) -> dict[str, str]:
         "PYTHONUNBUFFERED": "1",
         **SPEAK_UTF8,
     }
+
+
+def _import_path() -> list[str]:
+    """Return where Flower's processes look for modules before the installed ones."""
+    # They run the code that this process runs, also if that is a checkout's which nobody has installed.
+    checkout = [PACKAGE.parent] if (PACKAGE.parent / "pyproject.toml").is_file() else []
+    # A task of the user's own is imported from where the command was typed.
+    return [*map(str, [*checkout, Path.cwd()]), *filter(None, [os.environ.get("PYTHONPATH")])]
 
 
 def start(command: Sequence[str], environment: Mapping[str, str], log: Path) -> "subprocess.Popen[bytes]":

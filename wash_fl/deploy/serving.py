@@ -12,9 +12,9 @@ from typing import Any
 from wash_fl.config import RunConfig
 from wash_fl.deploy import processes
 from wash_fl.deploy.control import Control, started_run
+from wash_fl.deploy.shipping import app_folder, app_with_code
 from wash_fl.deploy.submitting import (
     OnEvent,
-    app_folder,
     count_events,
     follow,
     keep_log,
@@ -73,6 +73,7 @@ def serve(
     on_event: OnEvent,
     *,
     restarts: int = 5,
+    ship_code: bool = False,
     say: Say = lambda line: None,
 ) -> RunFolder:
     """Run the main job on the fleet of a SuperLink on this machine.
@@ -90,6 +91,8 @@ def serve(
         Gets each event of the run's metrics file as it is written.
     restarts : int
         How many times the run is submitted again at most.
+    ship_code : bool
+        Whether the devices run this machine's wash_fl, which the app then brings, in place of theirs.
     say : callable
         Told of each new attempt, in a line.
 
@@ -113,7 +116,8 @@ def serve(
         RunFolder.claimed(config) as run,
     ):
         folder = run.path
-        server = _Server(control, config, folder, Path(home), on_event)
+        app = app_with_code(Path(home) / "app") if ship_code else app_folder()
+        server = _Server(control, config, folder, Path(home), on_event, app)
         try:
             for attempt in range(restarts + 1):
                 why = server.attempt() if attempt == 0 else server.attempt_patiently()
@@ -137,10 +141,11 @@ def serve(
 class _Server:
     """The server's part of one run, submitted as often as it takes."""
 
-    def __init__(
-        self, control: Control, config: RunConfig, folder: Path, home: Path, on_event: OnEvent
+    def __init__(  # noqa: PLR0917
+        self, control: Control, config: RunConfig, folder: Path, home: Path, on_event: OnEvent, app: Path
     ) -> None:
         self._control = control
+        self._app = app
         self._folder = folder
         self._log = home / LOG
         self._options = home / "run.toml"
@@ -173,7 +178,7 @@ class _Server:
             If it failed for a reason that another attempt would not change.
         """
         before, log_size = count_events(self._folder), self._log.stat().st_size if self._log.exists() else 0
-        stream = self._control.submit(app_folder(), self._options, self._log)
+        stream = self._control.submit(self._app, self._options, self._log)
         watch: _Watch | None = None
         try:
             while watch is None:

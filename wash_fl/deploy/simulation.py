@@ -17,9 +17,9 @@ from wash_fl.core.plane import plane_of
 from wash_fl.deploy import processes
 from wash_fl.deploy.engine import Watch, failure
 from wash_fl.deploy.processes import MARK
+from wash_fl.deploy.shipping import app_folder
 from wash_fl.deploy.submitting import (
     OnEvent,
-    app_folder,
     count_events,
     follow,
     keep_log,

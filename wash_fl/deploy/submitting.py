@@ -1,4 +1,4 @@
-"""What a run on Flower needs wherever it runs: the app, its options in a file, its events as they come."""
+"""What a run on Flower needs wherever it runs: its options in a file, its events as they come."""
 
 import json
 import shutil
@@ -8,10 +8,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-import wash_fl
 from wash_fl.config import RunConfig
 from wash_fl.core.recipes import resolve
-from wash_fl.errors import RunError
 from wash_fl.files import private_opener
 from wash_fl.option import AUTO
 from wash_fl.runs.deciding import as_begun
@@ -20,15 +18,6 @@ from wash_fl.runs.folder import LOG, RunFolder, default_name
 OnEvent = Callable[[dict[str, Any]], None]
 
 POLL_SECONDS = 0.2
-
-
-def app_folder() -> Path:
-    """Return the Flower app that comes with the package: a checkout's root, or the installed copy."""
-    package = Path(wash_fl.__file__).resolve().parent
-    for folder in (package.parent, package.parent / "wash_fl_app"):
-        if (folder / "clients" / "client_app.py").is_file():
-            return folder
-    raise RunError("the Flower app (clients/, server/) is not beside the package: install wash-fl again.")
 
 
 def with_absolute_paths(config: RunConfig) -> RunConfig:

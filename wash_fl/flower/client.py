@@ -45,6 +45,7 @@ from wash_fl.protocol.classes import checked_classes, classes_from_json, refuse_
 from wash_fl.protocol.messages import Answer, Status
 from wash_fl.protocol.terms import run_identity
 from wash_fl.protocol.text import printable
+from wash_fl.sources import refuse_other_sources
 from wash_fl.stream.line import line_of
 
 logger = logging.getLogger("flwr.wash_fl")
@@ -120,6 +121,7 @@ def participant(app: ClientApp) -> Callable[[Build], Build]:
             def handle(message: Message, context: Context) -> Message:
                 index = member_index(context)
                 try:
+                    refuse_other_sources(records.optional_field(message, "software", str, ""))
                     return act(Seat(build(context), index, state_folder(context)), message)
                 except NotJoinedError as error:
                     reason = str(error) if error.fell_back else ""

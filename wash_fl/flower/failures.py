@@ -12,6 +12,7 @@ from wash_fl.errors import ExchangeError
 from wash_fl.flower.records import read_answer
 from wash_fl.protocol.messages import Answer, Failure, Lost
 from wash_fl.protocol.text import printable
+from wash_fl.sources import REMEDY, own_sources
 
 logger = logging.getLogger("flwr.wash_fl")
 
@@ -35,6 +36,9 @@ NOT_OF_ITS_OWN: Final = (0, 3, 4, GONE)
 
 _RAISED = re.compile(r"<class '(?:[\w.<>]*\.)?(\w+)'>:<'(.*)'>", re.DOTALL)
 """How Flower's own runtime says which exception a ClientApp raised."""
+
+
+_NOT_IMPORTED: Final = ("ModuleNotFoundError", "ImportError")
 
 
 def pull(grid: Grid, message_ids: list[str]) -> list[Message]:
@@ -67,6 +71,12 @@ def _said(error: Error) -> str:
     text = (error.reason or "").strip()
     if raised := _RAISED.fullmatch(text):
         said = raised[2].strip().splitlines()
+        if raised[1] in _NOT_IMPORTED and "'wash_fl" in raised[2]:
+            # Before any code of ours runs: a device without wash_fl, or with another one than the app's.
+            return printable(
+                f"the device's wash_fl is missing, or not the server's {own_sources().version} "
+                f"({raised[1]}: {said[0]}): {REMEDY}"
+            )
         return f"{meaning}: {printable(': '.join([raised[1], *said[:1]]))}"
     lines = text.splitlines()  # of a traceback the last says what it was
     return f"{meaning}: {printable(lines[-1])}" if lines else meaning

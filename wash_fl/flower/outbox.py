@@ -38,7 +38,7 @@ class Fields:
     run : bytes
         Identity of the run.
     join : mapping of str to str
-        The terms, the layout and the classes, as fields of a request to join.
+        The terms, the layout, the classes and the server's software, as fields of a request to join.
     seconds : float
         Seconds of training per round; 0 if it is measured in steps.
     train : callable

@@ -1,11 +1,14 @@
-"""Data that comes with the package: arrays in a JSON file, for Flower's app bundles take no ``.npz``.
+"""Data that comes with the package: arrays in a JSON file that any editor shows.
 
-The file holds a compressed ``.npz`` in base64 with its SHA-256, and whatever values describe the arrays.
+The file holds a compressed ``.npz`` in base64 with its SHA-256, and whatever values describe the arrays. It
+is installed with the package; code that a server has shipped for a run (``wash-fl serve --ship-code``) comes
+without, and reads that of the package which is installed.
 """
 
 import base64
 import io
 import json
+import sys
 import textwrap
 from collections.abc import Mapping
 from hashlib import sha256
@@ -18,6 +21,8 @@ from numpy.typing import NDArray
 
 from wash_fl.errors import DataError, reason_of
 from wash_fl.files import write_text
+
+_PACKAGE = Path(__file__).resolve().parents[1]
 
 
 def read(path: Path, *names: str) -> tuple[list[NDArray[Any]], dict[str, Any]]:
@@ -42,6 +47,7 @@ def read(path: Path, *names: str) -> tuple[list[NDArray[Any]], dict[str, Any]]:
     DataError
         If the file is missing or damaged; the message names it.
     """
+    path = _installed(path)
     try:
         content = json.loads(path.read_bytes())
         archive = base64.b64decode("".join(content["npz"]), validate=True)
@@ -58,6 +64,27 @@ def read(path: Path, *names: str) -> tuple[list[NDArray[Any]], dict[str, Any]]:
 def damaged(path: Path, reason: str) -> DataError:
     """Return the error that says what is wrong with a file, and what to do."""
     return DataError(f"{path} is damaged ({reason}): install wash-fl again.")
+
+
+def _installed(path: Path) -> Path:
+    """Return where a file of the package's is: there, or else in another copy of the package on the path.
+
+    Raises
+    ------
+    DataError
+        If it is in none, and this copy was shipped without data.
+    """
+    if path.exists() or not path.is_relative_to(_PACKAGE):
+        return path
+    within = path.relative_to(_PACKAGE.parent)
+    for entry in sys.path:
+        if (copy := Path(entry or ".") / within).is_file():
+            return copy
+    if path.parent.exists():
+        return path
+    raise DataError(
+        f"{path.name} is not on this machine, and --ship-code brings no data: install wash-fl here."
+    )
 
 
 def write(path: Path, about: str, arrays: Mapping[str, Any], **values: int) -> None:
