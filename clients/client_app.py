@@ -9,7 +9,7 @@ from wash_fl.consensus.evaluate import accuracy, logits_of
 from wash_fl.flower.client import Participant, Round, member_index, participant
 from wash_fl.member.training import LocalTraining, make_optimizer, placed
 from wash_fl.tasks.division import member_examples, tensors_of, test_examples
-from wash_fl.tasks.models import build_model
+from wash_fl.tasks.models import initial_model
 from wash_fl.tasks.task import load_task
 
 app = ClientApp()
@@ -22,7 +22,8 @@ def member(context: Context) -> Participant:
     torch.set_num_threads(1)
     config = RunConfig.from_mapping(context.run_config)
     task = load_task(config.task.task)
-    model = placed(build_model(config.task.model, task), config.training)
+    # With the weights that the run begins with: they need not be sent.
+    model = placed(initial_model(config.task.model, task, config.training.seed), config.training)
     optimizer = make_optimizer(model, config.training)
     index = member_index(context)
     training = LocalTraining(config, task, member_examples(task, config, index), index)

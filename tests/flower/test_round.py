@@ -160,6 +160,31 @@ def test_who_has_one_says_how_far_it_is_with_and_without_weights(client: Client)
         assert client.join(seed) == Answer(Status.DONE, MEMBER, round=2, applied=1, initial=initial)
 
 
+def test_who_makes_the_weights_that_are_named_starts_from_them_as_if_they_had_come(client: Client) -> None:
+    initial = model_sha256(make_model())
+    assert client.join(None, initial=initial) == Answer(Status.DONE, MEMBER, initial=initial)
+    by_itself = client.train(1)
+    client.ask(records.LEAVE, {"run": RUN})
+    assert client.join(0) == Answer(Status.DONE, MEMBER, initial=initial)
+    assert client.train(1) == by_itself
+
+
+def test_who_makes_others_than_are_named_says_that_it_holds_nothing(client: Client) -> None:
+    for named in (model_sha256(make_model(5)), "0" * 64, "none"):
+        assert client.join(None, initial=named) == Answer(Status.NOT_JOINED, MEMBER)
+    assert not client.store.path.exists()
+    client.join(5)
+    client.train(1)
+    # Its own state counts, and not what it could make.
+    again = client.join(None, initial=model_sha256(make_model()))
+    assert (again.round, again.initial) == (1, model_sha256(make_model(5)))
+
+
+def test_who_is_to_start_anew_is_sent_weights_even_if_it_could_make_them(client: Client) -> None:
+    refused = client.join(None, initial=model_sha256(make_model()), incarnation=1)
+    assert refused.status is Status.REFUSED and "without weights" in refused.reason
+
+
 def test_a_late_joiner_starts_with_the_exchange_it_joins_after_as_applied(client: Client) -> None:
     given = client.join(5, exchange=6, incarnation=1)
     assert given == Answer(Status.DONE, MEMBER, applied=6, incarnation=1, initial=model_sha256(make_model(5)))

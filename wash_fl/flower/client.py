@@ -36,6 +36,7 @@ from wash_fl.flower import records
 from wash_fl.member.durable import DurableMember, unfit
 from wash_fl.member.fence import check
 from wash_fl.member.pace import Round
+from wash_fl.member.parameters import model_sha256
 from wash_fl.member.schedules import check_handed_over, none_is_made
 from wash_fl.member.state import FileStore
 from wash_fl.member.state_dict import state_arrays
@@ -60,7 +61,8 @@ class Participant:
     Attributes
     ----------
     model : torch.nn.Module
-        Its weights are replaced by the member's; it may live on any device.
+        Its weights are replaced by the member's; it may live on any device. If it is made with those that the
+        run begins with, from the same seed or a file on this client, they need not be sent.
     optimizer : torch.optim.Optimizer
         Over the model's parameters.
     train : callable
@@ -185,7 +187,7 @@ class Seat:
         self._folder = folder
 
     def join(self, message: Message) -> Message:
-        """Say how far this member is in a run, or start it from the weights that the message brings."""
+        """Say how far this member is in a run, or start it from the weights that come, or are named."""
         terms = records.terms_of(message)
         if self._index >= terms.members:
             raise ConfigError(
@@ -205,6 +207,8 @@ class Seat:
             token = member.meet(records.optional_field(message, "server", str, ""))
             if arrays is None:
                 progress = member.introduce(terms, layout)
+                if progress is None and self._holds(records.optional_field(message, "initial", str, "")):
+                    progress = member.start(terms, layout, self._brought.model.state_dict())
             else:
                 weights = _state_dict(arrays)
                 anchor = records.optional_field(message, "anchor", bytes, b"")
@@ -301,6 +305,10 @@ class Seat:
             )
             member.check_fence(_fence(message))
             yield member
+
+    def _holds(self, weights: str) -> bool:
+        """Return whether the model that this client has made holds the weights of this hash by itself."""
+        return bool(weights) and model_sha256(self._brought.model) == weights
 
     def _check_schedules(self) -> None:
         check_handed_over(self._brought.optimizer, self._brought.state, self._brought.train)

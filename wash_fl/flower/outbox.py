@@ -1,5 +1,6 @@
 """A coordinator's requests as Flower messages, and what comes back as its events."""
 
+import logging
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
@@ -18,6 +19,8 @@ from wash_fl.protocol.commands import Ask, Remind
 from wash_fl.protocol.events import Replied
 from wash_fl.protocol.messages import SILENT, Answer, Failure, Kind, Request, Status
 from wash_fl.protocol.requests import REMINDER_TTL
+
+logger = logging.getLogger("flwr.wash_fl")
 
 MESSAGE_TYPES: Final = {
     Kind.JOIN: records.JOIN,
@@ -56,14 +59,18 @@ class Fields:
 
 @dataclass(frozen=True, eq=False)
 class _Sent:
-    """A request, and the message that it is."""
+    """A request, and the message that it is; whether that only names the weights to start from."""
 
     request: Request
     message: Message
+    named: bool = False
 
 
 class Outbox:
     """Sends requests and takes replies.
+
+    The run's initial weights are named by their hash at first, and sent only to a node that cannot make them
+    itself: to a coordinator the two messages are one request.
 
     Parameters
     ----------
@@ -97,7 +104,42 @@ class Outbox:
     def send(self, asked: Collection[Ask]) -> list[Replied]:
         """Send requests; return what is to be told of those that Flower does not take."""
         loaded: dict[str, ArrayRecord] = {}
-        sent = [_Sent(each.request, self._message(each, loaded)) for each in asked]
+        return self._push([self._message(each, loaded) for each in asked])
+
+    def remind(self, command: Remind) -> None:
+        """Send a node a reminder."""
+        request = command.request
+        reminder = records.request(request.node, records.REMIND, {}, REMINDER_TTL)
+        if any(self._grid.push_messages([reminder])) and request.member >= 0:
+            self._traffic.request(request.member, reminder)
+
+    def replies(self) -> Iterator[Replied]:
+        """Yield what has come back, one after the other; :attr:`model` is that of the last one yielded."""
+        counted: set[str] = set()
+        unable: list[_Sent] = []
+        for reply in pull(self._grid, list(self._sent)):
+            # A failed node's reply says only which message it is about.
+            message_id = reply.metadata.reply_to_message_id
+            sent = self._sent.get(message_id)
+            if sent is not None:
+                answer = understand(reply)
+                self._count(sent, reply, answer, again=message_id in counted)
+                counted.add(message_id)
+                if sent.named and isinstance(answer, Answer) and answer.status is Status.NOT_JOINED:
+                    unable.append(sent)
+                    self._forget(sent.request.number)
+                    continue
+                yield self._event(sent.request, reply, answer)
+                self.model = {}
+        yield from self._send_weights(unable)
+
+    def keep(self, outstanding: Collection[int]) -> None:
+        """Forget what was sent but for these requests."""
+        self._sent = {key: each for key, each in self._sent.items() if each.request.number in outstanding}
+        self._donated = None
+
+    def _push(self, sent: Collection[_Sent]) -> list[Replied]:
+        """Push messages; return what is to be told of those that Flower does not take."""
         if not sent:
             return []
         # A list, for a deployment's grid iterates twice.
@@ -110,45 +152,46 @@ class Outbox:
                 failed.append(Replied(each.request.number, SILENT))
         return failed
 
-    def remind(self, command: Remind) -> None:
-        """Send a node a reminder."""
-        request = command.request
-        reminder = records.request(request.node, records.REMIND, {}, REMINDER_TTL)
-        if any(self._grid.push_messages([reminder])) and request.member >= 0:
-            self._traffic.request(request.member, reminder)
+    def _send_weights(self, unable: Collection[_Sent]) -> list[Replied]:
+        """Send the weights that messages only named; return what is to be told as :meth:`_push` does."""
+        loaded: dict[str, ArrayRecord] = {}
+        for each in unable:
+            logger.info("%s does not make the initial weights itself: they are sent", each.request.who)
+        return self._push(
+            [
+                _Sent(each.request, self._whole(each.request, each.message.metadata.ttl, loaded))
+                for each in unable
+            ]
+        )
 
-    def replies(self) -> Iterator[Replied]:
-        """Yield what has come back, one after the other; :attr:`model` is that of the last one yielded."""
-        counted: set[str] = set()
-        for reply in pull(self._grid, list(self._sent)):
-            # A failed node's reply says only which message it is about.
-            message_id = reply.metadata.reply_to_message_id
-            sent = self._sent.get(message_id)
-            if sent is not None:
-                answer = understand(reply)
-                self._count(sent, reply, answer, again=message_id in counted)
-                counted.add(message_id)
-                yield self._event(sent.request, reply, answer)
-                self.model = {}
-
-    def keep(self, outstanding: Collection[int]) -> None:
-        """Forget what was sent but for these requests."""
-        self._sent = {key: each for key, each in self._sent.items() if each.request.number in outstanding}
-        self._donated = None
-
-    def _message(self, ask: Ask, loaded: dict[str, ArrayRecord]) -> Message:
+    def _message(self, ask: Ask, loaded: dict[str, ArrayRecord]) -> _Sent:
         request = ask.request
-        kind = MESSAGE_TYPES[request.kind]
         if ask.again:
             before = next(each for each in self._sent.values() if each.request.number == request.number)
-            return Message(before.message.content, request.node, kind, ttl=ask.left)
+            kind = MESSAGE_TYPES[request.kind]
+            message = Message(before.message.content, request.node, kind, ttl=ask.left)
+            return _Sent(request, message, before.named)
+        start = request.start
+        if request.kind is Kind.JOIN and start is not None and not start.incarnation:
+            fields = self._fields_of(request) | {"initial": start.weights}
+            return _Sent(request, records.request(request.node, records.JOIN, fields, ask.left), named=True)
+        return _Sent(request, self._whole(request, ask.left, loaded))
+
+    def _whole(self, request: Request, ttl: float, loaded: dict[str, ArrayRecord]) -> Message:
+        """Return a request as a message, with its weights; ``loaded`` keeps them for the next."""
         arrays = None
         if request.start is not None:
             name = request.start.weights
             if name not in loaded:
                 loaded[name] = records.array_record(self._weights(name))
             arrays = loaded[name]
-        return records.request(request.node, kind, self._fields_of(request), ask.left, arrays)
+        return records.request(
+            request.node, MESSAGE_TYPES[request.kind], self._fields_of(request), ttl, arrays
+        )
+
+    def _forget(self, number: int) -> None:
+        """Expect no answer any more to the messages that a request was so far."""
+        self._sent = {key: each for key, each in self._sent.items() if each.request.number != number}
 
     def _weights(self, name: str) -> Arrays:
         if self._donated is not None and self._donated[0] == name:
