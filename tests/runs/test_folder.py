@@ -459,3 +459,12 @@ def test_damaged_results_are_refused_by_name(tmp_path, refused):
         (folder.path / SUMMARY).write_bytes(content)
         with refused(RunError, str(folder.path / SUMMARY), "damaged"):
             folder.summary()
+
+
+def test_half_files_of_a_server_that_was_killed_are_gone_when_the_run_goes_on(tmp_path):
+    options = config(tmp_path, **{"run-name": "one"})
+    folder = RunFolder.create(options)
+    (folder.path / f".{AVERAGED}.0123456789abcdef.part").write_bytes(b"half a model")
+    (folder.path / ".mine").touch()
+    enter_at_work(options)
+    assert ".mine" in names(folder.path) and not list(folder.path.glob(".*.part"))

@@ -4,8 +4,6 @@ import logging
 from collections.abc import Callable
 from contextlib import closing
 from datetime import UTC, datetime
-from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 from flwr.app import ArrayRecord, ConfigRecord, MetricRecord
@@ -38,6 +36,7 @@ from wash_fl.protocol.terms import Terms, run_identity
 from wash_fl.sources import own_sources
 from wash_fl.storage.model_store import ModelStore
 from wash_fl.storage.open_journal import open_journal
+from wash_fl.storage.scratch import scratch_folder
 from wash_fl.storage.weights_file import read_weights, write_weights
 from wash_fl.stream.guard import Guard
 from wash_fl.stream.place import Place
@@ -184,12 +183,12 @@ class WashStrategy(NoHooks):
         del initial_arrays
         self._model = initial_spec(arrays, self._rules)
         with (
-            TemporaryDirectory(prefix="wash-fl-") as folder,
+            scratch_folder() as folder,
             closing(open_journal(self._options.journal, terms, self._layout)) as journal,
         ):
             # On disk, so that the server holds no model while the members train.
-            self._outcome = Outcome(self._model, self._watcher, ModelStore(Path(folder)), self._options)
-            self._initial = Path(folder) / "initial.safetensors"
+            self._outcome = Outcome(self._model, self._watcher, ModelStore(folder), self._options)
+            self._initial = folder / "initial.safetensors"
             write_weights(self._initial, arrays)
             recalibrate = self._options.recalibrate and bool(self._rules.batchnorm)
             options = self._options.server(

@@ -138,6 +138,9 @@ class RunFolder:
         folder = cls._place(config)
         with locked(folder.path / SERVER, busy=folder._busy("another server"), wait=END_SECONDS):
             folder._begin(config)
+            # Half files, of a whole model most likely, that a server which was killed has left.
+            for leftover in folder.path.glob(".*.part"):
+                leftover.unlink(missing_ok=True)
             yield folder
 
     @staticmethod
