@@ -21,14 +21,15 @@ PARTICIPLES = frozenset({
 
 CLEAN = (
     *("checks", "cli", "consensus", "deploy", "doctor", "export", "faults", "report", "runs", "storage"),
-    *("system", "tasks", "lab/bench", "lab/machine.py", "lab/pools.py"),
+    *("system", "tasks", "lab/bench", "lab/campaign", "lab/network", "lab/machine.py", "lab/pools.py"),
     *("extras.py", "files.py", "option.py"),
 )
 """Rooms and modules of the package; whoever cleans another one adds it, and its tests below."""
 
 CLEAN_TESTS = (
     *("checks", "cli", "consensus", "deploy", "doctor", "export", "faults", "report", "runs", "storage"),
-    *("system", "tasks", "lab/bench", "conftest.py", "descendants.py", "holding.py", "made_run.py"),
+    *("system", "tasks", "lab/bench", "lab/campaign", "lab/network"),
+    *("conftest.py", "descendants.py", "holding.py", "made_run.py"),
     *("test_config.py", "test_descendants.py", "test_docs.py", "test_errors.py", "test_extras.py"),
     *("test_files.py", "test_interrupts.py", "test_names.py", "test_only_infer.py", "test_rooms.py"),
     "test_typed.py",

@@ -82,7 +82,8 @@ ROOMS: Final = {
     "lab": (
         "measurements, which nothing else imports: what it costs (`bench/`, a module for each "
         "command), the trainer without Flower and WASH beside its rivals (`compare/`), the search for "
-        "faults (`search/`)"
+        "faults (`search/`), slow links on one machine (`network/`), runs of real processes to which "
+        "something happens (`campaign/`)"
     ),
 }
 """What lives in each room, from the ground up; a picture has the words up to a colon or semicolon."""

@@ -14,6 +14,7 @@ from typing import Self
 from wash_fl.deploy import certificates, node_keys, processes
 from wash_fl.deploy.control import Control
 from wash_fl.deploy.description import FILE, LARGEST, Description
+from wash_fl.deploy.hosts import LOOPBACK, Hosts
 from wash_fl.deploy.parts import SUPERLINK, Parts, Say, node_role, pids, send
 from wash_fl.errors import RunError
 from wash_fl.files import private_folder
@@ -45,10 +46,16 @@ class Fleet:
     ...     fleet.restart_superlink()
     """
 
-    def __init__(self, folder: Path, description: Description, env: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        description: Description,
+        env: Mapping[str, str] | None = None,
+        hosts: Hosts | None = None,
+    ) -> None:
         self.folder = folder
         self.description = description
-        self.parts = Parts(folder, description.mark, dict(env or {}))
+        self.parts = Parts(folder, description.mark, dict(env or {}), hosts or Hosts())
 
     @classmethod
     def open(cls, folder: Path, env: Mapping[str, str] | None = None) -> "Fleet":
@@ -70,6 +77,7 @@ class Fleet:
         *,
         port: int | None = None,
         env: Mapping[str, str] | None = None,
+        hosts: Hosts | None = None,
         say: Say = lambda line: None,
     ) -> "Fleet":
         """Start a new fleet, or one that was stopped: with the same keys, database and states.
@@ -84,6 +92,8 @@ class Fleet:
             Of the loopback interface, for the SuperLink; a free one by default.
         env : mapping of str to str, optional
             More environment variables for all its processes.
+        hosts : Hosts, optional
+            Where its parts are; on the loopback interface by default.
         say : callable
             Told what happens, a line at a time.
 
@@ -101,7 +111,10 @@ class Fleet:
         with _lock(folder):
             description = Description.load(folder) if (folder / FILE).exists() else None
             fleet = cls(
-                folder, description or Description(uuid.uuid4().hex, members or DEFAULT_MEMBERS, 0), env
+                folder,
+                description or Description(uuid.uuid4().hex, members or DEFAULT_MEMBERS, 0),
+                env,
+                hosts,
             )
             if fleet.pids():
                 raise RunError(
@@ -137,7 +150,7 @@ class Fleet:
     @property
     def address(self) -> str:
         """Host and port of the SuperLink."""
-        return f"127.0.0.1:{self.description.port}"
+        return f"{LOOPBACK}:{self.description.port}"
 
     @property
     def control(self) -> Control:
@@ -222,7 +235,9 @@ class Fleet:
         self.description.save(self.folder)
         certificates.make_authority(parts.credentials)
         if not (parts.credentials / certificates.CERTIFICATE).exists():
-            certificates.make_server_certificate(parts.credentials, [])
+            certificates.make_server_certificate(
+                parts.credentials, {parts.hosts.address} - set(certificates.ALWAYS)
+            )
         if self.certificate.days_left <= 0:
             raise RunError(
                 f"{self.certificate.path} expired on {self.certificate.until:%Y-%m-%d}: delete it and "

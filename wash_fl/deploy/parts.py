@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from wash_fl.deploy import certificates, processes
+from wash_fl.deploy.hosts import LOOPBACK, Hosts
 from wash_fl.errors import RunError
 from wash_fl.stream import place
 
@@ -53,11 +54,14 @@ class Parts:
         What their processes are found by.
     extra : mapping of str to str
         More environment variables for all of them.
+    hosts : Hosts
+        Where they are.
     """
 
     folder: Path
     mark: str
     extra: Mapping[str, str] = field(default_factory=dict)
+    hosts: Hosts = field(default_factory=Hosts)
 
     @property
     def credentials(self) -> Path:
@@ -126,18 +130,18 @@ class Parts:
             *("--ssl-keyfile", str(self.credentials / certificates.KEY)),
             "--enable-supernode-auth",
             *("--database", str(self.database)),
-            *("--host", "127.0.0.1", "--port", str(port)),
+            *("--host", self.hosts.listen, "--port", str(port)),
             "--disable-runtime-dependency-installation",
         ]
         environment = self.environment(SUPERLINK, self.server) | {
-            place.LISTEN: f"127.0.0.1:{streams}",
-            place.ADDRESS: f"127.0.0.1:{streams}",
+            place.LISTEN: f"{self.hosts.listen}:{streams}",
+            place.ADDRESS: f"{self.hosts.address}:{streams}",
             place.CERTIFICATE: str(self.credentials / certificates.CERTIFICATE),
             place.KEY: str(self.credentials / certificates.KEY),
             place.AUTHORITY: str(authority),
         }
         process = processes.start(command, environment, self.log())
-        url, name = f"https://127.0.0.1:{port}/health", "Flower's SuperLink"
+        url, name = f"https://{LOOPBACK}:{port}/health", "Flower's SuperLink"
         try:
             processes.wait_until_healthy(process, url, self.log(), name=name, authority=authority)
         except BaseException:
@@ -157,7 +161,7 @@ class StartingNode:
     def __init__(self, parts: Parts, member: int, port: int) -> None:
         self._parts = parts
         self._member = member
-        self._superlink = f"127.0.0.1:{port}"
+        self._superlink = f"{parts.hosts.address}:{port}"
         self._log = parts.log(member)
 
     def start(self) -> None:
@@ -176,7 +180,9 @@ class StartingNode:
         environment["WASH_FL_STATE"] = str(parts.state(member))
         # What earlier ones said is not about this one.
         self._before = self._log.stat().st_size if self._log.exists() else 0
-        self._process: subprocess.Popen[bytes] = processes.start(command, environment, self._log)
+        self._process: subprocess.Popen[bytes] = processes.start(
+            command, environment, self._log, way=parts.hosts.way(member)
+        )
 
     def wait(self, say: Say = lambda line: None) -> None:
         """Wait until it is connected, starting it again while the SuperLink holds it for connected.

@@ -73,15 +73,17 @@ def _import_path() -> list[str]:
     return [*map(str, [*checkout, Path.cwd()]), *filter(None, [os.environ.get("PYTHONPATH")])]
 
 
-def start(command: Sequence[str], environment: Mapping[str, str], log: Path) -> "subprocess.Popen[bytes]":
+def start(
+    command: Sequence[str], environment: Mapping[str, str], log: Path, *, way: Sequence[str] = ()
+) -> "subprocess.Popen[bytes]":
     """Start a command that was installed beside this interpreter; what it says is appended to ``log``.
 
     It gets a session of its own: Ctrl-C in the terminal reaches this process alone, which then stops it, and
-    it outlives the terminal.
+    it outlives the terminal. The words of ``way`` come before it, and become it.
     """
     with open(log, "ab", opener=private_opener) as file:
         return subprocess.Popen(
-            [str(Path(sys.executable).with_name(command[0])), *command[1:]],
+            [*way, str(Path(sys.executable).with_name(command[0])), *command[1:]],
             env=dict(environment),
             stdin=subprocess.DEVNULL,
             stdout=file,

@@ -96,6 +96,54 @@ def stream(
 
 
 @bench.command()
+def link(  # noqa: PLR0917 (the command line gives them by name)
+    kbit: Annotated[
+        str, typer.Option(help="Kilobits per second of each device's link, with commas between; 0: no limit.")
+    ] = "256,1000,10000",
+    delay_ms: Annotated[float, typer.Option(help="Milliseconds, each way.", min=0)] = 30.0,
+    loss: Annotated[float, typer.Option(help="Part of the packets that is lost, 0 to 1.", min=0)] = 0.0,
+    methods: Annotated[
+        str, typer.Option(help="fedavg (Flower's own) and recipes, with commas between.")
+    ] = "fedavg,frugal,wash,pairs",
+    members: Annotated[int, typer.Option(help="Devices.", min=2)] = 2,
+    task: Annotated[str, typer.Option("--task", help="What is trained.")] = "digits",
+    model: Annotated[str, typer.Option(help="One of the built-in models.")] = "resnet20",
+    division: Annotated[str, typer.Option(help="As for a run: how the data is divided.")] = "shared",
+    rounds: Annotated[int, typer.Option(help="Rounds of each run.", min=2)] = 6,
+    local_steps: Annotated[int, typer.Option(help="Optimizer steps of a member per round.", min=1)] = 24,
+    accuracy: Annotated[float, typer.Option(help="To be reached, 0 to 1.")] = 0.9,
+    limit: Annotated[float, typer.Option(help="Seconds after which a run is stopped.", min=1)] = 900.0,
+    seed: Seed = 0,
+    as_json: Json = False,
+) -> None:
+    """Run a real fleet over slow links: recipes beside Flower's own FedAvg, in seconds and bytes.
+
+    Each device is in a network namespace of its own, which needs Linux and root.
+    """
+    from wash_fl.lab.bench import link as measure
+    from wash_fl.lab.bench.link_figures import tables
+    from wash_fl.lab.bench.printing import report
+
+    settings = measure.Settings(
+        kbit=measure.numbers(kbit, "kbit"),
+        delay_ms=delay_ms,
+        loss=loss,
+        methods=tuple(methods.split(",")),
+        members=members,
+        task=task,
+        model=model,
+        division=division,
+        rounds=rounds,
+        local_steps=local_steps,
+        accuracy=accuracy,
+        limit=limit,
+        seed=seed,
+    )
+    figures = measure.run(settings, progress=lambda line: err.print(line, highlight=False))
+    report(out, "link", figures, as_json, None if as_json else tables(figures))
+
+
+@bench.command()
 def compression(
     quick: Annotated[
         bool, typer.Option("--quick", help="The digits and one seed: to see it work, not to conclude from.")
