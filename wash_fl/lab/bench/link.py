@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from wash_fl.config import RunConfig
 from wash_fl.deploy.launch import Fleet
-from wash_fl.deploy.submitting import app_folder
+from wash_fl.deploy.shipping import app_folder
 from wash_fl.errors import ConfigError
 from wash_fl.lab.bench.link_figures import beside_fedavg, row_of
 from wash_fl.lab.bench.link_runs import METHODS, app_bytes, run_over

@@ -18,7 +18,8 @@ from wash_fl.deploy import processes
 from wash_fl.deploy.control import started_run
 from wash_fl.deploy.launch import Fleet
 from wash_fl.deploy.serving import serve
-from wash_fl.deploy.submitting import OnEvent, app_folder, follow, with_absolute_paths, write_options
+from wash_fl.deploy.shipping import app_folder
+from wash_fl.deploy.submitting import OnEvent, follow, with_absolute_paths, write_options
 from wash_fl.errors import RunError, WashError
 from wash_fl.lab.network.network import Network
 from wash_fl.lab.time_limit import TimeUp, time_limit
