@@ -172,12 +172,16 @@ def permute(seed, exchange, offers):
     return mixed
 
 
-def average(offers):
+def average(offers, robust="none"):
     def mean(bits):
+        values = [struct.unpack(">f", bytes.fromhex(each))[0] for each in bits]
+        if robust != "none" and len(values) >= 3:
+            away = max(1, len(values) // 4) if robust == "trimmed" else (len(values) - 1) // 2
+            values = sorted(values)[away : len(values) - away]
         total = 0.0
-        for each in bits:
-            total += struct.unpack(">f", bytes.fromhex(each))[0]
-        return struct.pack(">f", total / len(bits)).hex()
+        for each in values:
+            total += each
+        return struct.pack(">f", total / len(values)).hex()
 
     return [[mean(column) for column in zip(*rows, strict=True)] for rows in zip(*offers, strict=True)]
 
@@ -464,6 +468,11 @@ def test_plain_python_gives_the_golden_permutations(case):
 @cases("mix", "average")
 def test_plain_python_gives_the_golden_averages(case):
     assert average(case["offers"]) == case["received"]
+
+
+@cases("mix", "robust")
+def test_plain_python_gives_the_golden_robust_averages(case):
+    assert average(case["offers"], case["robust"]) == case["received"]
 
 
 @cases("packet", "layouts")

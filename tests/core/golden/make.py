@@ -291,6 +291,11 @@ def mix_vectors():
         "average": [
             {"offers": hex32(given), "received": hex32(average(list(given)))} for given in offers.values()
         ],
+        "robust": [
+            {"robust": robust, "offers": hex32(given), "received": hex32(average(list(given), robust))}
+            for robust in ("trimmed", "median")
+            for given in offers.values()
+        ],
     }
 
 
