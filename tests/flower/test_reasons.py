@@ -11,8 +11,7 @@ from flwr.app import Context, Error, Message
 
 from wash_fl import __version__
 from wash_fl.errors import RunError, described
-from wash_fl.flower import records
-from wash_fl.flower import strategy as strategy_module
+from wash_fl.flower import outbox, records
 from wash_fl.flower.client import Participant, Round, member_index
 from wash_fl.flower.failures import GONE, KILLED, Failure, understand
 from wash_fl.flower.in_process import Deliver
@@ -90,7 +89,7 @@ def test_who_has_another_wash_fl_is_not_even_asked_to_build_and_says_which_is_ol
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fleet = failing(tmp_path, "build")
-    monkeypatch.setattr(strategy_module, "own_sources", lambda: Sources("999.0", "0123456789abcdef"))
+    monkeypatch.setattr(outbox, "own_sources", lambda: Sources("999.0", "0123456789abcdef"))
     with pytest.raises(RunError) as caught:
         fleet.run()
     assert str(caught.value) == (

@@ -18,6 +18,10 @@ from wash_fl.stream import place
 
 SUPERLINK = "superlink"
 
+CHUNK_BYTES = 1 << 17
+"""The largest piece in which Flower sends an array. It has two on the way at a time, and each has to be
+through in half a minute: these are at 70 kbit/s, and its own five megabytes would be at 2.8 Mbit/s."""
+
 NODE_SECONDS = 150.0
 """How long a SuperNode may take to connect: one that was killed is let in again after a minute."""
 
@@ -103,6 +107,7 @@ class Parts:
             "TMPDIR": str(scratch),
             # A round is short here; by default Flower's launcher looks for work once a second.
             "FLWR_SUPEREXEC_TASK_POLL_INTERVAL": "0.25",
+            "FLWR_PRIVATE_MAX_ARRAY_CHUNK_SIZE": str(CHUNK_BYTES),
         }
         return processes.flower_environment(home, self.mark) | own | dict(self.extra)
 

@@ -15,10 +15,12 @@ from wash_fl.flower.collection import model_of
 from wash_fl.flower.failures import pull, understand
 from wash_fl.flower.records import Arrays
 from wash_fl.flower.traffic import Traffic
+from wash_fl.flower.transport import transport_of
 from wash_fl.protocol.commands import Ask, Remind
 from wash_fl.protocol.events import Replied
 from wash_fl.protocol.messages import SILENT, Answer, Failure, Kind, Request, Status
 from wash_fl.protocol.requests import REMINDER_TTL
+from wash_fl.sources import own_sources
 
 logger = logging.getLogger("flwr.wash_fl")
 
@@ -41,7 +43,7 @@ class Fields:
     run : bytes
         Identity of the run.
     join : mapping of str to str
-        The terms, the layout, the classes and the server's software, as fields of a request to join.
+        The terms, the layout and the classes, as fields of a request to join.
     seconds : float
         Seconds of training per round; 0 if it is measured in steps.
     train : callable
@@ -98,6 +100,7 @@ class Outbox:
         self._fields = fields
         self._expected = model
         self._traffic = traffic
+        self._traffic.transport = traffic.transport or transport_of(grid)
         self._sent: dict[str, _Sent] = {}
         self._donated: tuple[str, Arrays] | None = None
 
@@ -208,6 +211,7 @@ class Outbox:
             return {
                 **fields.join,
                 **fenced,
+                "software": str(own_sources()),
                 **anchor,
                 "exchange": 0 if start is None else start.exchange,
                 "incarnation": 0 if start is None else start.incarnation,
@@ -247,7 +251,7 @@ class Outbox:
         elif request.kind in {Kind.COLLECT, Kind.DONATE}:
             if done:
                 traffic.model_up(request.member, sent.message, reply)
-        elif request.kind is Kind.RECALIBRATE:
+        elif request.kind in {Kind.RECALIBRATE, Kind.LEAVE}:
             if done:
                 traffic.asked(request.member, sent.message, reply)
         elif request.kind is Kind.JOIN and isinstance(answer, Answer) and answer.status is not Status.REFUSED:

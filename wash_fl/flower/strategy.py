@@ -33,7 +33,6 @@ from wash_fl.protocol.classes import checked_classes, classes_to_json
 from wash_fl.protocol.coordinator import Coordinator
 from wash_fl.protocol.final_collection import AVERAGED
 from wash_fl.protocol.terms import Terms, run_identity
-from wash_fl.sources import own_sources
 from wash_fl.storage.model_store import ModelStore
 from wash_fl.storage.open_journal import open_journal
 from wash_fl.storage.scratch import scratch_folder
@@ -230,11 +229,7 @@ class WashStrategy(NoHooks):
         Loop(grid, self._guard, carrier, outbox, self._clock, self._outcome).run()
 
     def _outbox(self, grid: Grid, carrier: Carrier, terms: Terms) -> Outbox:
-        join = {
-            "terms": terms.to_json(),
-            "layout": records.layout_to_json(self._layout),
-            "software": str(own_sources()),
-        }
+        join = {"terms": terms.to_json(), "layout": records.layout_to_json(self._layout)}
         if self._classes:
             join["classes"] = classes_to_json(self._classes)
         seconds = self._options.local_seconds

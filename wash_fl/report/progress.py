@@ -11,7 +11,7 @@ from rich.table import Table
 
 from wash_fl.consensus.treatment import in_one_line
 from wash_fl.protocol.reasons import by_reason
-from wash_fl.report.amounts import size
+from wash_fl.report.amounts import on_links, size
 from wash_fl.runs.folder import AVERAGED, FIGURES, METRICS, MODEL, RunFolder
 
 LONGEST_REASON = 200
@@ -106,6 +106,8 @@ class Progress:
             f"{size(traffic['up_messages'] / len(each))} of messages while training, and its model "
             f"({size(traffic['up_models'] / len(each))}) once at the end"
         )
+        if line := on_links(folder.last("finished").get("bytes", {}), len(each)):
+            self._say(line)
         if line := in_one_line(summary.get("buffers", {})):
             self._say(f"buffers {line}")
         for member, reason in summary.get("left_out", {}).items():

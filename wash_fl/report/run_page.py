@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Iterator
 
 from wash_fl.config import GROUPS, RunConfig, fields
-from wash_fl.report.amounts import percent, size
+from wash_fl.report.amounts import on_links, percent, size
 from wash_fl.report.page import (
     Column,
     Content,
@@ -130,6 +130,8 @@ def _traffic(record: RunRecord) -> Iterator[Html]:
     if collected and traffic.get("up_models"):
         text += f", and its model ({size(traffic['up_models'] / collected)}) once at the end"
     yield paragraph(f"{text}.")
+    if line := on_links(traffic, members):
+        yield paragraph(f"{line[0].upper()}{line[1:]}.")
 
 
 def _in_the_average(result: Result) -> Html:

@@ -68,7 +68,7 @@ def _run(grid: Grid, folder: RunFolder, task: Task, config: RunConfig) -> None:
         if not config.fleet.keep_members:
             # Not before the result is on the disk: until then a crash asks the members for theirs again.
             strategy.dismiss(grid)
-        folder.log("finished", summary=SUMMARY)
+        folder.log("finished", summary=SUMMARY, bytes=strategy.traffic.total())
     except BaseException as error:
         with suppress(OSError):  # a full disk may be the very reason
             folder.log("failed", reason=str(error) or type(error).__name__)
