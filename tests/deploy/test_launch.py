@@ -211,6 +211,8 @@ class Running:
         ("/venv/bin/python /venv/bin/flower-superlink --port 1", "superlink", "superlink"),
         ("/venv/bin/python /venv/bin/flwr-serverapp --token x", "superlink", "serverapp"),
         ("/venv/bin/python /venv/bin/flower-supernode", "node 12", "supernode 12"),
+        ("/venv/bin/python -P -m wash_fl.deploy.supervisor flower-supernode", "node 0", "supervisor 0"),
+        ("/venv/bin/python -I -S /x/one_clientapp.py /x /venv/bin/flwr-clientapp", "node 0", "keeper 0"),
         ("/venv/bin/flwr-clientapp --token flower-superlink", "node 0", "clientapp 0"),
         ("/bin/sleep 1", "node 0", "other 0"),
         ("/bin/sleep 1", "superlink", "other"),

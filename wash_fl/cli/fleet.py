@@ -1,8 +1,9 @@
 """The commands of a real fleet: credentials, a fleet on this machine for trying out, and runs on a fleet."""
 
 import json
+from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.table import Table
@@ -11,6 +12,9 @@ from wash_fl.cli.check import refuse_bad_task
 from wash_fl.cli.options import Config, settings_of, with_run_options
 from wash_fl.cli.terminal import Json, err, out, say
 from wash_fl.errors import INTERRUPTED, ConfigError
+
+if TYPE_CHECKING:
+    from wash_fl.deploy.launch import Fleet
 
 Folder = Annotated[Path, typer.Option("--dir", help="The folder of a fleet on this machine.")]
 Out = Annotated[Path, typer.Option("--out", help="The folder in which the files are made.")]
@@ -65,6 +69,7 @@ def serve(
     """
     from wash_fl.deploy.control import Control
     from wash_fl.deploy.launch import Fleet
+    from wash_fl.deploy.serving import REMEDY
     from wash_fl.deploy.serving import serve as run_on_fleet
     from wash_fl.deploy.submitting import with_absolute_paths
     from wash_fl.report.progress import Progress
@@ -81,10 +86,13 @@ def serve(
         if not local.pids():
             raise ConfigError(f"the fleet in {fleet_dir} does not run: wash-fl fleet up --dir {fleet_dir}.")
         control, size = local.control, local.description.members
+        look = partial(_missing_of, local)
+        remedy = f"wash-fl fleet restart superlink --dir {local.folder}"
         if config is None:
             options.setdefault("members", size)
     else:
         control, size = Control.named(str(connection)), None
+        look, remedy = partial(list[str]), REMEDY
     settings = settings_of(options, config)
     if size is not None and settings.training.members > size:
         raise ConfigError(
@@ -97,7 +105,14 @@ def serve(
     try:
         with Progress(out, settings.training.rounds, "submitting the run") as progress:
             folder = run_on_fleet(
-                settings, control, progress.show, restarts=restarts, ship_code=ship_code, say=_say
+                settings,
+                control,
+                progress.show,
+                restarts=restarts,
+                ship_code=ship_code,
+                say=_say,
+                look=look,
+                remedy=remedy,
             )
     except KeyboardInterrupt:
         place = f"--fleet {fleet_dir}" if fleet_dir is not None else f"--connection {connection}"
@@ -108,6 +123,13 @@ def serve(
         say(err, message)
         raise typer.Exit(INTERRUPTED) from None
     progress.summarize(folder)
+
+
+def _missing_of(local: "Fleet") -> list[str]:
+    """Return a sentence on each launcher of a fleet that does not run."""
+    from wash_fl.deploy.launchers import what_is_missing
+
+    return what_is_missing(local.pids(), local.folder)
 
 
 def _options_of(run: Path) -> dict[str, Any]:
@@ -205,6 +227,7 @@ def up(
 def status(folder: Folder = FOLDER, as_json: Json = False) -> None:
     """Show which processes of a fleet on this machine run."""
     from wash_fl.deploy.launch import Fleet
+    from wash_fl.deploy.launchers import missing_launchers, what_is_missing
     from wash_fl.errors import RunError
 
     own_fleet = Fleet.open(folder)
@@ -233,6 +256,7 @@ def status(folder: Folder = FOLDER, as_json: Json = False) -> None:
             "running": bool(pids),
             "nodes": nodes,
             "processes": pids,
+            "missing": missing_launchers(pids),
             "certificate_until": certificate.until.isoformat(),
         }
         print(json.dumps(content))
@@ -242,13 +266,15 @@ def status(folder: Folder = FOLDER, as_json: Json = False) -> None:
         return
     table = Table("part", "processes", "connected")
     expected = ["superlink", *(f"supernode {member}" for member in range(own_fleet.description.members))]
-    for role in sorted({*pids, *expected}):
+    for role in sorted({*pids, *expected, *missing_launchers(pids)}):
         kind, _, member = role.partition(" ")
         connected = ""
         if kind == "supernode" and online is not None and int(member) < len(nodes):
             connected = "yes" if nodes[int(member)]["connected"] else "no"
         table.add_row(role, ", ".join(map(str, pids.get(role, ()))) or "does not run", connected)
     out.print(table)
+    for sentence in what_is_missing(pids, own_fleet.folder):
+        _say(sentence)
     _say(f"SuperLink: {own_fleet.address}; its certificate is valid until {certificate.until:%Y-%m-%d}")
 
 

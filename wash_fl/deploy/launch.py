@@ -166,8 +166,9 @@ class Fleet:
         """Return the processes that run, by role.
 
         Roles are ``superlink``, ``serverapp`` and ``superexec`` (Flower's launcher) on the server's side, and
-        ``supernode 0``, ``clientapp 0``, ``superexec 0`` and so on for the nodes. What these have started
-        under other names is ``other``; the same with a node's number.
+        ``supernode 0``, ``clientapp 0``, ``superexec 0`` and so on for the nodes. ``supervisor`` looks after
+        the launcher, ``keeper 0`` after a ClientApp's task. What these have started under other names is
+        ``other``; the same with a node's number.
         """
         return pids(self.description.mark)
 

@@ -4,6 +4,7 @@ import re
 import shutil
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -17,6 +18,17 @@ from wash_fl.errors import RunError
 from wash_fl.stream import place
 
 SUPERLINK = "superlink"
+SUPERNODE = "supernode"
+SUPERVISOR = "wash_fl.deploy.supervisor"
+"""The program that starts a part and looks after its launcher."""
+
+SUPERVISES = "supervisor"
+"""Its role."""
+
+SUPERVISED = (Path(sys.executable).name, "-P", "-m", SUPERVISOR)
+
+LAUNCHER = "superexec"
+"""What Flower calls its launcher: it starts ServerApps and ClientApps."""
 
 CHUNK_BYTES = 1 << 17
 """The largest piece in which Flower sends an array. It has two on the way at a time, and each has to be
@@ -30,11 +42,13 @@ _HELD_FOR_CONNECTED = b"code: 2004"
 _PORT_TAKEN = b"address already in use"
 
 _PARTS = {
-    "flower-superlink": "superlink",
-    "flower-supernode": "supernode",
-    "flower-superexec": "superexec",
+    "flower-superlink": SUPERLINK,
+    "flower-supernode": SUPERNODE,
+    "flower-superexec": LAUNCHER,
     "flwr-serverapp": "serverapp",
     "flwr-clientapp": "clientapp",
+    SUPERVISOR: SUPERVISES,
+    "one_clientapp.py": "keeper",
 }
 
 Say = Callable[[str], None]
@@ -129,6 +143,7 @@ class Parts:
         self.forget_apps(self.server)
         authority = self.credentials / certificates.AUTHORITY
         command = [
+            *SUPERVISED,
             "flower-superlink",
             *("--ssl-ca-certfile", str(authority)),
             *("--ssl-certfile", str(self.credentials / certificates.CERTIFICATE)),
@@ -174,6 +189,7 @@ class StartingNode:
         parts, member = self._parts, self._member
         parts.forget_apps(parts.node(member))
         command = [
+            *SUPERVISED,
             "flower-supernode",
             *("--root-certificates", str(parts.credentials / certificates.AUTHORITY)),
             *("--superlink", self._superlink),
@@ -254,7 +270,19 @@ def send(pid: int, number: int) -> None:
 
 def _role(process: Any) -> str:
     """Return what a process is, from its command and its environment."""
-    names = [Path(word).name for word in process.cmdline()[:3]]
+    names = [Path(word).name for word in process.cmdline()[:4]]
     part = next((_PARTS[name] for name in names if name in _PARTS), "other")
-    of = process.environ().get(processes.ROLE, "")
+    of = _owner(process)
     return f"{part} {of.removeprefix('node ')}" if of.startswith("node ") else part
+
+
+def _owner(process: Any) -> str:
+    """Return which part of the fleet a process came of."""
+    import psutil
+
+    try:
+        return str(process.environ().get(processes.ROLE, ""))
+    except psutil.AccessDenied:
+        # Flower's launcher shows its environment to nobody but root; the part that started it does.
+        parent = process.parent()
+        return "" if parent is None else str(parent.environ().get(processes.ROLE, ""))

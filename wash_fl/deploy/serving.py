@@ -12,6 +12,7 @@ from typing import Any
 from wash_fl.config import RunConfig
 from wash_fl.deploy import processes
 from wash_fl.deploy.control import Control, started_run
+from wash_fl.deploy.launchers import LauncherWatch, Look
 from wash_fl.deploy.shipping import app_folder, app_with_code
 from wash_fl.deploy.submitting import (
     OnEvent,
@@ -30,6 +31,8 @@ WAIT_SECONDS = 300.0
 
 FIRST_PAUSE, LONGEST_PAUSE = 1.0, 30.0
 END_SECONDS = 30.0
+
+REMEDY = "restart the SuperLink (systemctl restart wash-fl-superlink, or its container)."
 
 _RAISED = "ServerApp failed with exception: "
 
@@ -75,6 +78,8 @@ def serve(
     restarts: int = 5,
     ship_code: bool = False,
     say: Say = lambda line: None,
+    look: Look = lambda: (),
+    remedy: str = REMEDY,
 ) -> RunFolder:
     """Run the main job on the fleet of a SuperLink on this machine.
 
@@ -94,7 +99,11 @@ def serve(
     ship_code : bool
         Whether the devices run this machine's wash_fl, which the app then brings, in place of theirs.
     say : callable
-        Told of each new attempt, in a line.
+        Told of each new attempt, and of what is missing, in a line.
+    look : callable
+        Returns a sentence on each of Flower's launchers of this machine that does not run.
+    remedy : str
+        What to do if the SuperLink's does not.
 
     Returns
     -------
@@ -117,7 +126,8 @@ def serve(
     ):
         folder = run.path
         app = app_with_code(Path(home) / "app") if ship_code else app_folder()
-        server = _Server(control, config, folder, Path(home), on_event, app)
+        launchers = LauncherWatch(control, say, look, remedy)
+        server = _Server(control, config, folder, Path(home), on_event, app=app, launchers=launchers)
         try:
             for attempt in range(restarts + 1):
                 why = server.attempt() if attempt == 0 else server.attempt_patiently()
@@ -141,11 +151,20 @@ def serve(
 class _Server:
     """The server's part of one run, submitted as often as it takes."""
 
-    def __init__(  # noqa: PLR0917
-        self, control: Control, config: RunConfig, folder: Path, home: Path, on_event: OnEvent, app: Path
+    def __init__(
+        self,
+        control: Control,
+        config: RunConfig,
+        folder: Path,
+        home: Path,
+        on_event: OnEvent,
+        *,
+        app: Path,
+        launchers: LauncherWatch,
     ) -> None:
         self._control = control
         self._app = app
+        self._launchers = launchers
         self._folder = folder
         self._log = home / LOG
         self._options = home / "run.toml"
@@ -182,6 +201,7 @@ class _Server:
         watch: _Watch | None = None
         try:
             while watch is None:
+                self._launchers.check()
                 stream_ended = stream.poll() is not None
                 run = started_run(self._log, log_size)
                 if run is not None:
@@ -192,9 +212,14 @@ class _Server:
                 else:
                     time.sleep(0.1)
             current = watch
-            for event in follow(
-                self._folder, lambda: stream.poll() is not None or current.has_ended(), before
-            ):
+            self._launchers.submitted(current.run)
+
+            def has_ended() -> bool:
+                self._launchers.check()
+                return stream.poll() is not None or current.has_ended()
+
+            for event in follow(self._folder, has_ended, before):
+                self._launchers.started()
                 current.note(event)
                 self._on_event(event)
                 if event["event"] == "finished":
