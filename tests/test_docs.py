@@ -100,6 +100,9 @@ PAGES = [
     *sorted((ROOT / "docs").glob("*.md")),
     *sorted((ROOT / "examples").rglob("*.md")),
 ]
+AS_ELSE = r"sudo -u \S+|systemd-run( --\S+)*|docker compose( -f \S+)* exec( -T)? \S+"
+"""What runs a command as somebody else, or somewhere else."""
+
 PROGRAMS = ("wash-fl", "wash-fl-server", "flwr", "flower-supernode", "make", "pip", "python")
 
 
@@ -120,7 +123,7 @@ def mentioned(text: str) -> list[str]:
 
 def words_of(line: str) -> list[str]:
     """The words of a command of ours or of Flower's, without what runs it as somebody else; or none."""
-    program, *rest = shlex.split(re.sub(r"^(sudo -u \S+|systemd-run( --\S+)*) ", "", line))
+    program, *rest = shlex.split(re.sub(rf"^({AS_ELSE}) ", "", line))
     return [Path(program).name, *rest] if Path(program).name in PROGRAMS else []
 
 
@@ -222,6 +225,7 @@ def test_the_commands_of_the_docs_are_found() -> None:
     assert any("--methods isolated" in line and "--p 0.001" in line for line in lines), "a continued line"
     assert "wash-fl serve --fleet fleet --resume runs/RUN" in mentioned(text)
     assert words_of("sudo -u wash-fl wash-fl-server serve --rounds 20")[:2] == ["wash-fl-server", "serve"]
+    assert words_of("docker compose -f a.yaml exec server wash-fl serve")[:2] == ["wash-fl", "serve"]
 
 
 SHORT = ["--rounds=1", "--local-steps=2", "--train-examples=200", "--test-examples=40"]

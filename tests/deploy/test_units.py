@@ -6,13 +6,16 @@ import subprocess
 import sys
 import tomllib
 from functools import cache
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 from flwr.cli.flower_config import parse_superlink_connection
 from flwr.common.constant import APP_DIR
 
+from wash_fl.deploy import supervisor
 from wash_fl.deploy.certificates import AUTHORITY, CERTIFICATE, KEY
+from wash_fl.deploy.parts import SUPERVISOR
 
 ROOT = Path(__file__).resolve().parents[2]
 BIN = Path(sys.executable).parent
@@ -68,7 +71,12 @@ def environment(name: str) -> dict[str, str]:
 
 def test_a_unit_starts_the_installed_flower_with_options_that_it_has(name, unit):
     (command,) = unit["Service"]["ExecStart"]
-    assert command.startswith(f"/opt/wash-fl/venv/bin/flower-{name} ")
+    # By way of what looks after the launcher.
+    assert command.startswith(f"/opt/wash-fl/venv/bin/python -P -m {SUPERVISOR} flower-{name} ")
+    assert find_spec(SUPERVISOR) is not None and f"flower-{name}" in (
+        supervisor.SUPERLINK,
+        supervisor.SUPERNODE,
+    )
     options = re.findall(r"(?<=\s)--[a-z-]+", command)
     assert len(options) > 3
     assert set(options) <= options_of(f"flower-{name}")
@@ -194,8 +202,8 @@ def test_the_wrapper_of_wash_fl_runs_it_in_the_servers_environment(tmp_path):
 def test_the_proxy_lets_nothing_through_but_what_devices_need():
     text = (ROOT / "server" / "nginx.conf").read_text()
     environment = read_environment(UNITS["superlink"][1])
-    assert re.findall(r"location (\S+) ", text) == ["/v1/fleet/", "/"]
-    assert re.search(r"location / \{\s+return 403;\s+\}", text)
+    assert re.findall(r"location (\S+) ", text) == ["/v1/fleet/", "/", "/wash.v1.Exchange/", "/"]
+    assert len(re.findall(r"location / \{\s+return 403;\s+\}", text)) == 2
     assert f"proxy_pass https://127.0.0.1:{environment['SUPERLINK_PORT']};" in text
     # The paths are Flower's own.
     from flwr.superlink.routers.control.router import router as control
