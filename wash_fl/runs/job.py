@@ -71,8 +71,15 @@ def _run(grid: Grid, folder: RunFolder, task: Task, config: RunConfig) -> None:
         folder.log("finished", summary=SUMMARY, bytes=strategy.traffic.total())
     except BaseException as error:
         with suppress(OSError):  # a full disk may be the very reason
-            folder.log("failed", reason=str(error) or type(error).__name__)
+            folder.log("failed", reason=_reason(error))
         raise
+
+
+def _reason(error: BaseException) -> str:
+    """Return why a job has failed, in words."""
+    if isinstance(error, SystemExit | KeyboardInterrupt):
+        return "it was told to end"  # by `flwr stop`, which Flower makes an exit with status 0
+    return str(error) or type(error).__name__
 
 
 def _train(grid: Grid, evaluator: Evaluator, folder: RunFolder) -> tuple[Outcome, WashStrategy]:

@@ -52,5 +52,9 @@ def test_only_a_bit_flipped_on_the_server_excuses_an_error_and_only_one_that_nam
     damage = replace(WELL, error="the journal is damaged (row 3).", problems=("the journal is damaged",))
     assert wrongs(plan(Kind.FLIP, "journal.sqlite*"), damage) == []
     assert len(wrongs(plan(Kind.FLIP, "state.safetensors"), damage)) == 2
+    # The run had read the file before: its audit says what is wrong with it now, and must.
+    late = replace(WELL, problems=("config.toml is not valid TOML: line 3.",))
+    assert wrongs(plan(Kind.FLIP, "config.toml"), late) == []
+    assert len(wrongs(plan(Kind.FLIP, "config.toml"), replace(late, problems=("a value is lost",)))) == 1
     crash = replace(WELL, error="KeyError: 3")
     assert wrongs(plan(Kind.FLIP, "journal.sqlite*"), crash) == ["it ended with an error: KeyError: 3"]

@@ -8,9 +8,9 @@ from typing import Final
 from wash_fl.lab.campaign.plan import MEMBERS, SERVER_FILES, Kind, Plan
 
 _SAYS_DAMAGE: Final = re.compile(
-    r"damaged|not valid TOML|no UTF-8|unknown option|not allowed|with other options|journal of|has the format"
+    r"damaged|not valid TOML|no UTF-8|unknown option|not allowed|with other options|older copy|has the format"
 )
-"""What a run may end with after a bit of a file on the server was flipped."""
+"""What a run, or its audit, may say after a bit of a file on the server was flipped."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,14 +63,12 @@ class Outcome:
 def wrongs(plan: Plan, outcome: Outcome) -> list[str]:
     """Return what is wrong with what came of a run, a line each; none if nothing is."""
     lines = [f"left behind: {each}" for each in outcome.remains]
-    damaged = any(each.kind is Kind.FLIP and each.target in SERVER_FILES for each in plan.disturbances)
     if not outcome.by_itself:
         return [f"it did not end by itself within {plan.limit:.0f} s", *lines]
-    if outcome.error:
-        if not (damaged and _SAYS_DAMAGE.search(outcome.error)):
-            lines.append(f"it ended with an error: {outcome.error}")
-        return lines + [f"audit: {each}" for each in outcome.problems if not damaged]
-    lines += [f"audit: {each}" for each in outcome.problems]
+    damaged = any(each.kind is Kind.FLIP and each.target in SERVER_FILES for each in plan.disturbances)
+    complaints = [f"it ended with an error: {outcome.error}"] if outcome.error else []
+    complaints += [f"audit: {each}" for each in outcome.problems]
+    lines += [each for each in complaints if not (damaged and _SAYS_DAMAGE.search(each))]
     if must_be_equal(plan, outcome) and outcome.sha256 != outcome.undisturbed:
         lines.append(f"its weights are {outcome.sha256[:12]}, and undisturbed {outcome.undisturbed[:12]}")
     return lines

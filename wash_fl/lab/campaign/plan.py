@@ -10,7 +10,7 @@ from wash_fl.config import FleetConfig
 
 MEMBERS: Final = 3
 ROUND_TIMEOUT: Final = 180.0
-START_TIMEOUT: Final = 120.0
+START_TIMEOUT: Final = 300.0
 
 QUIET_SECONDS: Final = 300.0
 """What a run takes at most, in which nothing happens."""
@@ -137,12 +137,14 @@ class Plan:
     def limit(self) -> float:
         """Seconds within which the run must end by itself, by all that is documented of how it waits.
 
-        For each disturbance one round, and then a whole model that is asked for twice, may wait to the end.
+        For each disturbance a node may be waited for, and then one round, or a whole model that is asked for
+        twice, to the end.
         """
         return QUIET_SECONDS + sum(
             each.wait
             + each.seconds
             + HEARTBEAT_SECONDS
+            + START_TIMEOUT
             + 2 * ROUND_TIMEOUT
             + (SUPERLINK_SECONDS if each.target == "superlink" else 0.0)
             for each in self.disturbances
