@@ -41,6 +41,7 @@ from wash_fl.member.schedules import check_handed_over, none_is_made
 from wash_fl.member.state import FileStore
 from wash_fl.member.state_dict import state_arrays
 from wash_fl.member.stateful import Stateful, check_stateful
+from wash_fl.member.steps import own_steps
 from wash_fl.member.training import enough_for_batchnorm
 from wash_fl.protocol.classes import checked_classes, classes_from_json, refuse_other_classes
 from wash_fl.protocol.messages import Answer, Status
@@ -228,8 +229,12 @@ class Seat:
         evaluate = records.field(message, "evaluate", bool)
 
         def work(now: Round) -> dict[str, float] | None:
-            with none_is_made(self._brought.optimizer, self._brought.state):
-                metrics = self._brought.train(now)
+            brought = self._brought
+            with (
+                none_is_made(brought.optimizer, brought.state),
+                own_steps(brought.optimizer, brought.state, brought.model),
+            ):
+                metrics = brought.train(now)
             points.reach("trained", member=self._index, exchange=number)
             return metrics
 
