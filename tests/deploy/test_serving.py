@@ -29,6 +29,8 @@ class Attempt:
         What the ServerApp writes; a callable is called.
     status : RunStatus, optional
         What the SuperLink says of it afterwards; None if it does not answer.
+    later : RunStatus, optional
+        What it says when it does not answer at first; None if it does not know the run any more.
     accepts : bool
         Whether the SuperLink takes the run.
     lasts : bool
@@ -37,6 +39,7 @@ class Attempt:
 
     events: tuple[Any, ...] = ()
     status: RunStatus | None = RUNNING
+    later: RunStatus | None = None
     accepts: bool = True
     lasts: bool = False
 
@@ -49,6 +52,7 @@ class FakeControl(Control):
     attempts: list[Attempt] = field(default_factory=list)
     calls: list[str] = field(default_factory=list)
     streams: list[Any] = field(default_factory=list)
+    silent: set[int] = field(default_factory=set)
 
     def submit(self, app: Path, options: Path, log: Path) -> "subprocess.Popen[bytes]":
         assert (app / "pyproject.toml").is_file() and "run-name" in options.read_text()
@@ -67,10 +71,15 @@ class FakeControl(Control):
         return self.streams[-1]
 
     def status(self, run: int) -> RunStatus:
-        status = self.attempts[run].status
+        attempt = self.attempts[run]
+        status = attempt.later if run in self.silent else attempt.status
+        self.silent.add(run)
         if status is None:
             raise RunError("the SuperLink does not answer.")
         return status
+
+    def online(self) -> set[str]:
+        return set()
 
     def stop(self, run: int) -> None:
         self.calls.append(f"stop {run}")
@@ -235,6 +244,37 @@ def test_an_interrupted_run_is_stopped_at_the_superlink_too(served):
     with pytest.raises(KeyboardInterrupt):
         served(Attempt(("start",), lasts=True))
     assert served.control.calls == ["stop 0"]
+
+
+@pytest.mark.parametrize(
+    ("later", "calls"),
+    [
+        (RunStatus("pending", ""), ["stop 0"]),
+        (RunStatus("running", ""), ["stop 0"]),
+        (RunStatus("finished:failed", "it ended"), []),
+        (None, []),
+    ],
+)
+def test_a_run_that_was_left_when_the_superlink_was_away_is_ended_before_another_is_submitted(
+    served, later, calls
+):
+    # It would else be started beside the new one, by the launcher that is back as well.
+    served(Attempt((), None, later=later), Attempt(("start", "finished")))
+    assert served.control.calls == calls
+    assert len(served.control.streams) == 2
+
+
+def test_nothing_is_submitted_while_the_superlink_does_not_say_what_became_of_the_run_before(
+    served, refused, monkeypatch
+):
+    def away(self: FakeControl) -> set[str]:
+        raise RunError("it is away.")
+
+    monkeypatch.setattr(serving, "WAIT_SECONDS", 0.0)
+    monkeypatch.setattr(FakeControl, "online", away)
+    with refused(RunError, "took no run", "it is away"):
+        served(Attempt((), None), Attempt(("start", "finished")))
+    assert len(served.control.streams) == 1
 
 
 def test_a_serverapp_that_does_not_end_is_not_joined_by_another(served, refused, monkeypatch):

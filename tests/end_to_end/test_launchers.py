@@ -95,6 +95,7 @@ class Serving:
     def says(self, words: str) -> float:
         """Wait until it has said so, and return when that was."""
         eventually(lambda: words in self.text or self.process.poll() is not None)
+        assert words in self.text, self.text
         return next(when for when, line in self.lines if words in line)
 
 

@@ -87,12 +87,14 @@ def _take_turn(path: Path, keeper: int | None) -> int:
 def _has_ended(turn: int) -> bool:
     """Return whether the ClientApp whose turn it is has ended."""
     try:
-        os.kill(int(os.pread(turn, 20, 0)), 0)
+        app = int(os.pread(turn, 20, 0))
+        os.kill(app, 0)
     except ProcessLookupError:
         return True
     except (OSError, ValueError):  # another user's, or not on record yet
-        pass
-    return False
+        return False
+    # Flower's launcher waits for nobody: one that has ended stays on the list.
+    return _state(app) in ("Z", "X")
 
 
 def _keep(address: str, token: str, authority: str, app: int) -> None:
@@ -136,10 +138,15 @@ def _sign_of_life(address: str, token: str, authority: str) -> bool:
 
 def _is_stopped(pid: int) -> bool:
     """Return whether a process is stopped by a signal: one that is shows no life."""
+    return _state(pid) in ("T", "t")
+
+
+def _state(pid: int) -> str:
+    """Return the letter that Linux gives a process's state; empty if there is none."""
     try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] in ("T", "t")
+        return Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()[0]
     except OSError:
-        return False
+        return ""
 
 
 def _open(path: Path) -> int:

@@ -34,6 +34,9 @@ END_SECONDS = 30.0
 
 REMEDY = "restart the SuperLink (systemctl restart wash-fl-superlink, or its container)."
 
+OVER = "finished"
+"""How Flower's words begin for a run that has ended; one that it does not know is none to end, either."""
+
 _RAISED = "ServerApp failed with exception: "
 
 Say = Callable[[str], None]
@@ -169,6 +172,7 @@ class _Server:
         self._log = home / LOG
         self._options = home / "run.toml"
         self._on_event = on_event
+        self._unfinished: int | None = None
         write_options(config, self._options)
 
     def attempt_patiently(self) -> str:
@@ -196,6 +200,7 @@ class _Server:
         RunError
             If it failed for a reason that another attempt would not change.
         """
+        self._end_unfinished()
         before, log_size = count_events(self._folder), self._log.stat().st_size if self._log.exists() else 0
         stream = self._control.submit(self._app, self._options, self._log)
         watch: _Watch | None = None
@@ -245,6 +250,7 @@ class _Server:
         try:
             run_status = self._control.status(watch.run)
         except RunError:
+            self._unfinished = watch.run
             self._await_end(watch)
             return "the SuperLink does not answer"
         if run_status.status == "finished:failed" and run_status.details.startswith(_RAISED):
@@ -261,6 +267,29 @@ class _Server:
             )
         self._end(watch)
         return "the ServerApp was killed"
+
+    def _end_unfinished(self) -> None:
+        """End the run that was left when the SuperLink did not answer: it would start it beside the new one.
+
+        Raises
+        ------
+        _SubmissionError
+            If it does not answer yet.
+        """
+        if self._unfinished is None:
+            return
+        try:
+            status = self._control.status(self._unfinished).status
+        except (RunError, LookupError):
+            status = OVER
+            try:
+                self._control.online()
+            except RunError as error:
+                raise _SubmissionError(f"{self._control.name} took no run: {error}") from error
+        if not status.startswith(OVER):
+            with suppress(RunError):
+                self._control.stop(self._unfinished)
+        self._unfinished = None
 
     def _end(self, watch: _Watch) -> None:
         """End the Flower run, so that two ServerApps never work on one run's folder."""
