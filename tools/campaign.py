@@ -33,6 +33,7 @@ from wash_fl.lab.campaign.disturbed import disturbed_run
 from wash_fl.lab.campaign.judge import Outcome, wrongs
 from wash_fl.lab.campaign.plan import DISK, NETWORK, Kind, Plan, plan_of
 from wash_fl.lab.compare.trainer import Trainer
+from wash_fl.lab.machine import folder_in_memory
 from wash_fl.lab.network.namespaces import own_mounts
 from wash_fl.lab.network.network import Network
 from wash_fl.system.interrupts import interruptible
@@ -84,8 +85,8 @@ def _possible() -> tuple[list[Kind], str]:
 def _row(seed: int, number: int, kinds: list[Kind], keep: Path | None) -> dict[str, Any]:
     plan = plan_of(seed, number, kinds)
     undisturbed = _undisturbed(plan)
-    # A short path, for sockets.
-    root = Path(tempfile.mkdtemp(prefix="campaign-"))
+    # In memory if possible: processes are killed here, and no power fails.
+    root = Path(tempfile.mkdtemp(prefix="campaign-", dir=folder_in_memory()))
     try:
         try:
             outcome = disturbed_run(plan, root, undisturbed, seed=seed, with_network=Kind.PARTITION in kinds)

@@ -8,6 +8,13 @@ from typing import Any
 
 PACKAGES = ("wash-fl", "flwr", "torch", "numpy", "onnxruntime", "grpcio", "protobuf")
 
+_MEMORY = Path("/dev/shm")
+
+
+def folder_in_memory() -> Path | None:
+    """Return a folder that is in memory, for files that are to cost no time; None where there is none."""
+    return _MEMORY if os.access(_MEMORY, os.W_OK) else None
+
 
 def cores() -> int:
     """Return how many cores this process may use."""

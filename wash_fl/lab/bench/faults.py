@@ -1,6 +1,5 @@
 """A fleet with every fault that is known, as often as asked: no value is ever lost, and none is made."""
 
-import os
 import sys
 import time
 from collections import Counter
@@ -12,7 +11,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from wash_fl.errors import ConfigError
-from wash_fl.lab.machine import cores
+from wash_fl.lab.machine import cores, folder_in_memory
 from wash_fl.lab.pools import pool_of
 from wash_fl.lab.search.moments import Killed
 from wash_fl.lab.search.walk import walk
@@ -26,10 +25,6 @@ FEW = 200
 
 NAMED = 100
 """Violations that are named."""
-
-MEMORY = Path("/dev/shm")
-"""Where a folder is in memory, on systems that have it."""
-
 
 TESTED = ("wash_fl.protocol.", "wash_fl.member.", "wash_fl.core.", "wash_fl.storage.", "wash_fl.stream.calls")
 """What is searched for faults: nothing of it is written once more for the search."""
@@ -128,8 +123,7 @@ def _walk(seed: int, examples: Iterable[int]) -> _Tally:
 
 def _one(seed: int, example: int, tally: _Tally) -> None:
     # In memory if possible: what is tested dies with the process, not with the power.
-    where = MEMORY if os.access(MEMORY, os.W_OK) else None
-    with TemporaryDirectory(prefix="wash-fl-faults-", dir=where) as folder:
+    with TemporaryDirectory(prefix="wash-fl-faults-", dir=folder_in_memory()) as folder:
         try:
             walk(seed, example, Path(folder), tally.faults, tally.settings)
         except (Exception, Killed) as error:

@@ -12,6 +12,7 @@ from wash_fl.deploy.shipping import app_folder
 from wash_fl.errors import ConfigError
 from wash_fl.lab.bench.link_figures import beside_fedavg, row_of
 from wash_fl.lab.bench.link_runs import METHODS, app_bytes, run_over
+from wash_fl.lab.machine import folder_in_memory
 from wash_fl.lab.network.link import Link
 from wash_fl.lab.network.network import Network
 
@@ -126,7 +127,8 @@ def run(settings: Settings, progress: Callable[[str], None] = lambda line: None)
     rows: list[dict[str, Any]] = []
     app = app_bytes(app_folder())
     with (
-        tempfile.TemporaryDirectory(prefix="wash-link-") as name,
+        # In memory if possible: links are measured here, and no disk.
+        tempfile.TemporaryDirectory(prefix="wash-link-", dir=folder_in_memory()) as name,
         Network(settings.members) as network,
         network.on_server(),
     ):
@@ -141,6 +143,12 @@ def run(settings: Settings, progress: Callable[[str], None] = lambda line: None)
                     row = row_of(timeline, members=settings.members, target=settings.accuracy, app=app)
                     rows.append({"kbit": link.kbit, "method": method} | row)
                     progress(_line(rows[-1]))
+                    if timeline.failure:
+                        # A node that is still at work on it would not take the next run's messages.
+                        network.change(Link())
+                        for member in range(settings.members):
+                            fleet.start_node(member)
+                        network.change(link)
         kind = network.kind
     return {
         **asdict(settings),
