@@ -156,7 +156,7 @@ class Apart:
                 *("--ssl-ca-certfile", str(authority)),
                 *("--ssl-certfile", str(parts.credentials / certificates.CERTIFICATE)),
                 *("--ssl-keyfile", str(parts.credentials / certificates.KEY)),
-                *("--enable-supernode-auth", "--database", str(parts.database)),
+                "--enable-supernode-auth",
                 *("--host", "0.0.0.0", "--port", str(PORT), "--disable-runtime-dependency-installation"),
             ],
             parts.environment(SUPERLINK, parts.server),

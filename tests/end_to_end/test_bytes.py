@@ -4,7 +4,8 @@ import json
 from pathlib import Path
 
 import pytest
-from apart import Apart, why_not
+
+from tests.end_to_end.apart import Apart, why_not
 
 REASON = why_not()
 
