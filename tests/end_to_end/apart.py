@@ -34,7 +34,7 @@ def why_not() -> str:
     if made.returncode:
         return f"no network namespace can be made here: {made.stderr.strip()}"
     tried = subprocess.run(
-        ["ip", "-n", name, "link", "add", "a", "type", "veth", "peer", "name", "b"],
+        ["ip", "-n", name, "link", "add", "wire0", "type", "veth", "peer", "name", "wire1"],
         capture_output=True,
         text=True,
         check=False,
