@@ -56,7 +56,7 @@ def what_is_missing(by_role: Mapping[str, Sequence[int]], folder: Path) -> list[
         supervised = f"{SUPERVISES} {member}".strip() in by_role
         remedy = "it is being started again" if supervised else f"wash-fl fleet restart {part} --dir {folder}"
         sentences.append(
-            f"{whose} launcher (flower-{LAUNCHER}), which starts its apps, does not run: {remedy}"
+            f"{whose} launcher (flower-superexec), which starts its apps, does not run: {remedy}"
         )
     return sentences
 
@@ -116,7 +116,7 @@ class LauncherWatch:
                 self._run = None
                 self._say(
                     f"{self._control.name} has the run and does not start it: its launcher "
-                    f"(flower-{LAUNCHER}), which starts ServerApps, does not run: {self._remedy}"
+                    f"(flower-superexec), which starts ServerApps, does not run: {self._remedy}"
                 )
 
     def _report(self, sentences: Sequence[str]) -> None:

@@ -15,6 +15,7 @@ The supervisor has Flower find it in place of its own::
 """
 
 import fcntl
+import math
 import os
 import sys
 import time
@@ -24,6 +25,8 @@ BEAT_SECONDS = 5.0
 """Flower waits 30 s for the first sign of life, and 60 s for each of the others."""
 
 LOOK_SECONDS = 0.25
+LEAVING_SECONDS = 10.0
+"""A ClientApp takes a moment to end after its answer: nothing is said of so short a wait."""
 
 BUSY = 75
 """Exit status of a ClientApp that was one too many: the system's own number for "try again later"."""
@@ -64,8 +67,11 @@ def _take_turn(path: Path, keeper: int | None) -> int:
         if not _lock(following):
             _say("one ClientApp is at work and one waits: this one ends, and Flower starts it again.")
             raise SystemExit(BUSY)
-        _say("waits until the ClientApp before it has ended.")
+        announced = time.monotonic() + LEAVING_SECONDS
         while not _lock(turn):
+            if time.monotonic() >= announced:
+                _say("waits until the ClientApp before it has ended.")
+                announced = math.inf
             if os.getppid() != parent:
                 raise SystemExit(BUSY)
             if keeper is not None and os.waitpid(keeper, os.WNOHANG)[0]:
