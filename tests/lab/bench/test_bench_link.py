@@ -80,6 +80,8 @@ def test_under_fedavg_a_round_is_without_what_the_server_takes_to_evaluate_and_n
 
 def test_an_accuracy_that_is_not_reached_and_a_run_that_does_not_begin_have_no_figures():
     assert row_of(FEDAVG, members=2, target=0.95, app=0)["to_accuracy"] is None
+    cut_short = Timeline(RECIPE.moments[:6], "it failed")
+    assert row_of(cut_short, members=2, target=0.5, app=0)["to_accuracy"] is None
     row = row_of(Timeline([moment("begin", 0.0, 0.0)], "not done"), members=2, target=0.5, app=0)
     assert (row["rounds"], row["seconds_per_round"], row["to_accuracy"]) == (0, None, None)
     assert (row["accuracy"], row["failure"]) == (None, "not done")

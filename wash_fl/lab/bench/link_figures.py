@@ -54,7 +54,9 @@ def row_of(timeline: Timeline, *, members: int, target: float, app: int) -> dict
 
     reaching = next((number for number, value in sorted(accuracies.items()) if value >= target), None)
     to_accuracy = None
-    if reaching is not None:
+    # A recipe whose models were not handed in has no one model, however good its members are.
+    is_there = ready is not last or any(each.event == "evaluated" for each in moments)
+    if reaching is not None and is_there:
         to_accuracy = {
             "round": reaching,
             "seconds": ends[reaching].seconds - begin.seconds + ready.seconds - last.seconds,
