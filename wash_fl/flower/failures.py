@@ -2,6 +2,7 @@
 
 import logging
 import re
+from functools import partial
 from typing import Final
 
 from flwr.app import Error, Message
@@ -9,6 +10,7 @@ from flwr.serverapp import Grid
 from google.protobuf.message import DecodeError
 
 from wash_fl.errors import ExchangeError
+from wash_fl.flower.patience import patiently
 from wash_fl.flower.records import read_answer
 from wash_fl.protocol.messages import Answer, Failure, Lost
 from wash_fl.protocol.text import printable
@@ -48,7 +50,7 @@ def pull(grid: Grid, message_ids: list[str]) -> list[Message]:
     and lose what it had read before it in the same call; that is as if those replies were lost on the way.
     """
     try:
-        return list(grid.pull_messages(message_ids)) if message_ids else []
+        return list(patiently(partial(grid.pull_messages, message_ids))) if message_ids else []
     except (ValueError, LookupError, TypeError, AttributeError, RecursionError, DecodeError) as error:
         logger.warning("replies were lost, for one of them cannot be read: %r", error)
         return []

@@ -8,6 +8,7 @@ from flwr.serverapp import Grid
 from wash_fl.clock import Clock
 from wash_fl.faults import points
 from wash_fl.flower.outbox import Outbox
+from wash_fl.flower.patience import patiently
 from wash_fl.flower.pause import Pause
 from wash_fl.flower.planes import Carrier
 from wash_fl.flower.records import Arrays
@@ -69,7 +70,7 @@ class Loop:
         clock, pause = self._clock, Pause(self._clock)
         while True:
             # Step 1: who is there, and what has come from them
-            nodes = Nodes(frozenset(self._grid.get_node_ids()))
+            nodes = Nodes(frozenset(patiently(self._grid.get_node_ids, clock)))
             with self._guard.turn() as coordinator:
                 coordinator.handle(nodes, now=clock.now())
             for reply in self._outbox.replies():

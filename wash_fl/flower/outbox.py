@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final
 
 from flwr.app import ArrayRecord, Message, MetricRecord
@@ -13,6 +14,7 @@ from wash_fl.flower import records
 from wash_fl.flower.arrays import Spec
 from wash_fl.flower.collection import model_of
 from wash_fl.flower.failures import pull, understand
+from wash_fl.flower.patience import patiently
 from wash_fl.flower.records import Arrays
 from wash_fl.flower.traffic import Traffic
 from wash_fl.flower.transport import transport_of
@@ -113,7 +115,7 @@ class Outbox:
         """Send a node a reminder."""
         request = command.request
         reminder = records.request(request.node, records.REMIND, {}, REMINDER_TTL)
-        if any(self._grid.push_messages([reminder])) and request.member >= 0:
+        if any(patiently(partial(self._grid.push_messages, [reminder]))) and request.member >= 0:
             self._traffic.request(request.member, reminder)
 
     def replies(self) -> Iterator[Replied]:
@@ -146,7 +148,7 @@ class Outbox:
         if not sent:
             return []
         # A list, for a deployment's grid iterates twice.
-        ids = list(self._grid.push_messages([each.message for each in sent]))
+        ids = list(patiently(partial(self._grid.push_messages, [each.message for each in sent])))
         failed = []
         for message_id, each in zip(ids, sent, strict=False):
             if message_id:
