@@ -99,6 +99,14 @@ class Serving:
         return next(when for when, line in self.lines if words in line)
 
 
+def submitted_runs(fleet: Fleet) -> list[dict[str, Any]]:
+    """Return the runs of a SuperLink, once there is one: that a launcher is missing is said before."""
+    deadline = time.monotonic() + 120
+    while not (runs := fleet.control._ask("list")["runs"]) and time.monotonic() < deadline:
+        time.sleep(1)
+    return runs
+
+
 def test_a_missing_launcher_is_said_within_half_a_minute_and_the_run_goes_on(fleet: Fleet) -> None:
     # Nobody looks after it any more.
     fleet.kill("supervisor")
@@ -118,7 +126,7 @@ def test_a_missing_launcher_is_said_within_half_a_minute_and_the_run_goes_on(fle
         assert told - submitted < 30
         assert f"wash-fl fleet restart superlink --dir {fleet.folder}" in serving.text
         # What `serve` would go by on a fleet whose processes it does not know.
-        runs = fleet.control._ask("list")["runs"]
+        runs = submitted_runs(fleet)
         assert [fleet.control.status(int(run["run-id"])).status for run in runs] == [PENDING]
         fleet.restart_superlink()
         serving.says("round 1/3")

@@ -151,6 +151,7 @@ def another_value(option: str) -> Any:
 
 STREAM_ONLY = ("every", "overlap")
 ANCHORED_ONLY = ("outer-learning-rate", "outer-momentum")
+OF_FIVE = ("robust",)
 
 
 @pytest.mark.parametrize("option", sorted(set(fields()) - {*PLACES, *MAY_CHANGE}))
@@ -160,6 +161,7 @@ def test_an_unfinished_run_does_not_go_on_with_an_option_that_changes_what_it_co
     # What is possible on the stream plane alone is another value only there.
     options = {"run-name": "one"} | ({"exchange-plane": "stream"} if option in STREAM_ONLY else {})
     options |= {"reference": "anchor"} if option in ANCHORED_ONLY else {}
+    options |= {"members": 5} if option in OF_FIVE else {}
     RunFolder.create(config(tmp_path, **options))
     with refused(RunError, "'one'", "not finished", option, repr(shown_default(fields()[option]))):
         RunFolder.create(config(tmp_path, **options, **{option: another_value(option)}))

@@ -34,6 +34,7 @@ MAY_CHANGE = (
     "start-timeout",
     "round-timeout",
     "exchange-deadline",
+    "fallback",
     "deadline-spread",
     "give-up-after",
     "outlier-factor",
