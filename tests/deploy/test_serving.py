@@ -252,7 +252,7 @@ def test_an_interrupted_run_is_stopped_at_the_superlink_too(served):
         (RunStatus("pending", ""), ["stop 0"]),
         (RunStatus("running", ""), ["stop 0"]),
         (RunStatus("finished:failed", "it ended"), []),
-        (None, []),
+        (None, ["stop 0"]),
     ],
 )
 def test_a_run_that_was_left_when_the_superlink_was_away_is_ended_before_another_is_submitted(

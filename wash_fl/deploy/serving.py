@@ -281,7 +281,8 @@ class _Server:
         try:
             status = self._control.status(self._unfinished).status
         except (RunError, LookupError):
-            status = OVER
+            # It does not know the run any more, or was only too slow: then the run is ended all the same.
+            status = ""
             try:
                 self._control.online()
             except RunError as error:
