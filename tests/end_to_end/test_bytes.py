@@ -9,7 +9,7 @@ from tests.end_to_end.apart import Apart, why_not
 
 REASON = why_not()
 
-pytestmark = [pytest.mark.slow, pytest.mark.skipif(bool(REASON), reason=REASON)]
+pytestmark = [pytest.mark.long, pytest.mark.skipif(bool(REASON), reason=REASON)]
 
 MEMBERS = 2
 OPTIONS = {"rounds": 2, "local_steps": 4, "p": 0.3, "train_examples": 100, "test_examples": 50}

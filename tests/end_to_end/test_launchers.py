@@ -107,6 +107,7 @@ def submitted_runs(fleet: Fleet) -> list[dict[str, Any]]:
     return runs
 
 
+@pytest.mark.long
 def test_a_missing_launcher_is_said_within_half_a_minute_and_the_run_goes_on(fleet: Fleet) -> None:
     # Nobody looks after it any more.
     fleet.kill("supervisor")
