@@ -19,6 +19,8 @@ RUN python3 -c 'import torch; print("torch==" + torch.__version__)' >/tmp/constr
     && rm /tmp/constraints.txt
 
 # As in supernode.env.
+# The name of an option of Flower's has PRIVATE in it; its value is a size.
+# hadolint ignore=DL3064
 ENV WASH_FL_STATE=/var/lib/wash-fl-node/members \
     FLWR_HOME=/var/lib/wash-fl-node/flower \
     FLWR_TELEMETRY_ENABLED=0 \
