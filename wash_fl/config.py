@@ -18,6 +18,9 @@ from wash_fl.option import AUTO, LARGEST_INTEGER, Checked, Value, option
 MOST_MEMBERS = 100_000
 """More is a slip of the finger, and takes minutes only to divide the data."""
 
+FEWEST_ROBUST = 5
+"""Members of a run whose exchanges take a robust mean: of fewer it is the mean of two."""
+
 LONGEST_NAME = 255
 """Bytes of a file's name on the usual file systems."""
 
@@ -410,7 +413,7 @@ class RunConfig:
                 f"min-members = {fleet.min_members} is more than members = {training.members}: "
                 "lower min-members or raise members."
             )
-        if self.exchange.robust != "none" and training.members < 5:
+        if self.exchange.robust != "none" and training.members < FEWEST_ROBUST:
             raise ConfigError(
                 f"robust = {self.exchange.robust} needs five members or more, and members = "
                 f"{training.members}: raise members, or leave robust out."

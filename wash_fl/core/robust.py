@@ -15,9 +15,6 @@ FINAL_AVERAGES: Final = ("mean", "trimmed", "median")
 
 NONE: Final = "none"
 
-FEWEST: Final = 5
-"""Members of a run whose exchanges take a robust mean: of fewer it is the mean of two."""
-
 TRIMMED: Final = 4
 """Of so many members one is left out at either end, but at least one."""
 

@@ -1,7 +1,6 @@
 """The parts of a fleet on this machine: where each keeps its files, and how it is started."""
 
 import re
-import shutil
 import signal
 import subprocess
 import sys
@@ -125,13 +124,6 @@ class Parts:
         }
         return processes.flower_environment(home, self.mark) | own | dict(self.extra)
 
-    def forget_apps(self, home: Path) -> None:
-        """Remove the apps that Flower has unpacked in a home.
-
-        One that a kill left half unpacked it would take for whole; it unpacks them again.
-        """
-        shutil.rmtree(home / "apps", ignore_errors=True)
-
     def start_superlink(self, port: int, streams: int) -> None:
         """Start the SuperLink, and wait until it answers; its runs listen for streams on another port.
 
@@ -140,7 +132,6 @@ class Parts:
         RunError
             If it does not; it is stopped again.
         """
-        self.forget_apps(self.server)
         authority = self.credentials / certificates.AUTHORITY
         command = [
             *SUPERVISED,
@@ -187,7 +178,6 @@ class StartingNode:
     def start(self) -> None:
         """Start its process."""
         parts, member = self._parts, self._member
-        parts.forget_apps(parts.node(member))
         command = [
             *SUPERVISED,
             "flower-supernode",

@@ -13,12 +13,12 @@ from typing import Any
 
 import numpy as np
 from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
-from flwr.supercore.inflatable.inflatable_object import get_all_nested_objects
 from numpy.typing import NDArray
 
 from wash_fl.core.layout import Layout, TensorSpec
 from wash_fl.core.packet import value_bytes as packet_value_bytes
 from wash_fl.errors import ExchangeError, LayoutError
+from wash_fl.flower.transport import Size
 from wash_fl.protocol.messages import Answer, Status
 from wash_fl.protocol.terms import Terms
 from wash_fl.protocol.text import printable
@@ -179,4 +179,4 @@ def value_bytes(message: Message, name: str) -> int:
 
 def message_bytes(message: Message) -> int:
     """Return the bytes of a message as Flower serializes it: the sum over the objects it is sent as."""
-    return sum(len(each.deflate()) for each in get_all_nested_objects(message).values())
+    return Size.of(message).bytes

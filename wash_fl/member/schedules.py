@@ -49,10 +49,10 @@ def check_handed_over(optimizer: Optimizer, states: States, train: Callable[...,
         If a scheduler is attached to an optimizer and not handed over, or one that is handed over belongs to
         another optimizer.
     """
-    optimizers = [optimizer, *(each for each in states.values() if isinstance(each, Optimizer))]
+    optimizers = kept_optimizers(optimizer, states)
     for name, each in states.items():
         its = getattr(each, "optimizer", None)
-        if isinstance(its, Optimizer) and not any(_same(its, own) for own in optimizers):
+        if isinstance(its, Optimizer) and not any(same_optimizer(its, own) for own in optimizers):
             raise ConfigError(
                 f"state[{name!r}], a {type(each).__name__}, belongs to another optimizer than the "
                 "Participant's: make it over the one that the Participant gets."
@@ -88,6 +88,11 @@ def none_is_made(optimizer: Optimizer, states: States) -> Iterator[None]:
         )
 
 
+def kept_optimizers(optimizer: Optimizer, states: States) -> list[Optimizer]:
+    """Return a member's optimizer, and those that are handed over with it."""
+    return [optimizer, *(each for each in states.values() if isinstance(each, Optimizer))]
+
+
 def _unkept(what: str) -> ConfigError:
     return ConfigError(
         f"{what} is attached to the optimizer and would begin again in each round, while the optimizer's "
@@ -95,18 +100,18 @@ def _unkept(what: str) -> ConfigError:
     )
 
 
-def _same(one: Optimizer, other: Optimizer) -> bool:
-    """Whether two optimizers are one, or one wraps the other: they share a group."""
+def same_optimizer(one: Optimizer, other: Optimizer) -> bool:
+    """Return whether two optimizers are one, or one wraps the other: they share a group."""
     groups = {id(group) for group in other.param_groups}
     return any(id(group) in groups for group in one.param_groups)
 
 
 def _has_scheduler(optimizer: Optimizer, kept: Iterable[object]) -> bool:
-    return any(isinstance(each, Optimizer) and _same(each, optimizer) for each in kept)
+    return any(isinstance(each, Optimizer) and same_optimizer(each, optimizer) for each in kept)
 
 
 def _is_scheduler(value: object, optimizer: Optimizer) -> bool:
-    return isinstance(value, LRScheduler) and _same(value.optimizer, optimizer)
+    return isinstance(value, LRScheduler) and same_optimizer(value.optimizer, optimizer)
 
 
 def _kept(states: States) -> list[object]:

@@ -151,8 +151,7 @@ class FileStore:
         try:
             for leftover in self.path.parent.glob(f".{FILE}.*.part"):
                 leftover.unlink()  # of a writer that was killed; it may fill the disk
-            for folder in (self.path.parent.parent, self.path.parent):
-                private_folder(folder)
+            self._make_folders()
             with replacing(self.path, private=True) as scratch:
                 _write(scratch, content)
                 if anew:
@@ -203,12 +202,15 @@ class FileStore:
         """
         path = self._fence_path
         try:
-            for folder in (path.parent.parent, path.parent):
-                private_folder(folder)
+            self._make_folders()
             with replacing(path, private=True) as scratch:
                 scratch.write_text(fence.to_json(), encoding="utf-8")
         except OSError as error:
             raise StateError(f"{path} cannot be written ({error.strerror or error}).") from error
+
+    def _make_folders(self) -> None:
+        for folder in (self.path.parent.parent, self.path.parent):
+            private_folder(folder)
 
     @property
     def _fence_path(self) -> Path:

@@ -15,6 +15,7 @@ from torch.optim import Optimizer
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from wash_fl.errors import ConfigError
+from wash_fl.member.schedules import kept_optimizers, same_optimizer
 from wash_fl.member.stateful import States
 
 logger = logging.getLogger("flwr.wash_fl")
@@ -44,7 +45,7 @@ def own_steps(optimizer: Optimizer, states: States, model: nn.Module) -> Iterato
     ConfigError
         At the end, if another optimizer was stepped.
     """
-    kept = [optimizer, *(each for each in states.values() if isinstance(each, Optimizer))]
+    kept = kept_optimizers(optimizer, states)
     own = {id(parameter) for parameter in model.parameters()}
     stepped: list[Optimizer] = []
 
@@ -59,7 +60,7 @@ def own_steps(optimizer: Optimizer, states: States, model: nn.Module) -> Iterato
         yield
     finally:
         hook.remove()
-    other = next((each for each in stepped if not any(_same(each, mine) for mine in kept)), None)
+    other = next((each for each in stepped if not any(same_optimizer(each, mine) for mine in kept)), None)
     if other is not None:
         kind = type(other).__name__
         raise ConfigError(
@@ -72,12 +73,6 @@ def own_steps(optimizer: Optimizer, states: States, model: nn.Module) -> Iterato
             "train() took no step and changed nothing: call step() of the Participant's optimizer, "
             "and look whether there are data to train on"
         )
-
-
-def _same(one: Optimizer, other: Optimizer) -> bool:
-    """Whether two optimizers are one, or one wraps the other: they share a group."""
-    groups = {id(group) for group in other.param_groups}
-    return one is other or any(id(group) in groups for group in one.param_groups)
 
 
 def _may_skip(states: States) -> bool:

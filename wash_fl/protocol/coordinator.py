@@ -176,9 +176,7 @@ class Coordinator:
 
     def dismiss(self) -> None:
         """Let the members remove their state of this run, once :meth:`proceed` goes on: it is over."""
-        fences = self._requests.fences
-        self._requests = Requests(self._turn)
-        self._requests.fences = fences
+        self._requests = Requests(self._turn, fences=self._requests.fences)
         self._flow = self._farewells()
         self.done = False
 

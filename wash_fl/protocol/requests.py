@@ -52,6 +52,8 @@ class Requests:
         The time, and where commands go.
     patience : float
         Seconds for which a request to a SuperNode that is gone waits for it to return.
+    fences : dict of int to str, optional
+        Those that were issued to this server before.
 
     Attributes
     ----------
@@ -59,8 +61,8 @@ class Requests:
         The fencing token that each node has issued to this server.
     """
 
-    def __init__(self, turn: Turn, patience: float = 0.0) -> None:
-        self.fences: dict[int, str] = {}
+    def __init__(self, turn: Turn, patience: float = 0.0, fences: dict[int, str] | None = None) -> None:
+        self.fences = {} if fences is None else fences
         self._turn = turn
         self._patience = patience
         self._numbers = itertools.count(1)

@@ -13,9 +13,10 @@ from wash_fl.config import RunConfig
 from wash_fl.errors import ConfigError, RunError
 from wash_fl.flower.in_process import InProcessGrid
 from wash_fl.lab.bench import fedavg_client, fedavg_server, link, link_runs
-from wash_fl.lab.bench.link import Settings, numbers
+from wash_fl.lab.bench.link import Settings
 from wash_fl.lab.bench.link_figures import beside_fedavg, row_of, tables
 from wash_fl.lab.bench.link_runs import Moment, Timeline, app_bytes, fedavg_app
+from wash_fl.lab.bench.lists import numbers
 from wash_fl.lab.network import network as networks
 from wash_fl.runs.folder import METRICS
 from wash_fl.runs.json_lines import json_lines
@@ -108,8 +109,8 @@ def test_settings_that_can_be_none_are_refused(refused):
         with refused(ConfigError, *parts):
             Settings(**options)
     with refused(ConfigError, "kbit = '256;1000'", "256,1000"):
-        numbers("256;1000", "kbit")
-    assert numbers("256,1e3", "kbit") == (256.0, 1000.0)
+        numbers("256;1000", "kbit", example="256,1000")
+    assert numbers("256,1e3", "kbit", example="256,1000") == (256.0, 1000.0)
 
 
 def test_fedavg_has_the_options_of_the_recipes_but_for_the_recipe():

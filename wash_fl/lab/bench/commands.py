@@ -7,7 +7,7 @@ import typer
 
 from wash_fl.cli.terminal import Json, err, out, say, say_error
 from wash_fl.config import FleetConfig
-from wash_fl.errors import ConfigError
+from wash_fl.lab.bench.lists import numbers
 
 bench = typer.Typer(
     name="bench", help="Measure on this machine; each prints what it measured.", no_args_is_help=True
@@ -125,7 +125,7 @@ def link(  # noqa: PLR0917 (the command line gives them by name)
     from wash_fl.lab.bench.printing import report
 
     settings = measure.Settings(
-        kbit=measure.numbers(kbit, "kbit"),
+        kbit=numbers(kbit, "kbit", example="256,1000"),
         delay_ms=delay_ms,
         loss=loss,
         methods=tuple(methods.split(",")),
@@ -291,10 +291,5 @@ def memory(as_json: Json = False) -> None:
     report(out, "memory", measure.run(), as_json)
 
 
-def _sizes(batch: str) -> list[int]:
-    try:
-        return [int(each) for each in batch.split(",")]
-    except ValueError:
-        raise ConfigError(
-            f"batch = {batch!r}: write whole numbers with commas between, such as 1,32."
-        ) from None
+def _sizes(batch: str) -> tuple[int, ...]:
+    return numbers(batch, "batch", int, example="1,32")

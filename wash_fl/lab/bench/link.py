@@ -159,22 +159,6 @@ def run(settings: Settings, progress: Callable[[str], None] = lambda line: None)
     }
 
 
-def numbers(text: str, name: str) -> tuple[float, ...]:
-    """Return the numbers of a text with commas between.
-
-    Raises
-    ------
-    ConfigError
-        If one is none.
-    """
-    try:
-        return tuple(float(each) for each in text.split(","))
-    except ValueError:
-        raise ConfigError(
-            f"{name} = {text!r}: write numbers with commas between, such as 256,1000."
-        ) from None
-
-
 def _line(row: dict[str, Any]) -> str:
     seconds = row["seconds_per_round"]
     each = "no round" if seconds is None else f"{seconds:.1f} s a round"

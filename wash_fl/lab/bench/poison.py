@@ -12,10 +12,9 @@ from numpy.typing import NDArray
 from rich.table import Table
 from torch import nn
 
-from wash_fl.config import FleetConfig, RunConfig
+from wash_fl.config import FEWEST_ROBUST, FleetConfig, RunConfig
 from wash_fl.consensus.batchnorm import BatchNormStatistics
 from wash_fl.core.codec import rounded
-from wash_fl.core.robust import FEWEST
 from wash_fl.core.rules import MEANS
 from wash_fl.errors import ConfigError
 from wash_fl.lab.bench.attacks import ATTACKS, HONEST, Attack, Where
@@ -130,7 +129,7 @@ def cases(*, recipes: str, fleets: str, attacks: str, robust: bool = False, quic
     ConfigError
         If a name is unknown, or a fleet cannot be one.
     """
-    usual = [each for each in FLEETS if not robust or each[0] >= FEWEST]
+    usual = [each for each in FLEETS if not robust or each[0] >= FEWEST_ROBUST]
     most = 1 if quick else None
     return Cases(
         recipes=_names("recipes", recipes, RECIPES) or RECIPES[: 1 if robust else most],
