@@ -22,6 +22,7 @@ from hypothesis.stateful import (
 )
 
 from wash_fl.config import ExchangeConfig
+from wash_fl.core.codec import rounded
 from wash_fl.core.draw import Draw
 from wash_fl.core.gauge import measure
 from wash_fl.core.layout import layout_of
@@ -727,6 +728,21 @@ def test_without_a_factor_nobody_is_set_aside():
     escrow, settlement = settled_with_a_broken(1, factor=0.0)
     assert settlement.members == (0, 1, 2, 3) and settlement.aside == {}
     assert escrow.delivery(1) is not None
+
+
+def test_nobody_is_set_aside_because_few_bits_are_coarse():
+    """Small values share a scale with large ones: in one member they come out as a whole step of it."""
+    config = ExchangeConfig(p=1.0, mix="average", topology="pairs", dtype="int4", schedule="constant")
+    draw = Draw(1, layout_of([("large", (56,)), ("small", (8,))]), Schedule(config, 9))
+    escrow = Escrow(draw, config, outlier_factor=3.0)
+    escrow.open(1, range(4))
+    large = np.where(np.arange(56) % 2, 3.0, -3.0)
+    for member, small in enumerate((0.2, 0.2, 0.2, 0.23)):
+        values = np.concatenate([large, np.full(8, small)]).astype(np.float32)[np.newaxis]
+        offer = rounded(values, "int4")
+        assert (offer[0, 56:] > 0.4).all() == (member == 3) and (offer[0, 56:] == 0).all() == (member < 3)
+        escrow.offer(member, 1, offer)
+    assert escrow.settle().aside == {}
 
 
 def test_the_record_of_an_exchange_is_of_what_was_mixed():
