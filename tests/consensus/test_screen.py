@@ -87,6 +87,13 @@ def test_honest_models_are_all_averaged_however_unlike_they_are(apart, members):
     assert strange_models(InMemory(honest(members, apart)), RULES, CONSTANTS, FACTOR) == {}
 
 
+@pytest.mark.parametrize(("times", "expected"), [(1, []), (8, []), (-8, []), (40, [2])])
+def test_statistics_of_ones_own_data_may_lie_farther_away_than_weights_may(times, expected):
+    models = honest()
+    models[2]["norm.running_mean"] *= times
+    assert list(strange_models(InMemory(models), RULES, CONSTANTS, FACTOR)) == expected
+
+
 def test_of_two_nobody_can_say_which_and_a_factor_of_zero_lets_all_pass():
     models = honest(2)
     models[1] = noise(models[1])
